@@ -1,0 +1,60 @@
+# Every target is thin: it names one job and calls the tool that does it. `make help` says what each is for.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO  ?= cargo
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+BIN    := $(TARGET)/release
+# The engine's dependencies must be built with one set of features, so the enclave is always built by this command alone.
+ENGINE := -p cocoon-enclave -p cocoon-engine
+export COCOON_ENCLAVE_BIN ?= $(BIN)/cocoon-enclave
+
+.PHONY: help
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: tools
+tools: # says exactly what is missing on a fresh machine
+	@bash scripts/check-tools
+
+.PHONY: enclave
+enclave: tools ## build the guest binary with mistral.rs (about 15 minutes on two cores the first time)
+	$(CARGO) build --release --locked -p cocoon-enclave
+
+.PHONY: build
+build: enclave ## build everything the demo needs
+	$(CARGO) build --release --locked
+
+.PHONY: demo
+demo: build ## the main job from nothing: evidence, sealed prompt, answer, receipt, payment, and six attacks refused
+	$(BIN)/cocoon demo $(ARGS)
+
+.PHONY: test
+test: build ## every test: Rust crates, the enclave's binary, the contracts on TON's own emulator
+	$(CARGO) test --release --locked
+	$(CARGO) test --release --locked $(ENGINE)
+	$(MAKE) --no-print-directory contracts-test
+
+.PHONY: lint
+lint: tools ## rustfmt, clippy with warnings denied, layering, licences and sources of dependencies
+	$(CARGO) fmt --all --check
+	bash scripts/clippy
+	$(CARGO) test --release --locked -p cocoon-tests --test layering
+	bash scripts/deny check bans licenses sources
+
+.PHONY: advisories
+advisories: ## known vulnerabilities of dependencies (needs a network)
+	bash scripts/deny check advisories
+
+.PHONY: bench
+bench: build ## measure the whole path against mistral.rs in-process, in one run (writes docs/performance.md's tables)
+	$(CARGO) run --release --locked -p cocoon-tests --bin bench -- $(ARGS)
+
+.PHONY: contracts
+contracts: ## compile the TON contracts from their Tolk sources and rewrite the committed code (needs Node)
+	cd settlement/contracts && npm ci --no-audit --no-fund && npm run build
+
+.PHONY: contracts-test
+contracts-test: ## check the committed contract code against its sources and run the tests on TON's emulator (needs Node)
+	cd settlement/contracts && npm ci --no-audit --no-fund && npm run check && npm test

@@ -1,0 +1,180 @@
+//! The dependency direction of `docs/architecture.md`, enforced: an arrow against it fails here, and so does a second verifier.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Each member, its folder, and the members it may depend on.
+const LAYERS: &[(&str, &str, &[&str])] = &[
+    ("cocoon-attestation", "attestation", &[]),
+    ("cocoon-firmware-measurements", "firmware-measurements", &["cocoon-attestation"]),
+    ("cocoon-verifier", "verifier", &["cocoon-attestation"]),
+    ("cocoon-settlement", "settlement", &["cocoon-attestation"]),
+    ("cocoon-protocol", "protocol", &["cocoon-attestation", "cocoon-verifier", "cocoon-settlement"]),
+    ("cocoon-transparency", "transparency", &["cocoon-attestation", "cocoon-verifier", "cocoon-settlement"]),
+    ("cocoon-image", "enclave/image", &["cocoon-attestation", "cocoon-firmware-measurements"]),
+    ("cocoon-engine", "enclave/engine", &[]),
+    ("cocoon-enclave", "enclave", &["cocoon-attestation", "cocoon-settlement", "cocoon-protocol", "cocoon-engine"]),
+    ("cocoon-host", "host", ROLE),
+    ("cocoon-node", "node", ROLE),
+    ("cocoon-gateway", "gateway", ROLE),
+    ("cocoon-client", "client", ROLE),
+    ("cocoon", "cli", CLI),
+    ("cocoon-tests", "tests", TESTS),
+];
+
+const ROLE: &[&str] = &[
+    "cocoon-attestation",
+    "cocoon-firmware-measurements",
+    "cocoon-verifier",
+    "cocoon-settlement",
+    "cocoon-protocol",
+    "cocoon-transparency",
+];
+
+const CLI: &[&str] = &[
+    "cocoon-attestation",
+    "cocoon-firmware-measurements",
+    "cocoon-verifier",
+    "cocoon-settlement",
+    "cocoon-protocol",
+    "cocoon-transparency",
+    "cocoon-image",
+    "cocoon-host",
+    "cocoon-node",
+    "cocoon-gateway",
+    "cocoon-client",
+];
+
+const TESTS: &[&str] = &[
+    "cocoon-attestation",
+    "cocoon-firmware-measurements",
+    "cocoon-verifier",
+    "cocoon-settlement",
+    "cocoon-protocol",
+    "cocoon-transparency",
+    "cocoon-image",
+    "cocoon-host",
+    "cocoon-node",
+    "cocoon-gateway",
+    "cocoon-client",
+    "cocoon",
+];
+
+/// Crates that check signatures on evidence or parse certificates. `attestation` has some to mint development evidence.
+const EVIDENCE_CRYPTO: &[(&str, &[&str])] = &[
+    ("dcap-qvl", &["cocoon-verifier"]),
+    ("x509-cert", &["cocoon-verifier", "cocoon-attestation"]),
+    ("rustls-webpki", &["cocoon-verifier"]),
+    ("p256", &["cocoon-attestation"]),
+    ("p384", &["cocoon-attestation"]),
+    ("rsa", &["cocoon-attestation"]),
+    ("sev", &["cocoon-firmware-measurements"]),
+    ("mistralrs", &["cocoon-engine"]),
+];
+
+/// Names in source that can only mean a signature check on evidence; they belong to the verifier.
+const EVIDENCE_PRIMITIVES: &[&str] = &["ECDSA_P256_SHA256", "ECDSA_P384_SHA384", "RSA_PSS_", "RSA_PKCS1_", "VerifyingKey::from_public_key_der"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn manifest(dir: &str) -> toml::Table {
+    let path = root().join(dir).join("Cargo.toml");
+    let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    text.parse().unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+fn dependencies(manifest: &toml::Table) -> BTreeSet<String> {
+    ["dependencies", "build-dependencies"]
+        .iter()
+        .filter_map(|section| manifest.get(*section)?.as_table())
+        .flat_map(|table| table.keys().cloned())
+        .collect()
+}
+
+fn layers() -> BTreeMap<&'static str, (&'static str, &'static [&'static str])> {
+    LAYERS.iter().map(|(name, dir, allowed)| (*name, (*dir, *allowed))).collect()
+}
+
+#[test]
+fn workspace_members_are_the_documented_ones() {
+    let workspace = manifest(".");
+    let members: BTreeSet<&str> = workspace["workspace"]["members"]
+        .as_array()
+        .expect("members")
+        .iter()
+        .map(|member| member.as_str().expect("a path"))
+        .collect();
+    let documented: BTreeSet<&str> = LAYERS.iter().map(|(_, dir, _)| *dir).collect();
+    assert_eq!(members, documented);
+    for (name, dir, _) in LAYERS {
+        assert_eq!(manifest(dir)["package"]["name"].as_str(), Some(*name), "{dir}");
+    }
+}
+
+#[test]
+fn dependencies_point_one_way() {
+    for (name, (dir, allowed)) in layers() {
+        for dependency in dependencies(&manifest(dir)) {
+            if !layers().contains_key(dependency.as_str()) {
+                continue;
+            }
+            assert!(allowed.contains(&dependency.as_str()), "{name} must not depend on {dependency}");
+        }
+    }
+}
+
+#[test]
+fn the_engine_stays_outside_the_default_members() {
+    let workspace = manifest(".");
+    let default = workspace["workspace"]["default-members"].as_array().expect("default-members");
+    for outside in ["enclave", "enclave/engine"] {
+        assert!(!default.iter().any(|member| member.as_str() == Some(outside)), "{outside} must not be a default member");
+    }
+}
+
+#[test]
+fn only_the_verifier_checks_signatures_on_evidence() {
+    for (name, (dir, _)) in layers() {
+        let dependencies = dependencies(&manifest(dir));
+        for (crypto, users) in EVIDENCE_CRYPTO {
+            assert!(
+                !dependencies.contains(*crypto) || users.contains(&name),
+                "{name} depends on {crypto}: evidence is checked by cocoon-verifier alone"
+            );
+        }
+        if name == "cocoon-verifier" || name == "cocoon-tests" {
+            continue;
+        }
+        for (file, text) in sources(&root().join(dir).join("src")) {
+            for primitive in EVIDENCE_PRIMITIVES {
+                assert!(!text.contains(primitive), "{} uses {primitive}: evidence is checked by cocoon-verifier alone", file.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn every_crate_forbids_unsafe_code() {
+    assert_eq!(manifest(".")["workspace"]["lints"]["rust"]["unsafe_code"].as_str(), Some("forbid"));
+    for (name, dir, _) in LAYERS {
+        assert_eq!(manifest(dir)["lints"]["workspace"].as_bool(), Some(true), "{name} must take the workspace's lints");
+    }
+}
+
+fn sources(dir: &Path) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let Ok(entries) = fs::read_dir(dir) else { return found };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            found.push((path, text));
+        }
+    }
+    found
+}
