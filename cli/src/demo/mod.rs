@@ -1,0 +1,3 @@
+//! `cocoon demo`: the main job with real checks, then six attacks that must fail.
+
+pub mod search;
