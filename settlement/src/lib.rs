@@ -1,1 +1,9 @@
-//! Placeholder while the workspace is laid out.
+//! Paying for inference on TON: amounts and signed cells, the contracts and their messages, a wallet, and the two chains that
+//! speak the same [`chain::Chain`] trait: a local one that executes real TON transactions, and the network's.
+
+pub mod address;
+pub mod amount;
+pub mod chain;
+mod error;
+
+pub use error::Error;
