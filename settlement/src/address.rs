@@ -5,8 +5,9 @@ use std::str::FromStr;
 
 use cocoon_attestation::types::ProviderAddress;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use tycho_types::cell::HashBytes;
-use tycho_types::models::{StdAddr, StdAddrFormat};
+use tycho_types::cell::{CellBuilder, CellSlice, HashBytes};
+use tycho_types::error::Error as CellError;
+use tycho_types::models::{IntAddr, StateInit, StdAddr, StdAddrFormat};
 
 use crate::error::Error;
 
@@ -48,6 +49,26 @@ impl Address {
     /// An account of the basechain.
     pub const fn basechain(hash: [u8; 32]) -> Self {
         Self { workchain: 0, hash }
+    }
+
+    /// The basechain address of an account deployed with this state.
+    pub fn of_state_init(state: &StateInit) -> Result<Self, Error> {
+        Ok(Self::basechain(CellBuilder::build_from(state)?.repr_hash().0))
+    }
+
+    /// Appends `addr_std$10` without anycast: always 267 bits.
+    pub(crate) fn store(&self, builder: &mut CellBuilder) -> Result<(), CellError> {
+        builder.store_small_uint(0b100, 3)?;
+        builder.store_u8(self.workchain as u8)?;
+        builder.store_u256(&HashBytes(self.hash))
+    }
+
+    /// Reads `addr_std$10` without anycast.
+    pub(crate) fn load(slice: &mut CellSlice<'_>) -> Result<Self, CellError> {
+        if slice.load_small_uint(3)? != 0b100 {
+            return Err(CellError::InvalidTag);
+        }
+        Ok(Self { workchain: slice.load_u8()? as i8, hash: slice.load_u256()?.0 })
     }
 }
 
@@ -96,6 +117,12 @@ impl From<Address> for StdAddr {
 impl From<StdAddr> for Address {
     fn from(address: StdAddr) -> Self {
         Self { workchain: address.workchain, hash: address.address.0 }
+    }
+}
+
+impl From<Address> for IntAddr {
+    fn from(address: Address) -> Self {
+        IntAddr::Std(address.into())
     }
 }
 

@@ -87,6 +87,33 @@ impl FromStr for Nanoton {
     }
 }
 
+/// What one kind of token costs, in nanoton per 1,000,000 tokens, for each of the four kinds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Prices {
+    /// Prompt tokens not served from a cache.
+    pub prompt: u64,
+    /// Prompt tokens served from a cache.
+    pub cached: u64,
+    /// Generated tokens without reasoning.
+    pub completion: u64,
+    /// Generated reasoning tokens.
+    pub reasoning: u64,
+}
+
+impl Prices {
+    /// Charge for one request: the exact sum of tokens times price, divided by 1,000,000 and rounded up once.
+    pub fn charge(&self, prompt: u64, cached: u64, completion: u64, reasoning: u64) -> Result<Nanoton, Error> {
+        const RANGE: Error = Error::Arithmetic("a charge of more than 2^64 - 1 nanoton");
+        let terms =
+            [(prompt, self.prompt), (cached, self.cached), (completion, self.completion), (reasoning, self.reasoning)];
+        let mut sum: u128 = 0;
+        for (tokens, price) in terms {
+            sum = sum.checked_add(u128::from(tokens) * u128::from(price)).ok_or(RANGE)?;
+        }
+        u64::try_from(sum.div_ceil(1_000_000)).map(Nanoton).map_err(|_| RANGE)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,5 +128,17 @@ mod tests {
         for bad in ["", "-1", "1.", ".5", "1.0000000001", "1e3", "18446744074", "1,5"] {
             assert!(bad.parse::<Nanoton>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_charge_is_rounded_up_once() {
+        let prices = Prices { prompt: 1, cached: 1, completion: 1, reasoning: 1 };
+        assert_eq!(prices.charge(1, 1, 1, 1).unwrap(), Nanoton(1));
+        assert_eq!(prices.charge(0, 0, 0, 0).unwrap(), Nanoton(0));
+        assert_eq!(prices.charge(1_000_000, 0, 0, 1).unwrap(), Nanoton(2));
+        let dear = Prices { prompt: u64::MAX, ..prices };
+        assert!(matches!(dear.charge(u64::MAX, 0, 0, 0), Err(Error::Arithmetic(_))));
+        let four = Prices { prompt: u64::MAX, cached: u64::MAX, completion: u64::MAX, reasoning: u64::MAX };
+        assert!(matches!(four.charge(u64::MAX, u64::MAX, u64::MAX, u64::MAX), Err(Error::Arithmetic(_))));
     }
 }

@@ -3,7 +3,10 @@
 
 pub mod address;
 pub mod amount;
+pub mod cells;
 pub mod chain;
 mod error;
 
+pub use address::{Address, NetworkId};
+pub use amount::{Nanoton, Prices};
 pub use error::Error;
