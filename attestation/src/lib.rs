@@ -3,6 +3,7 @@
 //! - [`claims`], [`binding`], [`bundle`], [`event_log`], [`reference`]: the formats. Their schemas are in `docs/schemas`.
 //! - [`model`]: the root hash of a model folder.
 //! - [`tsm`]: collection inside the guest.
+//! - [`dev`]: the development platform, which plays the CPU vendors. **It is not confidential.**
 //!
 //! Nothing here decides whether evidence is good: that is the verifier's work, and the verifier's alone.
 
@@ -10,6 +11,7 @@ pub mod binding;
 pub mod bundle;
 pub mod cbor;
 pub mod claims;
+pub mod dev;
 mod error;
 pub mod event_log;
 pub mod model;
