@@ -18,26 +18,32 @@
 //! ```
 
 mod certs;
+pub mod cpu;
 mod der;
 mod keys;
+mod snp;
 mod tdx;
 
 pub use certs::{CertSpec, CrlSpec, FROM, ORGANISATION, UNTIL, serial};
 pub use keys::SignedBy;
+pub use snp::{CHIP_ID, SnpEndorsementSpec, SnpSpec, SnpTcb};
 pub use tdx::{
     CollateralSpec, FMSPC, ModuleIdentity, ModuleLevel, PckCa, PckSpec, QE_MRSIGNER, QeIdentitySpec, QeLevel, QeReport,
     QuoteHeader, TcbComponents, TcbInfoSpec, TcbLevel, Td15, TdReport, TdxModule, TdxSpec,
 };
 
+use crate::bundle::SnpEndorsements;
+
 /// Vendor keys and the machinery to sign with them.
 pub struct DevPlatform {
     tdx: tdx::Tdx,
+    snp: snp::Snp,
 }
 
 impl DevPlatform {
     /// A platform whose keys all come from a seed, but for AMD's RSA keys, which are committed with the source.
     pub fn from_seed(seed: [u8; 32]) -> Self {
-        Self { tdx: tdx::Tdx::from_seed(&seed) }
+        Self { tdx: tdx::Tdx::from_seed(&seed), snp: snp::Snp::from_seed(&seed) }
     }
 
     /// Root certificate of the Intel part, DER: what a policy must name to accept the platform's TDX evidence.
@@ -53,5 +59,21 @@ impl DevPlatform {
     /// TDX collateral, JSON in `QuoteCollateralV3` layout.
     pub fn tdx_collateral(&self, spec: &CollateralSpec) -> Vec<u8> {
         self.tdx.collateral(spec)
+    }
+
+    /// Root certificate of the AMD part, DER: what a policy must name to accept the platform's SNP evidence. Every
+    /// platform has this one, whatever its seed.
+    pub fn snp_ark_der(&self) -> Vec<u8> {
+        self.snp.ark_der()
+    }
+
+    /// An SNP report, 1184 bytes.
+    pub fn snp_report(&self, spec: &SnpSpec) -> Vec<u8> {
+        self.snp.report(spec)
+    }
+
+    /// Certificates and revocation list for SNP reports.
+    pub fn snp_endorsements(&self, spec: &SnpEndorsementSpec) -> SnpEndorsements {
+        self.snp.endorsements(spec)
     }
 }

@@ -1,0 +1,148 @@
+//! The CPU of the development platform, played outside the guest: whoever launches a guest measures it, and answers its
+//! report requests over a Unix socket. So a guest cannot quote a measurement that is not its own.
+
+use std::os::unix::net::UnixStream;
+
+use super::{DevPlatform, SnpEndorsementSpec, SnpSpec, TdxSpec};
+use crate::Error;
+use crate::tsm::{self, CertTable, PROVIDER_SNP, PROVIDER_TDX, TsmReport};
+
+/// Which CPU is played.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tee {
+    /// Intel TDX.
+    #[default]
+    Tdx,
+    /// AMD SEV-SNP.
+    Snp,
+}
+
+/// What the CPU recorded when the guest was launched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Launch {
+    /// TDX: measurement of the initial memory.
+    pub mrtd: [u8; 48],
+    /// TDX: runtime registers.
+    pub rtmr: [[u8; 48]; 4],
+    /// TDX: MRCONFIGID.
+    pub mr_config_id: [u8; 48],
+    /// SNP: launch digest.
+    pub snp_measurement: [u8; 48],
+    /// SNP: HOST_DATA.
+    pub host_data: [u8; 32],
+}
+
+impl Default for Launch {
+    fn default() -> Self {
+        Self { mrtd: [0; 48], rtmr: [[0; 48]; 4], mr_config_id: [0; 48], snp_measurement: [0; 48], host_data: [0; 32] }
+    }
+}
+
+/// A CPU that holds one launched guest.
+pub struct DevCpu {
+    platform: DevPlatform,
+    tee: Tee,
+    launch: Launch,
+}
+
+impl DevCpu {
+    /// A CPU of a platform with a guest.
+    pub fn new(platform: DevPlatform, tee: Tee, launch: Launch) -> Self {
+        Self { platform, tee, launch }
+    }
+
+    /// The platform.
+    pub fn platform(&self) -> &DevPlatform {
+        &self.platform
+    }
+
+    /// A report about the guest. TDX knows no privilege levels and refuses one.
+    pub fn report(&self, report_data: &[u8; 64], privlevel: Option<u32>) -> Result<TsmReport, Error> {
+        match (self.tee, privlevel) {
+            (Tee::Tdx, None) => {
+                let mut spec = TdxSpec::default();
+                spec.body.mr_td = self.launch.mrtd;
+                spec.body.rtmr = self.launch.rtmr;
+                spec.body.mr_config_id = self.launch.mr_config_id;
+                spec.body.report_data = *report_data;
+                let outblob = self.platform.tdx_quote(&spec);
+                Ok(TsmReport { provider: PROVIDER_TDX.into(), outblob, auxblob: None, generation: 1 })
+            }
+            (Tee::Snp, None | Some(0..=3)) => {
+                let spec = SnpSpec {
+                    measurement: self.launch.snp_measurement,
+                    host_data: self.launch.host_data,
+                    report_data: *report_data,
+                    vmpl: privlevel.unwrap_or(0),
+                    ..SnpSpec::default()
+                };
+                let outblob = self.platform.snp_report(&spec);
+                let chain = self.platform.snp_endorsements(&SnpEndorsementSpec { crl: None, ..Default::default() });
+                let mut certificates = vec![(CertTable::VCEK, chain.vek)];
+                certificates.extend([CertTable::ASK, CertTable::ARK].into_iter().zip(chain.ca));
+                let auxblob = Some(CertTable(certificates).to_bytes());
+                Ok(TsmReport { provider: PROVIDER_SNP.into(), outblob, auxblob, generation: 1 })
+            }
+            (_, Some(level)) => Err(Error::Dev(format!("this guest cannot ask at privilege level {level}"))),
+        }
+    }
+
+    /// Answers the guest's requests ([`tsm::SocketTsm`] is the other end) until it closes the socket. Blocks.
+    pub fn serve(self, mut stream: UnixStream) -> std::io::Result<()> {
+        while let Some((report_data, privlevel)) = tsm::read_request(&mut stream)? {
+            tsm::write_response(&mut stream, &self.report(&report_data, privlevel))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundle::{CpuEvidence, Endorsements};
+    use crate::tsm::{SocketTsm, Tsm};
+    use crate::{SnpEndorsements, binding};
+
+    fn guest(tee: Tee) -> SocketTsm {
+        let (host, guest) = UnixStream::pair().unwrap();
+        let launch = Launch { mrtd: [0xa1; 48], snp_measurement: [0xa2; 48], ..Launch::default() };
+        let cpu = DevCpu::new(DevPlatform::from_seed([1; 32]), tee, launch);
+        std::thread::spawn(move || cpu.serve(host));
+        SocketTsm::new(guest)
+    }
+
+    #[test]
+    fn a_tdx_guest_gets_quotes_with_its_own_measurement_and_binding() {
+        let mut tsm = guest(Tee::Tdx);
+        for claims in [b"one".as_slice(), b"two"] {
+            let (cpu, endorsements) = tsm::collect(&mut tsm, claims).unwrap();
+            let CpuEvidence::Tdx { quote } = cpu else { panic!("TDX evidence expected") };
+            assert_eq!(quote[48 + 136..48 + 184], [0xa1; 48], "MRTD");
+            assert_eq!(quote[48 + 520..48 + 584], binding::report_data(claims), "REPORTDATA");
+            assert_eq!(endorsements, Endorsements::None);
+        }
+    }
+
+    #[test]
+    fn an_snp_guest_gets_reports_and_certificates() {
+        let mut tsm = guest(Tee::Snp);
+        let (cpu, endorsements) = tsm::collect(&mut tsm, b"claims").unwrap();
+        let CpuEvidence::Snp { report } = cpu else { panic!("SNP evidence expected") };
+        assert_eq!(report.len(), tsm::SNP_REPORT_LEN);
+        assert_eq!(report[0x90..0xc0], [0xa2; 48], "MEASUREMENT");
+        assert_eq!(report[0x50..0x90], binding::report_data(b"claims"), "REPORT_DATA");
+        let Endorsements::Snp(SnpEndorsements { ca, crl, .. }) = endorsements else { panic!("certificates expected") };
+        assert_eq!((ca.len(), crl), (2, None));
+        assert_eq!(tsm.report(&[0; 64], Some(3)).unwrap().outblob[0x30..0x34], [3, 0, 0, 0], "VMPL");
+    }
+
+    #[test]
+    fn a_refused_request_leaves_the_socket_usable_and_a_closed_one_is_an_error() {
+        let mut tsm = guest(Tee::Tdx);
+        assert!(tsm.report(&[0; 64], Some(1)).unwrap_err().to_string().contains("privilege level 1"));
+        assert!(tsm.report(&[0; 64], None).is_ok());
+        let (host, guest) = UnixStream::pair().unwrap();
+        drop(host);
+        assert!(SocketTsm::new(guest).report(&[0; 64], None).unwrap_err().to_string().contains("does not answer"));
+    }
+}
