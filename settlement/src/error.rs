@@ -34,6 +34,14 @@ pub enum Error {
         /// Exit code of the contract, or an `EXIT_*` constant if no code ran.
         exit_code: i32,
     },
+    /// A message was taken in, but a contract did not carry it out; unspent value came back.
+    #[error("{account} did not carry out the message (exit code {exit_code}, see docs/contracts.md)")]
+    Aborted {
+        /// The account that failed.
+        account: Address,
+        /// Its exit code, or an `EXIT_*` constant if no code ran.
+        exit_code: i32,
+    },
     /// A message is not an external message that a chain would take in.
     #[error("not an external message to a standard address: {0}")]
     BadMessage(String),

@@ -1,11 +1,14 @@
 //! Paying for inference on TON: amounts and signed cells, the contracts and their messages, a wallet, and the two chains that
 //! speak the same [`chain::Chain`] trait: a local one that executes real TON transactions, and the network's.
 
+pub mod account;
 pub mod address;
 pub mod amount;
 pub mod cells;
 pub mod chain;
 mod error;
+pub mod local;
+pub mod wallet;
 
 pub use address::{Address, NetworkId};
 pub use amount::{Nanoton, Prices};
