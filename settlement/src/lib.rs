@@ -6,8 +6,10 @@ pub mod address;
 pub mod amount;
 pub mod cells;
 pub mod chain;
+pub mod contracts;
 mod error;
 pub mod local;
+pub mod ops;
 pub mod wallet;
 
 pub use address::{Address, NetworkId};

@@ -1,0 +1,213 @@
+//! Channel: one client's deposit for one provider.
+
+use std::sync::LazyLock;
+
+use cocoon_attestation::types::{EnclaveKey, UnixTime};
+use tycho_types::boc::Boc;
+use tycho_types::cell::{Cell, CellBuilder, CellSlice};
+use tycho_types::error::Error as CellError;
+use tycho_types::models::StateInit;
+
+use super::{Answer, Code, VERSION, body};
+use crate::address::{Address, NetworkId};
+use crate::amount::Nanoton;
+use crate::cells::{load_hash, read_whole, store_hash};
+use crate::chain::{Chain, StackValue};
+use crate::error::Error;
+
+static CODE: Code = LazyLock::new(|| super::embedded(include_bytes!("../../contracts/build/channel.boc")));
+
+const OP_TOP_UP: u32 = 0x4303_0001;
+const OP_START_CLOSE: u32 = 0x4303_0003;
+const OP_FINISH_CLOSE: u32 = 0x4303_0004;
+const OP_DELETE: u32 = 0x4303_0006;
+
+/// Representation hash of the Channel code of this version; enclaves carry it in their measured configuration.
+pub fn channel_code_hash() -> [u8; 32] {
+    CODE.repr_hash().0
+}
+
+/// Depth of that code, which an address needs besides the hash.
+pub fn channel_code_depth() -> u16 {
+    CODE.repr_depth()
+}
+
+/// What a Channel starts with and never changes; its address follows from it. As a cell it is the initial data itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelInit {
+    /// The network it is on.
+    pub network: NetworkId,
+    /// The only Provider whose claims it takes.
+    pub provider: Address,
+    /// Refunds go here, and only it may start to close.
+    pub client: Address,
+    /// Ed25519 key that signs vouchers and requests.
+    pub client_key: [u8; 32],
+    /// Seconds between start and end of a close by the client alone.
+    pub close_delay: u32,
+    /// Random, so that no two channels share an address.
+    pub salt: [u8; 32],
+}
+
+impl ChannelInit {
+    /// The initial data.
+    pub fn to_cell(&self) -> Cell {
+        // Fixed widths below a cell's capacity: writing cannot fail.
+        self.write().unwrap_or_default()
+    }
+
+    fn write(&self) -> Result<Cell, CellError> {
+        let mut terms = CellBuilder::new();
+        terms.store_u32(self.network.0 as u32)?;
+        self.provider.store(&mut terms)?;
+        self.client.store(&mut terms)?;
+        store_hash(&mut terms, &self.client_key)?;
+        terms.store_u32(self.close_delay)?;
+        let mut b = CellBuilder::new();
+        b.store_u8(VERSION)?;
+        b.store_zeros(STATE_BITS)?;
+        store_hash(&mut b, &self.salt)?;
+        b.store_reference(terms.build()?)?;
+        b.store_bit_zero()?;
+        b.build()
+    }
+
+    /// Reads initial data; data of a Channel that has already been used is an error.
+    pub fn from_cell(cell: &Cell) -> Result<Self, Error> {
+        read_whole(cell, Self::read).map_err(malformed)
+    }
+
+    fn read(s: &mut CellSlice<'_>) -> Result<Self, CellError> {
+        if s.load_u8()? != VERSION || s.load_uint(STATE_BITS)? != 0 {
+            return Err(CellError::InvalidData);
+        }
+        let salt = load_hash(s)?;
+        let terms = s.load_reference_cloned()?;
+        if s.load_bit()? {
+            return Err(CellError::InvalidData);
+        }
+        read_whole(&terms, |s| {
+            Ok(Self {
+                network: NetworkId(s.load_u32()? as i32),
+                provider: Address::load(s)?,
+                client: Address::load(s)?,
+                client_key: load_hash(s)?,
+                close_delay: s.load_u32()?,
+                salt,
+            })
+        })
+    }
+
+    /// The initial data as a bag of cells.
+    pub fn to_boc(&self) -> Vec<u8> {
+        Boc::encode(self.to_cell())
+    }
+
+    /// Reads a bag of cells with exactly the initial data as its root.
+    pub fn from_boc(boc: &[u8]) -> Result<Self, Error> {
+        Self::from_cell(&Boc::decode(boc).map_err(malformed)?)
+    }
+
+    /// State to deploy it with.
+    pub fn state_init(&self) -> StateInit {
+        super::state_init(&CODE, self.to_cell())
+    }
+
+    /// Its address, with the code of this version.
+    pub fn address(&self) -> Address {
+        self.address_with_code_hash(&channel_code_hash(), channel_code_depth())
+    }
+
+    /// Its address with the code of this representation hash and depth, as an enclave's configuration names it.
+    pub fn address_with_code_hash(&self, code_hash: &[u8; 32], code_depth: u16) -> Address {
+        super::address_of(code_hash, code_depth, &self.to_cell())
+    }
+}
+
+/// Status (8 bits), time (32) and number of entries (16): zero at the start.
+const STATE_BITS: u16 = 56;
+
+fn malformed(why: impl std::fmt::Display) -> Error {
+    Error::Malformed { what: "the initial data of a channel", why: why.to_string() }
+}
+
+/// Body of a deposit, which also deploys.
+pub fn top_up(query_id: u64) -> Result<Cell, Error> {
+    body(OP_TOP_UP, query_id, |_| Ok(()))
+}
+
+/// Body by which the client starts to close alone.
+pub fn start_close(query_id: u64) -> Result<Cell, Error> {
+    body(OP_START_CLOSE, query_id, |_| Ok(()))
+}
+
+/// Body by which anyone ends a close whose delay is over; the client gets the refund.
+pub fn finish_close(query_id: u64) -> Result<Cell, Error> {
+    body(OP_FINISH_CLOSE, query_id, |_| Ok(()))
+}
+
+/// Body by which anyone deletes a Channel that has been closed for long enough.
+pub fn delete(query_id: u64) -> Result<Cell, Error> {
+    body(OP_DELETE, query_id, |_| Ok(()))
+}
+
+/// Where a Channel is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChannelStatus {
+    /// Takes deposits and pays claims.
+    Open,
+    /// Takes no deposits, still pays claims; the client gets the rest after `at`.
+    Closing {
+        /// From here on anyone may finish the close.
+        at: UnixTime,
+    },
+    /// Refunded.
+    Closed {
+        /// Since when.
+        at: UnixTime,
+    },
+}
+
+/// What a Channel holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelState {
+    /// All it holds, its rent included.
+    pub balance: Nanoton,
+    /// What claims can be paid from.
+    pub available: Nanoton,
+    /// Where it is in its life.
+    pub status: ChannelStatus,
+    /// Enclave keys that were paid.
+    pub keys: u16,
+}
+
+/// Reads what a Channel holds.
+pub async fn state(chain: &dyn Chain, channel: &Address) -> Result<ChannelState, Error> {
+    let balance = chain.account(channel).await?.balance;
+    let mut answer = Answer::get(chain, channel, "state", Vec::new()).await?;
+    let (status, at, keys) = (answer.uint::<u8>()?, UnixTime(answer.uint()?), answer.uint()?);
+    let status = match status {
+        0 => ChannelStatus::Open,
+        1 => ChannelStatus::Closing { at },
+        2 => ChannelStatus::Closed { at },
+        _ => return Err(Error::Unexpected("state".into())),
+    };
+    Ok(ChannelState { balance, available: Nanoton(answer.uint()?), status, keys })
+}
+
+/// What a Channel has paid to one enclave key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PaidRecord {
+    /// Paid so far in all.
+    pub paid: Nanoton,
+    /// Cap of the highest voucher it has verified.
+    pub cap: Nanoton,
+    /// Expiry of that voucher.
+    pub expiry: UnixTime,
+}
+
+/// Reads what a Channel has paid to one enclave key; zeros if nothing.
+pub async fn paid(chain: &dyn Chain, channel: &Address, key: &EnclaveKey) -> Result<PaidRecord, Error> {
+    let mut answer = Answer::get(chain, channel, "paid", vec![StackValue::uint256(&key.0)]).await?;
+    Ok(PaidRecord { paid: Nanoton(answer.uint()?), cap: Nanoton(answer.uint()?), expiry: UnixTime(answer.uint()?) })
+}

@@ -1,0 +1,142 @@
+//! What roles do with the contracts: every call sends one message and waits for all that it causes.
+//!
+//! A [`TxReport`] is no success by itself: look at `aborted`, or call `success()`. The value attached beyond what a call
+//! needs comes back within the same trace.
+
+use cocoon_attestation::types::EnclaveKey;
+
+use crate::account::{Account, TxReport};
+use crate::address::Address;
+use crate::amount::Nanoton;
+use crate::cells::{Signature, Verdict};
+use crate::chain::Chain;
+use crate::contracts::registry::Listed;
+use crate::contracts::{
+    ChannelInit, ChannelState, ClaimItem, EnclaveRecord, PaidRecord, ProviderInit, RegistryInit, RegistryParams,
+    channel, fund, provider, registry,
+};
+use crate::error::Error;
+
+/// Rent that a new Registry gets: years, at today's prices.
+pub const REGISTRY_RENT: Nanoton = Nanoton(500_000_000);
+/// Rent that a new Provider gets; each attestation tops it up to a year's.
+pub const PROVIDER_RENT: Nanoton = Nanoton(100_000_000);
+/// Attached to an attestation: up to a year's rent of a full Provider comes out of it where that is short.
+pub const ATTEST_VALUE: Nanoton = Nanoton(200_000_000);
+/// Attached to each item of a claim.
+pub const CLAIM_ITEM_VALUE: Nanoton = Nanoton(50_000_000);
+/// Attached to every other call.
+pub const CALL_VALUE: Nanoton = Nanoton(50_000_000);
+
+/// Contracts echo the query id, and Cocoon finds its messages by their hashes instead.
+const QUERY: u64 = 0;
+
+/// Deploys a Registry and pays its rent.
+pub async fn deploy_registry(account: &Account, init: &RegistryInit) -> Result<(Address, TxReport), Error> {
+    let address = init.address()?;
+    let report = account.send(address, REGISTRY_RENT, Some(fund(QUERY)?), Some(init.state_init()?)).await?;
+    Ok((address, report))
+}
+
+/// Deploys a Provider and pays its first rent.
+pub async fn deploy_provider(account: &Account, init: &ProviderInit) -> Result<(Address, TxReport), Error> {
+    let address = init.address();
+    let report = account.send(address, PROVIDER_RENT, Some(fund(QUERY)?), Some(init.state_init())).await?;
+    Ok((address, report))
+}
+
+/// Governance: allows or forbids an image or a model.
+pub async fn set_allowed(
+    account: &Account,
+    registry: &Address,
+    what: Listed,
+    allowed: bool,
+) -> Result<TxReport, Error> {
+    account.send(*registry, CALL_VALUE, Some(registry::set_allowed(QUERY, what, allowed)?), None).await
+}
+
+/// Governance: replaces the verifiers, which voids every verdict signed before.
+pub async fn set_verifiers(
+    account: &Account,
+    registry: &Address,
+    threshold: u8,
+    verifiers: &[[u8; 32]],
+) -> Result<TxReport, Error> {
+    account.send(*registry, CALL_VALUE, Some(registry::set_verifiers(QUERY, threshold, verifiers)?), None).await
+}
+
+/// Registers an enclave key by a verdict and signatures, each with the position of its verifier. Anyone may pay for it.
+pub async fn attest(
+    account: &Account,
+    registry: &Address,
+    verdict: &Verdict,
+    signatures: &[(u8, Signature)],
+) -> Result<TxReport, Error> {
+    account.send(*registry, ATTEST_VALUE, Some(registry::attest(QUERY, verdict, signatures)?), None).await
+}
+
+/// Deploys a Channel with a deposit.
+pub async fn open_channel(account: &Account, init: &ChannelInit, deposit: Nanoton) -> Result<TxReport, Error> {
+    account.send(init.address(), deposit, Some(channel::top_up(QUERY)?), Some(init.state_init())).await
+}
+
+/// Adds to a Channel's deposit; refused once it is closing.
+pub async fn top_up(account: &Account, channel: &Address, amount: Nanoton) -> Result<TxReport, Error> {
+    account.send(*channel, amount, Some(channel::top_up(QUERY)?), None).await
+}
+
+/// Claims what up to eight receipts have earned. The payments arrive at the Provider's owner, who must be the sender.
+pub async fn claim(account: &Account, provider: &Address, items: &[ClaimItem]) -> Result<TxReport, Error> {
+    let body = provider::claim(QUERY, items)?;
+    let value = items.iter().map(|_| CLAIM_ITEM_VALUE).sum();
+    account.send(*provider, value, Some(body), None).await
+}
+
+/// Closes a Channel at once in favour of its client; the Provider's owner only.
+pub async fn release_channel(account: &Account, provider: &Address, channel: &Address) -> Result<TxReport, Error> {
+    account.send(*provider, CALL_VALUE, Some(provider::release_channel(QUERY, channel)?), None).await
+}
+
+/// Starts to close a Channel; its client only.
+pub async fn start_close(account: &Account, channel: &Address) -> Result<TxReport, Error> {
+    account.send(*channel, CALL_VALUE, Some(channel::start_close(QUERY)?), None).await
+}
+
+/// Ends a close whose delay is over: the client gets the rest.
+pub async fn finish_close(account: &Account, channel: &Address) -> Result<TxReport, Error> {
+    account.send(*channel, CALL_VALUE, Some(channel::finish_close(QUERY)?), None).await
+}
+
+/// Deletes a Channel that has been closed for long enough; its rent goes to the client.
+pub async fn delete_channel(account: &Account, channel: &Address) -> Result<TxReport, Error> {
+    account.send(*channel, CALL_VALUE, Some(channel::delete(QUERY)?), None).await
+}
+
+/// A Registry's parameters.
+pub async fn registry_params(chain: &dyn Chain, registry: &Address) -> Result<RegistryParams, Error> {
+    registry::params(chain, registry).await
+}
+
+/// What a Provider was deployed with.
+pub async fn provider_terms(chain: &dyn Chain, provider: &Address) -> Result<ProviderInit, Error> {
+    provider::terms(chain, provider).await
+}
+
+/// A Provider's record of an enclave key; `None` if it was never attested.
+pub async fn enclave_record(
+    chain: &dyn Chain,
+    provider: &Address,
+    key: &EnclaveKey,
+) -> Result<Option<EnclaveRecord>, Error> {
+    provider::enclave(chain, provider, key).await
+}
+
+/// What a Channel holds.
+pub async fn channel_state(chain: &dyn Chain, channel: &Address) -> Result<ChannelState, Error> {
+    channel::state(chain, channel).await
+}
+
+/// What a Channel has paid to an enclave key.
+pub async fn channel_paid(chain: &dyn Chain, channel: &Address, key: &EnclaveKey) -> Result<PaidRecord, Error> {
+    channel::paid(chain, channel, key).await
+}
