@@ -25,22 +25,40 @@ fn chain_with(balance: Nanoton) -> (Arc<LocalChain>, Arc<ManualClock>, Account) 
     (chain, clock, giver)
 }
 
+/// Transactions, gas and balances of TON's own emulator (`@ton/sandbox` 0.41.0, same parameters) for the same messages at the same times.
 #[tokio::test]
-async fn a_transfer_deploys_the_wallet_and_costs_what_it_costs_on_ton() {
+async fn transfers_cost_what_they_cost_on_ton() {
+    let (chain, clock, giver) = chain_with(Nanoton::from_ton(100));
+    let to = Address::basechain([7; 32]);
+    let one = Nanoton::from_ton(1);
+    let cost = async |message| {
+        let report = giver.send_all(&[message]).await.unwrap();
+        (report.transactions.len(), report.gas_used, giver.balance().await.unwrap().0)
+    };
+    let plain = || OutMessage::new(to, one, None, None);
+    assert_eq!(cost(plain()).await, (2, 4_939, 98_994_120_000), "deploys the wallet");
+    assert_eq!(cost(plain()).await, (2, 4_939, 97_991_042_000), "transfer");
+    assert_eq!(chain.account(&to).await.unwrap().balance, Nanoton::from_ton(2));
+    clock.advance(365 * 86_400);
+    assert_eq!(cost(plain()).await, (2, 4_939, 96_980_255_157), "with a year's rent");
+    let bounced = OutMessage { bounce: true, ..OutMessage::new(Address::basechain([9; 32]), one, None, None) };
+    assert_eq!(cost(bounced).await, (3, 5_717, 96_976_465_957), "bounced");
+}
+
+#[tokio::test]
+async fn history_is_kept_per_account_and_per_message() {
     let (chain, _, giver) = chain_with(Nanoton::from_ton(100));
     let to = Address::basechain([7; 32]);
-    let first = giver.send(to, Nanoton::from_ton(1), None, None).await.unwrap().success().unwrap();
-    assert_eq!(first.transactions.len(), 2);
-    assert_eq!(chain.account(&to).await.unwrap().balance, Nanoton::from_ton(1));
-    assert!(chain.account(&giver.address()).await.unwrap().active);
-    let spent = Nanoton::from_ton(99).checked_sub(giver.balance().await.unwrap()).unwrap();
-    assert_eq!(spent, first.fees);
-
-    let second = giver.send(to, Nanoton::from_ton(1), None, None).await.unwrap().success().unwrap();
-    assert_eq!(second.transactions[1].exit_code, EXIT_NO_STATE);
-    assert_eq!((second.gas_used, second.fees), (4_939, Nanoton(2_375_600)));
-    let history = chain.transactions(&giver.address(), 10).await.unwrap();
-    assert_eq!(history, [second.transactions[0].clone(), first.transactions[0].clone()]);
+    let first = giver.send(to, Nanoton::from_ton(1), None, None).await.unwrap();
+    let second = giver.send(to, Nanoton::from_ton(1), None, None).await.unwrap();
+    let own = [second.transactions[0].clone(), first.transactions[0].clone()];
+    assert_eq!(chain.transactions(&giver.address(), 10).await.unwrap(), own);
+    assert_eq!(chain.transactions(&giver.address(), 1).await.unwrap(), own[..1]);
+    assert_eq!(own[0].out_msg_hashes, [second.transactions[1].in_msg_hash]);
+    let trace = chain.trace(&first.message).await.unwrap().unwrap();
+    assert!(trace.finished);
+    assert_eq!(trace.transactions, first.transactions);
+    assert_eq!(chain.trace(&[0; 32]).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -51,7 +69,7 @@ async fn a_replayed_or_expired_or_forged_request_is_refused_and_costs_nothing() 
     let until = START.plus(60);
     let request = giver.wallet().request(1, until, std::slice::from_ref(&message), false).unwrap();
     chain.send(request.clone()).await.unwrap();
-    let before = (giver.balance().await.unwrap(), chain.head().await.unwrap());
+    let before = giver.balance().await.unwrap();
 
     let code = |result: Result<[u8; 32], Error>| match result {
         Err(Error::NotAccepted { exit_code, .. }) => exit_code,
@@ -64,7 +82,8 @@ async fn a_replayed_or_expired_or_forged_request_is_refused_and_costs_nothing() 
     clock.advance(61);
     let expired = giver.wallet().request(2, until, &[message], false).unwrap();
     assert_eq!(code(chain.send(expired).await), 136, "its time is over");
-    assert_eq!((giver.balance().await.unwrap(), chain.head().await.unwrap()), before);
+    assert_eq!(giver.balance().await.unwrap(), before);
+    assert_eq!(chain.transactions(&giver.address(), 10).await.unwrap().len(), 2);
 }
 
 #[tokio::test]
@@ -114,7 +133,7 @@ async fn storage_is_charged_by_time() {
     };
     let (now, year, two) = (cost(0).await, cost(365).await, cost(730).await);
     let rent = year - now;
-    assert!((1_000_000..10_000_000).contains(&rent), "a wallet's rent for a year was {rent} nanoton");
+    assert!(rent > 1_000_000, "a wallet's rent for a year was {rent} nanoton");
     assert!((2 * rent).abs_diff(two - now) <= 1, "rent is not linear in time: {rent}, {}", two - now);
     assert_eq!(chain.head().await.unwrap().time, START.plus(1_095 * 86_400));
 }

@@ -2,9 +2,10 @@
 
 use cocoon_attestation::types::UnixTime;
 use tycho_executor::{Executor, ExecutorInspector, ExecutorOutput, ExecutorParams, ParsedConfig, TxError};
-use tycho_types::cell::{Cell, HashBytes, Lazy};
+use tycho_types::cell::{Cell, HashBytes, Lazy, Load};
 use tycho_types::models::{
-    ComputePhase, ComputePhaseSkipReason, IntAddr, MsgInfo, OptionalAccount, ShardAccount, Transaction, TxInfo,
+    AccountStatus, ComputePhase, ComputePhaseSkipReason, IntAddr, Message, MsgInfo, OptionalAccount, ShardAccount,
+    Transaction, TxInfo,
 };
 use tycho_types::num::Tokens;
 
@@ -32,7 +33,7 @@ pub(super) struct Envelope {
 /// Reads a message's header; `None` for messages that leave the chain.
 pub(super) fn envelope(message: &Cell) -> Result<Option<Envelope>, Error> {
     let mut slice = message.as_slice()?;
-    let (destination, created_lt, external) = match <MsgInfo as tycho_types::cell::Load>::load_from(&mut slice)? {
+    let (destination, created_lt, external) = match MsgInfo::load_from(&mut slice)? {
         MsgInfo::Int(info) => (info.dst, info.created_lt, false),
         MsgInfo::ExtIn(info) => (info.dst, 0, true),
         MsgInfo::ExtOut(_) => return Ok(None),
@@ -93,30 +94,32 @@ pub(super) fn summarize(account: Address, cell: &Cell) -> Result<TxSummary, Erro
         return Err(Error::Execution("a tick-tock transaction on an ordinary account".into()));
     };
     let (compute_code, gas_used, skipped) = match &info.compute_phase {
-        ComputePhase::Executed(phase) => (phase.exit_code, phase.gas_used.into_inner(), None),
-        ComputePhase::Skipped(phase) => (skip_code(phase.reason), 0, Some(phase.reason)),
+        ComputePhase::Executed(phase) => (phase.exit_code, phase.gas_used.into_inner(), false),
+        ComputePhase::Skipped(phase) => (skip_code(phase.reason), 0, true),
     };
     let action_failure = info.action_phase.as_ref().filter(|phase| !phase.success).map(|phase| phase.result_code);
-    // A plain transfer to an account without code stays there: TON calls that aborted, people do not.
-    let kept = skipped == Some(ComputePhaseSkipReason::NoState) && info.bounce_phase.is_none();
     let mut value_out = Nanoton::ZERO;
     let mut fees = tokens(transaction.total_fees.tokens)?;
     let mut out_msg_hashes = Vec::new();
     for entry in transaction.out_msgs.values() {
         let message = entry?;
-        if let MsgInfo::Int(out) = <MsgInfo as tycho_types::cell::Load>::load_from(&mut message.as_slice()?)? {
+        if let MsgInfo::Int(out) = MsgInfo::load_from(&mut message.as_slice()?)? {
             value_out = add(value_out, tokens(out.value.tokens)?)?;
             fees = add(fees, tokens(out.fwd_fee)?)?;
         }
         out_msg_hashes.push(message.repr_hash().0);
     }
-    let (in_msg_hash, value_in) = match &transaction.in_msg {
-        None => ([0; 32], Nanoton::ZERO),
-        Some(message) => match <MsgInfo as tycho_types::cell::Load>::load_from(&mut message.as_slice()?)? {
-            MsgInfo::Int(info) => (message.repr_hash().0, tokens(info.value.tokens)?),
-            _ => (message.repr_hash().0, Nanoton::ZERO),
-        },
-    };
+    let (mut in_msg_hash, mut value_in, mut deploys) = ([0; 32], Nanoton::ZERO, false);
+    if let Some(cell) = &transaction.in_msg {
+        let message = cell.parse::<Message<'_>>()?;
+        in_msg_hash = cell.repr_hash().0;
+        deploys = message.init.is_some();
+        if let MsgInfo::Int(info) = message.info {
+            value_in = tokens(info.value.tokens)?;
+        }
+    }
+    // A plain transfer to an account without code stays there: TON calls that aborted, people do not.
+    let kept = skipped && !deploys && info.bounce_phase.is_none() && transaction.end_status != AccountStatus::Active;
     Ok(TxSummary {
         account,
         lt: transaction.lt,

@@ -1,7 +1,7 @@
 //! A small, correct TON for development: real transactions with real gas and fees, on one machine, durable.
 //!
 //! Every external message makes one block that holds its whole cascade of internal messages. Blocks are chained by hash and
-//! serve as the freshness beacon; [`LocalChain::tick`] adds empty ones while nothing happens. What a block changes reaches the
+//! serve as the freshness beacon; [`LocalChain::tick`], or asking for the head, adds an empty one when the newest is old. What a block changes reaches the
 //! disk in one atomic commit before anybody can see it, so a process that is killed at any moment continues where it was.
 
 mod block;
@@ -292,8 +292,9 @@ impl Chain for LocalChain {
         NetworkId::LOCAL
     }
 
+    /// Never older than the block interval: an empty block is made if need be.
     async fn head(&self) -> Result<BlockRef, Error> {
-        Ok(self.lock().head)
+        self.tick(self.clock.now())
     }
 
     async fn block(&self, seqno: u32) -> Result<Option<BlockRef>, Error> {
