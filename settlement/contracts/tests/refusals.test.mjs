@@ -1,0 +1,218 @@
+// What must be refused: each case is one step away from what is accepted, pays nothing, and costs only its sender fees.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Address, beginCell, Dictionary, toNano } from '@ton/core';
+import { keyOf } from './support/cells.mjs';
+import { DAY, exitCode, IMAGE, MODEL, NOW, OP, World } from './support/world.mjs';
+
+const elsewhere = new Address(0, Buffer.alloc(32, 0xcc));
+
+async function ready() {
+    const w = await World.create();
+    await w.attest();
+    await w.topUp(toNano('5'));
+    return w;
+}
+
+/** The message is refused by `at` with `code`, and `sender` has everything but the fees. */
+async function refused(w, sender, at, code, act) {
+    const before = await w.balance(sender.address);
+    const result = await act();
+    assert.equal(exitCode(result, at), code);
+    assert.equal(before - (await w.balance(sender.address)), result.fees);
+    return result;
+}
+
+const verdicts = [
+    ['k-1 signatures', { signers: [0, 1] }, 109],
+    ['no signature', { signers: [] }, 9],
+    ['a duplicate signer', { signers: [0, 1, 1] }, 110],
+    ['an unknown signer', { signers: [0, 1, 9] }, 111],
+    ['another key under a known position', { keys: [0x10, 0x11, 0x13].map(keyOf) }, 112],
+    ['another network', { network: -239 }, 102],
+    ['another Registry', { registry: elsewhere }, 103],
+    ['an expired verdict', { expiry: NOW - 1 }, 104],
+    ['another verifier set', { setEpoch: 1 }, 105],
+    ['an attestation that is over', { until: NOW }, 106],
+    ['an attestation that is too long', { until: NOW + DAY + 1 }, 106],
+    ['an image that is not allowed', { image: MODEL }, 107],
+    ['a model that is not allowed', { modelRoot: IMAGE }, 108],
+];
+for (const [name, { signers = [0, 1, 2], keys, ...fields }, code] of verdicts) {
+    test(`attest refused: ${name}`, async () => {
+        const w = await World.create();
+        await refused(w, w.payer, w.registry, code, () => w.attest(fields, signers, keys && { keys }));
+        assert.equal((await w.record()).found, false);
+        const control = await w.attest();
+        assert.equal(exitCode(control, w.provider), 0);
+    });
+}
+
+test('with threshold k-1 the verdict short of k passes', async () => {
+    const w = await World.create({ threshold: 2 });
+    await w.attest({}, [0, 1]);
+    assert.equal((await w.record()).found, true);
+});
+
+test('the payer gets the rest back when the Provider refuses', async () => {
+    const w = await World.create();
+    await refused(w, w.payer, w.provider, 120, () => w.attest({ generation: 1 }));
+    await w.attest();
+    await refused(w, w.payer, w.provider, 120, () => w.attest({ until: NOW + DAY }));
+    await refused(w, w.payer, w.provider, 121, () => w.attest({ generation: 1, until: NOW + DAY - 1 }));
+});
+
+test('the payer gets the rest back when there is no Provider', async () => {
+    const w = await World.create();
+    const before = await w.balance(w.payer.address);
+    const result = await w.attest({ provider: elsewhere });
+    assert.equal(before - (await w.balance(w.payer.address)), result.fees);
+    assert.equal(await w.balance(elsewhere), 0n);
+});
+
+test('wrong senders are refused', async () => {
+    const w = await ready();
+    const attested = beginCell().storeUint(OP.attested, 32).storeUint(0, 64).storeUint(1, 256).storeUint(0, 32)
+        .storeUint(0, 32).storeUint(NOW + DAY, 32).storeUint(0, 256).storeAddress(w.stranger.address);
+    await refused(w, w.stranger, w.provider, 100, () => w.send(w.stranger, w.provider, toNano('0.2'), attested));
+    await refused(w, w.stranger, w.provider, 100, () => w.claim([{}], { from: w.stranger }));
+    const settle = beginCell().storeUint(OP.settle, 32).storeUint(0, 64).storeBuffer(w.enclave.publicKey, 32)
+        .storeUint(NOW + DAY, 32).storeUint(NOW + DAY, 32).storeAddress(w.stranger.address).storeRef(w.item().proof);
+    await refused(w, w.stranger, w.channel, 100, () => w.send(w.stranger, w.channel, toNano('0.2'), settle));
+    await refused(w, w.stranger, w.channel, 100, () => w.startClose(w.stranger));
+    await refused(w, w.stranger, w.channel, 100, () => w.call(OP.release, w.stranger, w.channel));
+    await refused(w, w.client, w.provider, 100, () => w.release(w.client));
+    for (const op of [OP.setVerifiers, OP.setAllowed]) {
+        const body = beginCell().storeUint(op, 32).storeUint(0, 64).storeUint(1, 8).storeUint(0, 256).storeUint(0, 1);
+        await refused(w, w.stranger, w.registry, 100, () => w.send(w.stranger, w.registry, toNano('0.1'), body));
+    }
+});
+
+test('an unknown operation or a plain transfer comes back', async () => {
+    const w = await ready();
+    for (const to of [w.registry, w.provider, w.channel]) {
+        await refused(w, w.stranger, to, 0xffff, () => w.call(0x12345678, w.stranger, to));
+        await refused(w, w.stranger, to, 0xffff, () => w.send(w.stranger, to, toNano('1'), beginCell()));
+    }
+});
+
+const claims = [
+    ['a voucher for another network', { voucher: { network: -239 } }, 130],
+    ['a voucher for another channel', { voucher: { channel: elsewhere } }, 130],
+    ['a voucher for another enclave', { voucher: { enclaveKey: Buffer.alloc(32, 1) } }, 130],
+    ['a voucher signed by another key', { client: keyOf(0x41) }, 130],
+    ['no voucher, none verified before', { repeated: true }, 131],
+    ['a receipt later than the voucher', { voucher: { expiry: NOW - 1 } }, 132],
+    ['a receipt for another network', { receipt: { network: -239 } }, 133],
+    ['a receipt for another provider', { receipt: { provider: elsewhere } }, 133],
+    ['a receipt for another channel', { receipt: { channel: elsewhere } }, 133],
+    ['a receipt later than the attestation', { receipt: { time: NOW + DAY + 1 } }, 134],
+];
+for (const [name, item, code] of claims) {
+    test(`claim refused: ${name}`, async () => {
+        const w = await ready();
+        await refused(w, w.owner, w.channel, code, () => w.claim([item]));
+        assert.equal((await w.paid()).paid, 0n);
+        await w.claim();
+        assert.equal((await w.paid()).paid, toNano('1'));
+    });
+}
+
+test('claim refused: a receipt by an unattested key', async () => {
+    const w = await ready();
+    await refused(w, w.owner, w.provider, 124, () => w.claim([{ enclave: keyOf(0x51) }]));
+});
+
+test('claim refused: a receipt signed by another key than it names', async () => {
+    const w = await ready();
+    const forger = { publicKey: w.enclave.publicKey, secretKey: keyOf(0x51).secretKey };
+    await refused(w, w.owner, w.channel, 133, () => w.claim([{ enclave: forger }]));
+});
+
+for (const [second, code, paid] of [[0, 0, toNano('1')], [1, 135, 0n]]) {
+    test(`claim ${code ? 'refused: the window is over' : 'paid at the last second of its window'}`, async () => {
+        const w = await ready();
+        w.chain.now = NOW + 4 * DAY + second;
+        assert.equal(exitCode(await w.claim(), w.channel), code);
+        assert.equal((await w.paid()).paid, paid);
+    });
+}
+
+test('claim refused: there is no such Channel', async () => {
+    const w = await World.create();
+    await w.attest();
+    const before = await w.balance(w.owner.address);
+    const result = await w.claim();
+    assert.equal(before - (await w.balance(w.owner.address)), result.fees);
+});
+
+test('claim refused: nine items', async () => {
+    const w = await ready();
+    await refused(w, w.owner, w.provider, 125, () => w.claim(Array(9).fill({})));
+});
+
+test('a voucher past its cap pays only the cap; a replay pays nothing more', async () => {
+    const w = await ready();
+    const item = { receipt: { total: toNano('3') } };
+    await w.claim([item]);
+    assert.equal((await w.paid()).paid, toNano('2'));
+    const channel = await w.balance(w.channel);
+    await refused(w, w.owner, w.channel, 0, () => w.claim([item]));
+    assert.equal((await w.paid()).paid, toNano('2'));
+    assert.equal(await w.balance(w.channel), channel);
+});
+
+test('an older, lower voucher does not lower what is known', async () => {
+    const w = await ready();
+    await w.claim([{ receipt: { total: toNano('0.5') } }]);
+    await w.claim([{ voucher: { cap: toNano('1') }, receipt: { sequence: 2, total: toNano('1.8') } }]);
+    assert.deepEqual(await w.paid(), { paid: toNano('1'), cap: toNano('2'), expiry: NOW + 7 * DAY });
+    await w.claim([{ repeated: true, receipt: { sequence: 2, total: toNano('1.8') } }]);
+    assert.equal((await w.paid()).paid, toNano('1.8'));
+});
+
+test('one refused item does not touch the others', async () => {
+    const w = await ready();
+    const before = await w.balance(w.owner.address);
+    const result = await w.claim([{ receipt: { network: -239 } }, {}]);
+    assert.equal((await w.paid()).paid, toNano('1'));
+    assert.equal((await w.balance(w.owner.address)) - before, toNano('1') - result.fees);
+});
+
+test('too little value is refused', async () => {
+    const w = await ready();
+    const least = (await w.get(w.provider, 'claim_value', [{ type: 'int', value: 1n }])).readBigNumber();
+    await refused(w, w.owner, w.provider, 101, () => w.claim([{}], { value: least - 1n }));
+    await w.claim([{}], { value: least });
+    assert.equal((await w.paid()).paid, toNano('1'));
+    const attest = (await w.get(w.registry, 'attest_value')).readBigNumber();
+    await refused(w, w.payer, w.registry, 101, () => w.attest({}, [0, 1, 2], { value: attest - 1n }));
+});
+
+test('a closing channel takes no deposit and refunds no earlier than its delay', async () => {
+    const w = await ready();
+    await refused(w, w.client, w.channel, 141, () => w.finishClose());
+    await w.startClose();
+    await refused(w, w.client, w.channel, 140, () => w.startClose());
+    await refused(w, w.client, w.channel, 140, () => w.topUp(toNano('1')));
+    w.chain.now = NOW + 3 * DAY - 1;
+    assert.equal(exitCode(await w.finishClose(), w.channel), 142);
+    w.chain.now = NOW + 3 * DAY;
+    assert.equal(exitCode(await w.finishClose(), w.channel), 0);
+    assert.equal(exitCode(await w.claim(), w.channel), 140);
+    await refused(w, w.client, w.channel, 140, () => w.topUp(toNano('1')));
+    w.chain.now = NOW + 13 * DAY;
+    assert.equal(exitCode(await w.call(OP.delete, w.stranger, w.channel), w.channel), 142);
+});
+
+test('a verifier set that was replaced attests no more', async () => {
+    const w = await World.create();
+    const dict = Dictionary.empty(Dictionary.Keys.Uint(8), Dictionary.Values.Buffer(32));
+    w.verifiers.forEach((k, i) => dict.set(i, k.publicKey));
+    const body = beginCell().storeUint(OP.setVerifiers, 32).storeUint(0, 64).storeUint(3, 8).storeDict(dict);
+    assert.equal(exitCode(await w.send(w.governance, w.registry, toNano('0.1'), body), w.registry), 0);
+    await refused(w, w.payer, w.registry, 105, () => w.attest());
+    await w.attest({ setEpoch: 1 });
+    assert.equal((await w.record()).setEpoch, 1);
+});
