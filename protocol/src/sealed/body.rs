@@ -1,0 +1,92 @@
+//! Padded records inside an answer's body: `data length u32 || padding length u32 || data || zeros`, lengths big-endian.
+//!
+//! Binary HTTP pads only at its end, and a stream needs every piece padded as it leaves.
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::padding::padded;
+use crate::Error;
+
+/// The least length of a record, so that most tokens of a stream look alike.
+const FLOOR: usize = 256;
+const HEADER: usize = 8;
+/// The most data in one record: a sealed chunk of ohttp holds 16 KiB.
+pub(super) const MAX_DATA: usize = 12 * 1024;
+const MAX_RECORD: usize = 16 * 1024;
+
+/// One record of at most [`MAX_DATA`] bytes of data.
+pub(super) fn record(data: &[u8]) -> Vec<u8> {
+    let length = padded(HEADER + data.len(), FLOOR);
+    let mut out = Vec::with_capacity(length);
+    // Both lengths are far below 2^32.
+    out.extend_from_slice(&(data.len() as u32).to_be_bytes());
+    out.extend_from_slice(&((length - HEADER - data.len()) as u32).to_be_bytes());
+    out.extend_from_slice(data);
+    out.resize(length, 0);
+    out
+}
+
+/// Takes records apart as they arrive.
+#[derive(Default)]
+pub(super) struct Records {
+    buffer: BytesMut,
+}
+
+impl Records {
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The data of the next whole record.
+    pub(super) fn next_data(&mut self) -> Result<Option<Bytes>, Error> {
+        let Some(header) = self.buffer.first_chunk::<HEADER>() else { return Ok(None) };
+        let [a, b, c, d, e, f, g, h] = *header;
+        let data = u32::from_be_bytes([a, b, c, d]) as usize;
+        let padding = u32::from_be_bytes([e, f, g, h]) as usize;
+        if data > MAX_RECORD || padding > MAX_RECORD {
+            return Err(Error::TooLarge { what: "a record of the answer", limit: MAX_RECORD });
+        }
+        if self.buffer.len() < HEADER + data + padding {
+            return Ok(None);
+        }
+        self.buffer.advance(HEADER);
+        let content = self.buffer.split_to(data).freeze();
+        self.buffer.advance(padding);
+        Ok(Some(content))
+    }
+
+    /// Whether no record has been begun.
+    pub(super) fn is_whole(&self) -> bool {
+        self.buffer.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_survive_any_split_and_hide_small_lengths() {
+        assert_eq!(record(b"a").len(), record(&[7; 200]).len());
+        let wire = [record(b"one"), record(b""), record(&[9; MAX_DATA])].concat();
+        for step in [1, 2, 7, 255, 4096, wire.len()] {
+            let mut records = Records::default();
+            let mut read = Vec::new();
+            for piece in wire.chunks(step) {
+                records.push(piece);
+                while let Some(data) = records.next_data().unwrap() {
+                    read.push(data.to_vec());
+                }
+            }
+            assert_eq!(read, [b"one".to_vec(), Vec::new(), vec![9; MAX_DATA]]);
+            assert!(records.is_whole());
+        }
+    }
+
+    #[test]
+    fn an_absurd_record_is_refused_at_once() {
+        let mut records = Records::default();
+        records.push(&[0xff; HEADER]);
+        assert!(records.next_data().is_err());
+    }
+}

@@ -1,0 +1,238 @@
+//! The enclave's side: keys of the current epochs, opening a request, sealing its answer.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use cocoon_attestation::UnixTime;
+use futures::io::Cursor;
+use futures::{AsyncReadExt, AsyncWriteExt};
+use ohttp::hpke::{Aead, Kdf, Kem};
+use ohttp::{KeyConfig, SymmetricSuite};
+
+use super::body::{self, MAX_DATA};
+use super::pipe::{Sink, Target, now};
+use super::replay::ReplayGuard;
+use super::{
+    AnswerHead, ENC_LEN, Field, HEADER_LEN, InnerRequest, MAX_SEALED_REQUEST, bhttp_error, fields, io_error,
+    ohttp_error,
+};
+use crate::Error;
+
+/// Requests that one epoch remembers: with a key an hour, 290 requests a second.
+const EPOCH_CAPACITY: usize = 1 << 20;
+
+/// The public part of a key epoch, to be put into a key statement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EpochKey {
+    /// OHTTP key configuration (RFC 9458 section 3).
+    pub key_config: Vec<u8>,
+    /// First second of use.
+    pub not_before: UnixTime,
+    /// Last second in which a client may seal to it.
+    pub not_after: UnixTime,
+}
+
+struct Epoch {
+    id: u8,
+    config: KeyConfig,
+    /// Requests are opened until then: a little longer than clients may seal.
+    accept_until: UnixTime,
+    guard: ReplayGuard,
+}
+
+/// Holds the private keys of the current epochs and opens requests sealed to them.
+#[derive(Default)]
+pub struct Receiver {
+    epochs: Mutex<VecDeque<Epoch>>,
+}
+
+impl Receiver {
+    /// A receiver without a key; call [`Self::rotate`] first.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Epoch>> {
+        self.epochs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts a new epoch. Clients may seal to its key for `lifetime` seconds; requests are opened for `overlap` seconds more.
+    ///
+    /// # Errors
+    /// The crypto library fails.
+    pub fn rotate(&self, now: UnixTime, lifetime: u64, overlap: u64) -> Result<EpochKey, Error> {
+        let mut epochs = self.lock();
+        epochs.retain(|epoch| epoch.accept_until >= now);
+        let id = epochs.back().map_or(1, |epoch| epoch.id.wrapping_add(1));
+        let config = KeyConfig::new(id, Kem::XWing, vec![SymmetricSuite::new(Kdf::HkdfSha256, Aead::Aes128Gcm)]);
+        insert(&mut epochs, id, config.map_err(ohttp_error)?, now, lifetime, overlap)
+    }
+
+    /// An epoch whose key is derived from `seed`, for test vectors.
+    #[cfg(test)]
+    pub(crate) fn derive(&self, seed: &[u8], now: UnixTime, lifetime: u64, overlap: u64) -> Result<EpochKey, Error> {
+        let suite = vec![SymmetricSuite::new(Kdf::HkdfSha256, Aead::Aes128Gcm)];
+        let config = KeyConfig::derive(1, Kem::XWing, suite, seed).map_err(ohttp_error)?;
+        insert(&mut self.lock(), 1, config, now, lifetime, overlap)
+    }
+
+    /// Opens a sealed request. It is accepted once: only a request that is authentic takes a place in the replay guard.
+    ///
+    /// # Errors
+    /// Unknown key, altered bytes, truncation, replay, or no Binary HTTP inside.
+    pub fn open(&self, sealed: &[u8], at: UnixTime) -> Result<Opened, Error> {
+        if sealed.len() > MAX_SEALED_REQUEST {
+            return Err(Error::TooLarge { what: "the sealed request", limit: MAX_SEALED_REQUEST });
+        }
+        let enc = sealed.get(HEADER_LEN..HEADER_LEN + ENC_LEN).ok_or(Error::Truncated)?.to_vec();
+        let id = sealed[0];
+        let config = {
+            let epochs = self.lock();
+            let epoch = epochs.iter().find(|epoch| epoch.id == id && epoch.accept_until >= at);
+            epoch.ok_or(Error::UnknownKey)?.config.clone()
+        };
+        let server = ohttp::Server::new(config).map_err(ohttp_error)?;
+        let mut request = server.decapsulate_stream(Cursor::new(sealed));
+        let mut plain = Vec::new();
+        now(request.read_to_end(&mut plain))?.map_err(io_error)?;
+        let inner = read_request(&plain)?;
+        let sink = Sink::default();
+        let writer: Target = Box::new(request.response(sink.clone()).map_err(ohttp_error)?);
+        let mut epochs = self.lock();
+        let epoch = epochs.iter_mut().find(|epoch| epoch.id == id).ok_or(Error::UnknownKey)?;
+        epoch.guard.accept(&enc)?;
+        Ok(Opened { request: inner, enc, sealer: ResponseSealer { sink, writer } })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn without_replay_guard(&self) {
+        for epoch in self.lock().iter_mut() {
+            epoch.guard = ReplayGuard::off();
+        }
+    }
+}
+
+fn insert(
+    epochs: &mut VecDeque<Epoch>,
+    id: u8,
+    config: KeyConfig,
+    now: UnixTime,
+    lifetime: u64,
+    overlap: u64,
+) -> Result<EpochKey, Error> {
+    let key_config = config.encode().map_err(ohttp_error)?;
+    let not_after = now.plus(lifetime);
+    epochs.push_back(Epoch {
+        id,
+        config,
+        accept_until: not_after.plus(overlap),
+        guard: ReplayGuard::new(EPOCH_CAPACITY),
+    });
+    Ok(EpochKey { key_config, not_before: now, not_after })
+}
+
+fn read_request(plain: &[u8]) -> Result<InnerRequest, Error> {
+    let message = bhttp::Message::read_bhttp(&mut std::io::Cursor::new(plain)).map_err(bhttp_error)?;
+    let text = |bytes: Option<&[u8]>| {
+        bytes
+            .and_then(|bytes| String::from_utf8(bytes.to_vec()).ok())
+            .ok_or_else(|| Error::malformed("the sealed request", "it has no method or path"))
+    };
+    Ok(InnerRequest {
+        method: text(message.control().method())?,
+        path: text(message.control().path())?,
+        headers: fields(message.header())?,
+        body: message.content().to_vec(),
+    })
+}
+
+/// A request that was opened, and what seals its answer.
+pub struct Opened {
+    /// The request.
+    pub request: InnerRequest,
+    /// The encapsulated key, to which the proof inside the request is bound.
+    pub enc: Vec<u8>,
+    /// Seals the answer.
+    pub sealer: ResponseSealer,
+}
+
+/// Shows no content: a request is its prompt.
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Opened({:?})", self.request)
+    }
+}
+
+/// Seals an answer piece by piece: head, body, end. Every call gives bytes to send on.
+pub struct ResponseSealer {
+    sink: Sink,
+    writer: Target,
+}
+
+impl ResponseSealer {
+    fn write(&mut self, plain: &[u8]) -> Result<Vec<u8>, Error> {
+        now(self.writer.write_all(plain))?.map_err(io_error)?;
+        Ok(self.sink.take())
+    }
+
+    /// Status and headers of an answer of unknown length.
+    ///
+    /// # Errors
+    /// The crypto library fails.
+    pub fn head(&mut self, head: &AnswerHead) -> Result<Vec<u8>, Error> {
+        // RFC 9292 section 3.2: indeterminate-length response, then status, fields, and a zero.
+        let mut plain = vec![3];
+        write_varint(&mut plain, u64::from(head.status));
+        write_fields(&mut plain, &head.headers);
+        self.write(&plain)
+    }
+
+    /// A piece of the body.
+    ///
+    /// # Errors
+    /// As [`Self::head`].
+    pub fn data(&mut self, data: &[u8]) -> Result<Vec<u8>, Error> {
+        let mut out = Vec::new();
+        for piece in data.chunks(MAX_DATA) {
+            let record = body::record(piece);
+            let mut plain = Vec::with_capacity(record.len() + 8);
+            write_varint(&mut plain, record.len() as u64);
+            plain.extend_from_slice(&record);
+            out.extend(self.write(&plain)?);
+        }
+        Ok(out)
+    }
+
+    /// The trailer and the final chunk, without which the client knows the answer to be incomplete.
+    ///
+    /// # Errors
+    /// As [`Self::head`].
+    pub fn finish(mut self, trailer: &[Field]) -> Result<Vec<u8>, Error> {
+        let mut plain = vec![0];
+        write_fields(&mut plain, trailer);
+        let mut out = self.write(&plain)?;
+        now(self.writer.close())?.map_err(io_error)?;
+        out.extend(self.sink.take());
+        Ok(out)
+    }
+}
+
+fn write_fields(out: &mut Vec<u8>, fields: &[Field]) {
+    for (name, value) in fields {
+        for part in [name, value] {
+            write_varint(out, part.len() as u64);
+            out.extend_from_slice(part.as_bytes());
+        }
+    }
+    out.push(0);
+}
+
+/// A variable-length integer (RFC 9000 section 16). Values here are lengths of things in memory, far below 2^62.
+fn write_varint(out: &mut Vec<u8>, value: u64) {
+    match value {
+        0..=0x3f => out.push(value as u8),
+        0x40..=0x3fff => out.extend_from_slice(&(value as u16 | 0x4000).to_be_bytes()),
+        0x4000..=0x3fff_ffff => out.extend_from_slice(&(value as u32 | 0x8000_0000).to_be_bytes()),
+        _ => out.extend_from_slice(&(value | 0xc000_0000_0000_0000).to_be_bytes()),
+    }
+}
