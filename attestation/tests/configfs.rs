@@ -44,9 +44,11 @@ fn busy_platforms_are_asked_again_and_not_for_ever() {
         fake.outblob_errors = [busy; 3].into();
         assert_eq!(ask(&mut fake).unwrap().outblob[..64], OURS, "{busy:?}");
     }
-    let mut fake = fake(PROVIDER_TDX);
-    fake.outblob_errors = std::iter::repeat_n(ErrorKind::ResourceBusy, 1000).collect();
-    assert!(ask(&mut fake).is_err());
+    for busy in [ErrorKind::ResourceBusy, ErrorKind::WouldBlock] {
+        let mut fake = fake(PROVIDER_TDX);
+        fake.outblob_errors = std::iter::repeat_n(busy, 1000).collect();
+        assert!(ask(&mut fake).is_err(), "{busy:?}");
+    }
 }
 
 #[test]

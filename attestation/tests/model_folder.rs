@@ -31,7 +31,8 @@ fn reason(folder: &Path) -> &'static str {
 fn every_change_of_the_content_changes_the_root() {
     let original = root(folder().path());
     assert_eq!(root(folder().path()), original, "the same content elsewhere");
-    let changes: [(&str, fn(&Path)); 4] = [
+    type Change = fn(&Path);
+    let changes: [(&str, Change); 4] = [
         ("a byte", |at| fs::write(at.join("a"), "onf").unwrap()),
         ("a name", |at| fs::rename(at.join("a"), at.join("z")).unwrap()),
         ("one file more", |at| fs::write(at.join("d"), "").unwrap()),

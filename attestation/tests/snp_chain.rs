@@ -106,7 +106,8 @@ fn dates_and_revocations_can_be_altered() {
 #[test]
 fn every_field_stands_at_its_offset_and_is_alterable_alone() {
     let tcb = SnpTcb { bootloader: 0xa0, tee: 0xa1, snp: 0xa2, microcode: 0xa3 };
-    let cases: Vec<(&str, std::ops::Range<usize>, fn(&mut SnpSpec, SnpTcb))> = vec![
+    type Alter = fn(&mut SnpSpec, SnpTcb);
+    let cases: Vec<(&str, std::ops::Range<usize>, Alter)> = vec![
         ("GUEST_SVN", 0x04..0x08, |spec, _| spec.guest_svn = 5),
         ("POLICY", 0x08..0x10, |spec, _| spec.policy |= 1 << 19),
         ("FAMILY_ID", 0x10..0x20, |spec, _| spec.family_id = [5; 16]),

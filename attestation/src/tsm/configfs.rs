@@ -156,8 +156,11 @@ impl<F: FileOps> Tsm for ConfigfsTsm<F> {
                 writes += 1;
             }
             let outblob = match entry.read("outblob") {
-                // The kernel noticed the race itself (EWOULDBLOCK): start again with our own input.
-                Err(Error::File { source, .. }) if is_busy(&source) => continue,
+                // The kernel noticed the race itself (EWOULDBLOCK): write our own input again.
+                Err(Error::File { source, .. }) if source.kind() == ErrorKind::WouldBlock => {
+                    std::thread::sleep(FIRST_PAUSE);
+                    continue;
+                }
                 result => result?,
             };
             let auxblob = entry.read_if_there("auxblob")?;
@@ -176,7 +179,7 @@ impl<F: FileOps> Tsm for ConfigfsTsm<F> {
 }
 
 fn is_busy(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::ResourceBusy | ErrorKind::WouldBlock | ErrorKind::Interrupted)
+    matches!(error.kind(), ErrorKind::ResourceBusy | ErrorKind::Interrupted)
 }
 
 /// Tries again, with growing pauses, while the platform says that it is busy.
