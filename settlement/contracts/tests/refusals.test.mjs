@@ -3,8 +3,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Address, beginCell, Dictionary, toNano } from '@ton/core';
+import { createShardAccount } from '@ton/sandbox';
 import { keyOf } from './support/cells.mjs';
-import { DAY, exitCode, IMAGE, MODEL, NOW, OP, World } from './support/world.mjs';
+import { CODE, DAY, exitCode, IMAGE, MODEL, NOW, OP, World } from './support/world.mjs';
 
 const elsewhere = new Address(0, Buffer.alloc(32, 0xcc));
 
@@ -26,7 +27,7 @@ async function refused(w, sender, at, code, act) {
 
 const verdicts = [
     ['k-1 signatures', { signers: [0, 1] }, 109],
-    ['no signature', { signers: [] }, 9],
+    ['no signature', { signers: [] }, 109],
     ['a duplicate signer', { signers: [0, 1, 1] }, 110],
     ['an unknown signer', { signers: [0, 1, 9] }, 111],
     ['another key under a known position', { keys: [0x10, 0x11, 0x13].map(keyOf) }, 112],
@@ -188,6 +189,43 @@ test('too little value is refused', async () => {
     assert.equal((await w.paid()).paid, toNano('1'));
     const attest = (await w.get(w.registry, 'attest_value')).readBigNumber();
     await refused(w, w.payer, w.registry, 101, () => w.attest({}, [0, 1, 2], { value: attest - 1n }));
+    w.chain.now = NOW + 10;
+    assert.equal(exitCode(await w.attest({ generation: 1, until: NOW + DAY + 10 }, [0, 1, 2], { value: attest }), w.provider), 0);
+});
+
+test('the least value is enough for sixteen signatures and for eight items', async (t) => {
+    const w = await World.create({ verifiers: 16, threshold: 16 });
+    const value = (await w.get(w.registry, 'attest_value')).readBigNumber();
+    const all = Array.from({ length: 16 }, (_, i) => 15 - i);
+    const attest = await w.attest({}, all, { value });
+    assert.equal(exitCode(attest, w.provider), 0);
+    t.diagnostic(`attest 16 of 16: gas ${attest.gas}, fees ${attest.fees} nanoton, at least ${value}`);
+    await w.topUp(toNano('5'));
+    const least = (await w.get(w.provider, 'claim_value', [{ type: 'int', value: 8n }])).readBigNumber();
+    const items = Array.from({ length: 8 }, (_, i) => ({ receipt: { sequence: i, total: BigInt(i + 1) } }));
+    await w.claim(items, { value: least });
+    assert.equal((await w.paid()).paid, 8n);
+});
+
+test('a full Provider costs no more than the bounds allow, and takes no further key', async (t) => {
+    const w = await World.create();
+    await w.topUp(toNano('5'));
+    const { data } = (await w.chain.getContract(w.provider)).account.account.storage.state.state;
+    const s = data.beginParse();
+    s.skip(8);
+    const record = { serialize: (r, b) => b.storeUint(1, 8).storeUint(0, 32).storeUint(0, 32).storeUint(NOW + DAY, 32)
+        .storeUint(r, 256), parse: () => { throw new Error('not read'); } };
+    const keys = Dictionary.empty(Dictionary.Keys.BigUint(256), record);
+    for (let i = 0; i < 511; i++) keys.set(BigInt('0x' + keyOf(0).publicKey.toString('hex')) ^ (BigInt(i + 1) << 247n), BigInt(i));
+    const full = beginCell().storeUint(1, 8).storeRef(s.loadRef()).storeUint(511, 16).storeDict(keys).endCell();
+    await w.chain.setShardAccount(w.provider, createShardAccount({ address: w.provider, code: CODE.provider, data: full,
+        balance: toNano('1') }));
+    const result = await w.attest();
+    assert.equal(exitCode(result, w.provider), 0);
+    const claim = await w.claim([{}], { value: (await w.get(w.provider, 'claim_value', [{ type: 'int', value: 1n }])).readBigNumber() });
+    assert.equal((await w.paid()).paid, toNano('1'));
+    t.diagnostic(`full Provider: attest gas ${result.gas}, claim gas ${claim.gas}`);
+    assert.equal(exitCode(await w.attest({ enclaveKey: keyOf(0x51).publicKey }), w.provider), 123);
 });
 
 test('a closing channel takes no deposit and refunds no earlier than its delay', async () => {

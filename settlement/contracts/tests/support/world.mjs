@@ -109,7 +109,7 @@ export class World {
             next = beginCell().storeUint(index, 8).storeBuffer(signCell(cell, keys[index] ?? keys[0]), 64)
                 .storeMaybeRef(next).endCell();
         }
-        return plain(OP.attest).storeRef(cell).storeRef(next ?? Cell.EMPTY).endCell();
+        return plain(OP.attest).storeRef(cell).storeMaybeRef(next).endCell();
     }
 
     attest(fields = {}, signers = [0, 1, 2], { value = toNano('0.2'), ...options } = {}) {
