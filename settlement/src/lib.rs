@@ -10,6 +10,8 @@ pub mod contracts;
 mod error;
 pub mod local;
 pub mod ops;
+mod summary;
+pub mod toncenter;
 pub mod wallet;
 
 pub use address::{Address, NetworkId};

@@ -10,6 +10,7 @@ mod config;
 mod draft;
 mod execute;
 mod getter;
+pub mod rpc;
 mod store;
 
 use std::collections::HashMap;
@@ -31,6 +32,7 @@ use crate::address::{Address, NetworkId};
 use crate::amount::Nanoton;
 use crate::chain::{AccountState, BlockRef, Chain, GetResult, StackValue, Trace, TxSummary};
 use crate::error::Error;
+use crate::summary::tokens;
 
 /// Transactions in one block; what a longer cascade leaves over goes to the following blocks.
 const MAX_BLOCK_TRANSACTIONS: usize = 1_000;
@@ -132,6 +134,16 @@ impl LocalChain {
     pub fn balances(&self) -> Result<Vec<(Address, Nanoton)>, Error> {
         let accounts = self.lock().store.accounts()?;
         accounts.into_iter().map(|(address, account)| Ok((address, account_state(&account)?.balance))).collect()
+    }
+
+    fn stored_block(&self, seqno: u32) -> Result<Block, Error> {
+        let block = self.lock().store.block(seqno)?;
+        block.ok_or_else(|| Error::Unexpected(format!("block {seqno} was not found: the chain")))
+    }
+
+    /// The newest transactions up to a logical time, newest first.
+    fn stored_transactions(&self, address: &Address, to_lt: u64, limit: usize) -> Result<Vec<Cell>, Error> {
+        self.lock().store.transactions(address, to_lt, limit)
     }
 
     /// Reads the whole history and checks that blocks link up and name exactly the transactions and states that are stored.
@@ -276,7 +288,7 @@ fn account_state(shard: &ShardAccount) -> Result<AccountState, Error> {
     };
     let code = init.and_then(|init| init.code.clone());
     Ok(AccountState {
-        balance: execute::tokens(account.balance.tokens)?,
+        balance: tokens(account.balance.tokens)?,
         active: init.is_some(),
         code_hash: code.as_ref().map(|code| code.repr_hash().0),
         code,
@@ -323,8 +335,8 @@ impl Chain for LocalChain {
     }
 
     async fn transactions(&self, address: &Address, limit: usize) -> Result<Vec<TxSummary>, Error> {
-        let cells = self.lock().store.transactions(address, u64::MAX, limit)?;
-        cells.iter().map(|cell| execute::summarize(*address, cell)).collect()
+        let cells = self.stored_transactions(address, u64::MAX, limit)?;
+        cells.iter().map(|cell| TxSummary::from_cell(*address, cell)).collect()
     }
 
     async fn trace(&self, message_hash: &[u8; 32]) -> Result<Option<Trace>, Error> {
@@ -334,7 +346,7 @@ impl Chain for LocalChain {
         for key in &record.transactions {
             let missing = || Error::Store { path: "chain".into(), why: "a transaction of a trace is missing".into() };
             let cell = state.store.transaction(key)?.ok_or_else(missing)?;
-            transactions.push(execute::summarize(tx_key_account(key), &cell)?);
+            transactions.push(TxSummary::from_cell(tx_key_account(key), &cell)?);
         }
         Ok(Some(Trace { transactions, finished: record.pending == 0 }))
     }
