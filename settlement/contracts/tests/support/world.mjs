@@ -1,7 +1,7 @@
 // One Registry, Provider and Channel on TON's own emulator, and the messages between people and contracts.
 
 import { readFileSync } from 'node:fs';
-import { beginCell, Cell, contractAddress, Dictionary, toNano } from '@ton/core';
+import { Address, beginCell, Cell, contractAddress, Dictionary, toNano } from '@ton/core';
 import { Blockchain } from '@ton/sandbox';
 import { keyOf, receiptCell, signCell, verdictCell, voucherCell } from './cells.mjs';
 
@@ -21,6 +21,9 @@ export const OP = {
     refused: 0x43040003, excesses: 0xd53276db,
 };
 
+const bigBytes = (n) => Buffer.from(n.toString(16).padStart(64, '0'), 'hex');
+const forwardFees = (t) => [...t.outMessages.values()]
+    .reduce((sum, m) => sum + (m.info.type === 'internal' ? m.info.forwardFee : 0n), 0n);
 const address = (state) => contractAddress(0, state);
 const plain = (op) => beginCell().storeUint(op, 32).storeUint(0, 64);
 
@@ -91,8 +94,15 @@ export class World {
         const result = await from.send({ to, value, body: cell, init, bounce: true });
         result.gas = result.transactions.slice(1).reduce((sum, t) => sum + (t.description.computePhase?.gasUsed ?? 0n), 0n);
         result.fees = result.transactions.reduce((sum, t) => sum + t.totalFees.coins
-            + [...t.outMessages.values()].reduce((s, m) => s + (m.info.type === 'internal' ? m.info.forwardFee : 0n), 0n), 0n);
+            + forwardFees(t), 0n);
         return result;
+    }
+
+    /** [gas, fees] of each contract's transaction in a trace; fees with the forward fees of what it sent. */
+    costs(result) {
+        const contracts = [this.registry, this.provider, this.channel];
+        return result.transactions.filter((t) => contracts.some((c) => c.equals(new Address(0, bigBytes(t.address)))))
+            .map((t) => [Number(t.description.computePhase.gasUsed), Number(t.totalFees.coins + forwardFees(t))]);
     }
 
     verdict(fields = {}) {

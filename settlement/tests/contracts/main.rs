@@ -1,0 +1,6 @@
+//! The contracts on the local chain: who gets paid, and what is refused. `settlement/contracts/tests` runs the same on
+//! TON's own emulator.
+
+mod paid;
+mod refused;
+mod world;
