@@ -99,6 +99,8 @@ fn malformed(why: &str) -> Error {
     Error::Malformed { what: "a block of the local chain", why: why.into() }
 }
 
+type Pairs<const A: usize, const B: usize> = Vec<([u8; A], [u8; B])>;
+
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -114,7 +116,7 @@ impl<'a> Reader<'a> {
         Ok(out)
     }
 
-    fn pairs<const A: usize, const B: usize>(&mut self) -> Result<Vec<([u8; A], [u8; B])>, Error> {
+    fn pairs<const A: usize, const B: usize>(&mut self) -> Result<Pairs<A, B>, Error> {
         let count = u32::from_be_bytes(self.array()?);
         (0..count).map(|_| Ok((self.array()?, self.array()?))).collect()
     }

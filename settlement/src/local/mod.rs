@@ -7,6 +7,8 @@
 mod block;
 mod clock;
 mod config;
+#[cfg(test)]
+mod crash_tests;
 mod draft;
 mod execute;
 mod getter;
@@ -19,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use cocoon_attestation::types::{Digest, UnixTime};
+use redb::backends::InMemoryBackend;
 use tycho_executor::ParsedConfig;
 use tycho_types::cell::{Cell, Lazy};
 use tycho_types::models::{self, CurrencyCollection, OptionalAccount, ShardAccount, StorageInfo};
@@ -34,7 +37,7 @@ use crate::chain::{AccountState, BlockRef, Chain, GetResult, StackValue, Trace, 
 use crate::error::Error;
 use crate::summary::tokens;
 
-/// Transactions in one block; what a longer cascade leaves over goes to the following blocks.
+/// Transactions after which a block takes no more internal messages; what a longer cascade leaves over goes to the next blocks.
 const MAX_BLOCK_TRANSACTIONS: usize = 1_000;
 /// Blocks that one submission makes at most; what is then left over is delivered by later submissions and ticks.
 const MAX_BLOCKS_PER_SUBMISSION: usize = 8;
@@ -81,7 +84,7 @@ impl LocalChain {
 
     /// A chain that lives in memory only.
     pub fn in_memory(genesis: Genesis, clock: Arc<dyn Clock>) -> Result<Self, Error> {
-        Self::start(Store::in_memory()?, genesis, clock)
+        Self::start(Store::on(InMemoryBackend::new())?, genesis, clock)
     }
 
     fn start(store: Store, genesis: Genesis, clock: Arc<dyn Clock>) -> Result<Self, Error> {
@@ -111,12 +114,12 @@ impl LocalChain {
         let now = self.clock.now();
         let mut state = self.lock();
         let mut results = Vec::with_capacity(externals.len());
-        state.build(now, externals, &mut results)?;
+        state.seal(now, externals, &mut results, false)?;
         for _ in 1..MAX_BLOCKS_PER_SUBMISSION {
             if state.queue.is_empty() {
                 break;
             }
-            state.build(now, Vec::new(), &mut results)?;
+            state.seal(now, Vec::new(), &mut results, false)?;
         }
         Ok(results)
     }
@@ -180,16 +183,7 @@ impl LocalChain {
 }
 
 impl State {
-    /// Makes a block of the given messages and of what is queued, unless there is nothing to put into it.
-    fn build(
-        &mut self,
-        now: UnixTime,
-        externals: Vec<Cell>,
-        results: &mut Vec<Result<[u8; 32], Error>>,
-    ) -> Result<(), Error> {
-        self.seal(now, externals, results, false)
-    }
-
+    /// Makes a block of the given messages and of what is queued; none if it would be empty, unless that is wanted.
     fn seal(
         &mut self,
         now: UnixTime,

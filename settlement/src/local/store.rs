@@ -43,11 +43,11 @@ impl Store {
         Self::prepare(database, path)
     }
 
-    /// A store that is gone when it is dropped.
-    pub fn in_memory() -> Result<Self, Error> {
+    /// A store on anything that keeps bytes.
+    pub fn on(backend: impl redb::StorageBackend) -> Result<Self, Error> {
         let path = "memory".to_owned();
         let database = Database::builder()
-            .create_with_backend(redb::backends::InMemoryBackend::new())
+            .create_with_backend(backend)
             .map_err(|error| Error::Store { path: path.clone(), why: error.to_string() })?;
         Self::prepare(database, path)
     }

@@ -1,5 +1,6 @@
 //! What a message caused, found by following its messages from account to account: API v2 has no traces.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
@@ -47,26 +48,31 @@ pub(super) fn destination(message: &Cell) -> Result<Address, Error> {
 }
 
 impl Toncenter {
+    /// An account's newest transactions by the message that caused each.
+    async fn by_message(&self, account: &Address) -> Result<HashMap<[u8; 32], Cell>, Error> {
+        let mut by_message = HashMap::new();
+        for cell in self.transaction_cells(account, PAGE).await? {
+            if let Some(message) = cell.parse::<Transaction>()?.in_msg {
+                by_message.insert(message.repr_hash().0, cell);
+            }
+        }
+        Ok(by_message)
+    }
+
     /// Follows a message that this client sent; others are unknown (`None`).
     pub(super) async fn follow(&self, message_hash: &[u8; 32]) -> Result<Option<Trace>, Error> {
         let Some(destination) = self.sent.destination(message_hash) else { return Ok(None) };
         let mut found = BTreeMap::new();
         let mut finished = true;
-        // Transactions by the message that caused them, account by account, read once each.
+        // Each account is read once.
         let mut accounts: HashMap<Address, HashMap<[u8; 32], Cell>> = HashMap::new();
         let mut wanted = VecDeque::from([(destination, *message_hash)]);
         while let Some((account, message)) = wanted.pop_front() {
-            if !accounts.contains_key(&account) {
-                let cells = self.transaction_cells(&account, PAGE).await?;
-                let mut by_message = HashMap::new();
-                for cell in cells {
-                    if let Some(message) = cell.parse::<Transaction>()?.in_msg {
-                        by_message.insert(message.repr_hash().0, cell);
-                    }
-                }
-                accounts.insert(account, by_message);
-            }
-            let Some(cell) = accounts.get(&account).and_then(|known| known.get(&message)) else {
+            let known = match accounts.entry(account) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => entry.insert(self.by_message(&account).await?),
+            };
+            let Some(cell) = known.get(&message) else {
                 finished = false;
                 continue;
             };
