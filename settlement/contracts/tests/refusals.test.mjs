@@ -2,10 +2,10 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Address, beginCell, Dictionary, toNano } from '@ton/core';
+import { Address, beginCell, contractAddress, Dictionary, toNano } from '@ton/core';
 import { createShardAccount } from '@ton/sandbox';
 import { keyOf } from './support/cells.mjs';
-import { CODE, DAY, exitCode, IMAGE, MODEL, NOW, OP, World } from './support/world.mjs';
+import { CODE, DAY, exitCode, IMAGE, MODEL, NOW, OP, providerState, World } from './support/world.mjs';
 
 const elsewhere = new Address(0, Buffer.alloc(32, 0xcc));
 
@@ -60,8 +60,23 @@ test('the payer gets the rest back when the Provider refuses', async () => {
     const w = await World.create();
     await refused(w, w.payer, w.provider, 120, () => w.attest({ generation: 1 }));
     await w.attest();
-    await refused(w, w.payer, w.provider, 120, () => w.attest({ until: NOW + DAY }));
+    await refused(w, w.payer, w.provider, 120, () => w.attest());
     await refused(w, w.payer, w.provider, 121, () => w.attest({ generation: 1, until: NOW + DAY - 1 }));
+});
+
+test('the payer brings a poor Provider up to a year of rent, or gets it all back', async () => {
+    const w = await World.create();
+    const poor = providerState({ registry: w.registry, owner: w.owner.address, salt: 1 });
+    w.provider = contractAddress(0, poor);
+    await w.send(w.owner, w.provider, toNano('0.005'), beginCell().storeUint(OP.fund, 32).storeUint(0, 64), poor);
+    const least = (await w.get(w.registry, 'attest_value')).readBigNumber();
+    await refused(w, w.payer, w.provider, 101, () => w.attest({}, [0, 1, 2], { value: least }));
+    assert.equal(exitCode(await w.attest(), w.provider), 0);
+    const rent = await w.balance(w.provider);
+    assert.ok(rent > toNano('0.005') && rent < toNano('0.03'), `${rent}`);
+    w.chain.now = NOW + 3600;
+    assert.equal(exitCode(await w.attest({ generation: 1, until: NOW + DAY + 3600 }), w.provider), 0);
+    assert.equal(await w.balance(w.provider), rent);
 });
 
 test('the payer gets the rest back when there is no Provider', async () => {

@@ -8,7 +8,7 @@ use tycho_types::cell::{Cell, CellBuilder, CellSlice};
 use tycho_types::error::Error as CellError;
 use tycho_types::models::StateInit;
 
-use super::{Answer, Code, VERSION, body};
+use super::{Answer, Code, ProviderInit, VERSION, body};
 use crate::address::{Address, NetworkId};
 use crate::amount::Nanoton;
 use crate::cells::{load_hash, read_whole, store_hash};
@@ -108,6 +108,22 @@ impl ChannelInit {
         Self::from_cell(&Boc::decode(boc).map_err(malformed)?)
     }
 
+    /// Whether a provider with these terms may serve it: the contract lets the client choose, so the host must look.
+    pub fn check_for(&self, provider: &ProviderInit) -> Result<(), Error> {
+        let wrong = |why: String| Err(Error::Malformed { what: "a channel that this provider serves", why });
+        if self.network != provider.network {
+            return wrong(format!("it is on {}", self.network));
+        }
+        if self.provider != provider.address() {
+            return wrong(format!("it pays the provider {}", self.provider));
+        }
+        if self.close_delay < provider.claim_window {
+            let (delay, window) = (self.close_delay, provider.claim_window);
+            return wrong(format!("its close delay of {delay} s is shorter than the claim window of {window} s"));
+        }
+        Ok(())
+    }
+
     /// State to deploy it with.
     pub fn state_init(&self) -> StateInit {
         super::state_init(&CODE, self.to_cell())
@@ -184,7 +200,7 @@ pub struct ChannelState {
 /// Reads what a Channel holds.
 pub async fn state(chain: &dyn Chain, channel: &Address) -> Result<ChannelState, Error> {
     let balance = chain.account(channel).await?.balance;
-    let mut answer = Answer::get(chain, channel, "state", Vec::new()).await?;
+    let mut answer = Answer::get(chain, &CODE, channel, "state", Vec::new()).await?;
     let (status, at, keys) = (answer.uint::<u8>()?, UnixTime(answer.uint()?), answer.uint()?);
     let status = match status {
         0 => ChannelStatus::Open,
@@ -208,6 +224,6 @@ pub struct PaidRecord {
 
 /// Reads what a Channel has paid to one enclave key; zeros if nothing.
 pub async fn paid(chain: &dyn Chain, channel: &Address, key: &EnclaveKey) -> Result<PaidRecord, Error> {
-    let mut answer = Answer::get(chain, channel, "paid", vec![StackValue::uint256(&key.0)]).await?;
+    let mut answer = Answer::get(chain, &CODE, channel, "paid", vec![StackValue::uint256(&key.0)]).await?;
     Ok(PaidRecord { paid: Nanoton(answer.uint()?), cap: Nanoton(answer.uint()?), expiry: UnixTime(answer.uint()?) })
 }

@@ -78,15 +78,20 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// Runs a get-method of a contract that must be deployed.
+    /// Runs a get-method of a contract that must hold this code: any other could answer what it likes.
     pub(crate) async fn get(
         chain: &dyn Chain,
+        code: &Cell,
         contract: &Address,
         method: &'static str,
         args: Vec<StackValue>,
     ) -> Result<Self, Error> {
-        if !chain.account(contract).await?.active {
+        let account = chain.account(contract).await?;
+        if !account.active {
             return Err(Error::NotDeployed(*contract));
+        }
+        if account.code_hash != Some(code.repr_hash().0) {
+            return Err(Error::Unexpected(format!("{contract} (get-method {method})")));
         }
         let stack = chain.run_get(contract, method, args).await?.success(method)?;
         Ok(Self { method, stack: stack.into_iter() })

@@ -22,6 +22,11 @@ pub const MAX_CLAIM_ITEMS: usize = 8;
 const OP_CLAIM: u32 = 0x4302_0002;
 const OP_RELEASE_CHANNEL: u32 = 0x4302_0003;
 
+/// Representation hash of the Provider code of this version.
+pub fn provider_code_hash() -> [u8; 32] {
+    CODE.repr_hash().0
+}
+
 /// What a Provider starts with and never changes; its address follows from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProviderInit {
@@ -162,7 +167,7 @@ pub struct EnclaveRecord {
 
 /// Reads the record of an enclave key; `None` if no attestation of it was ever taken.
 pub async fn enclave(chain: &dyn Chain, provider: &Address, key: &EnclaveKey) -> Result<Option<EnclaveRecord>, Error> {
-    let mut answer = Answer::get(chain, provider, "enclave", vec![StackValue::uint256(&key.0)]).await?;
+    let mut answer = Answer::get(chain, &CODE, provider, "enclave", vec![StackValue::uint256(&key.0)]).await?;
     if !answer.boolean()? {
         return Ok(None);
     }
@@ -180,7 +185,7 @@ pub async fn enclave(chain: &dyn Chain, provider: &Address, key: &EnclaveKey) ->
 
 /// Reads what a Provider was deployed with.
 pub async fn terms(chain: &dyn Chain, provider: &Address) -> Result<ProviderInit, Error> {
-    let mut answer = Answer::get(chain, provider, "terms", Vec::new()).await?;
+    let mut answer = Answer::get(chain, &CODE, provider, "terms", Vec::new()).await?;
     if answer.uint::<u8>()? != VERSION {
         return Err(Error::Unexpected("terms".into()));
     }
@@ -196,5 +201,5 @@ pub async fn terms(chain: &dyn Chain, provider: &Address) -> Result<ProviderInit
 /// The least value that a claim of this many items must carry.
 pub async fn claim_value(chain: &dyn Chain, provider: &Address, items: usize) -> Result<Nanoton, Error> {
     let args = vec![StackValue::int(items as u64)];
-    Ok(Nanoton(Answer::get(chain, provider, "claim_value", args).await?.uint()?))
+    Ok(Nanoton(Answer::get(chain, &CODE, provider, "claim_value", args).await?.uint()?))
 }

@@ -25,6 +25,11 @@ const OP_ATTEST: u32 = 0x4301_0001;
 const OP_SET_VERIFIERS: u32 = 0x4301_0002;
 const OP_SET_ALLOWED: u32 = 0x4301_0003;
 
+/// Representation hash of the Registry code of this version.
+pub fn registry_code_hash() -> [u8; 32] {
+    CODE.repr_hash().0
+}
+
 /// What a Registry starts with; its address follows from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegistryInit {
@@ -170,7 +175,7 @@ pub struct RegistryParams {
 
 /// Reads a Registry's parameters.
 pub async fn params(chain: &dyn Chain, registry: &Address) -> Result<RegistryParams, Error> {
-    let mut answer = Answer::get(chain, registry, "params", Vec::new()).await?;
+    let mut answer = Answer::get(chain, &CODE, registry, "params", Vec::new()).await?;
     if answer.uint::<u8>()? != VERSION {
         return Err(Error::Unexpected("params".into()));
     }
@@ -190,5 +195,5 @@ pub async fn params(chain: &dyn Chain, registry: &Address) -> Result<RegistryPar
 
 /// The least value an attestation must carry; a Provider short of rent wants more.
 pub async fn attest_value(chain: &dyn Chain, registry: &Address) -> Result<Nanoton, Error> {
-    Ok(Nanoton(Answer::get(chain, registry, "attest_value", Vec::new()).await?.uint()?))
+    Ok(Nanoton(Answer::get(chain, &CODE, registry, "attest_value", Vec::new()).await?.uint()?))
 }

@@ -144,6 +144,16 @@ async fn addresses_follow_from_initial_data_alone() {
     let account = world.chain.account(&init.address()).await.unwrap();
     assert_eq!(account.code_hash, Some(channel::channel_code_hash()));
 
+    let provider = ops::provider_terms(&*world.chain, &world.provider).await.unwrap();
+    init.check_for(&provider).unwrap();
+    for wrong in [
+        ChannelInit { network: NetworkId::TESTNET, ..init.clone() },
+        ChannelInit { provider: world.registry, ..init.clone() },
+        ChannelInit { close_delay: provider.claim_window - 1, ..init.clone() },
+    ] {
+        assert!(wrong.check_for(&provider).is_err());
+    }
+
     let other_code = init.address_with_code_hash(&[1; 32], channel::channel_code_depth());
     assert_ne!(other_code, init.address());
     let other_client = ChannelInit { client_key: [1; 32], ..init.clone() };

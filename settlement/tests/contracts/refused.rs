@@ -3,7 +3,7 @@
 use cocoon_attestation::types::UnixTime;
 use cocoon_settlement::cells::{SettlementReceipt, Verdict, Voucher};
 use cocoon_settlement::contracts::{ClaimItem, exit, provider, registry};
-use cocoon_settlement::{Address, Nanoton, NetworkId, ops};
+use cocoon_settlement::{Address, Error, Nanoton, NetworkId, ops};
 
 use crate::world::{CLIENT, DAY, ENCLAVE, IMAGE, START, World, public, ton, verifier};
 
@@ -193,6 +193,16 @@ async fn one_refused_item_does_not_touch_the_others() {
     let report = world.claim(&[forged, world.item()]).await;
     assert_eq!(report.aborted, Some((world.channel.address(), 133)));
     assert_eq!(world.paid().await, ton("1"));
+}
+
+#[tokio::test]
+async fn a_contract_with_other_code_is_not_believed() {
+    let world = World::ready().await;
+    let (chain, channel) = (&*world.chain, world.channel.address());
+    assert!(matches!(ops::provider_terms(chain, &channel).await, Err(Error::Unexpected(_))));
+    assert!(matches!(ops::channel_state(chain, &world.provider).await, Err(Error::Unexpected(_))));
+    assert!(matches!(ops::registry_params(chain, &world.payer.address()).await, Err(Error::Unexpected(_))));
+    assert!(matches!(ops::registry_params(chain, &Address::basechain([9; 32])).await, Err(Error::NotDeployed(_))));
 }
 
 #[tokio::test]
