@@ -43,6 +43,9 @@ mod label {
 /// Most GPU reports in one bundle.
 pub const MAX_GPUS: usize = 16;
 
+/// Most certificates of AMD's in one bundle.
+const MAX_SNP_CA: usize = 8;
+
 /// CMW indicator bits (RFC 9999 section 3.1).
 const EVIDENCE: u64 = 1 << 2;
 const ENDORSEMENTS: u64 = 1 << 1;
@@ -282,6 +285,9 @@ type Stored = (Digest, Vec<u8>, bool);
 
 fn read_store(store: Value) -> Result<Vec<Stored>, Error> {
     let Value::Map(entries) = store else { return Err(field("endorsements must be a map")) };
+    if entries.is_empty() {
+        return Err(field("endorsements must not be an empty map"));
+    }
     let entries = entries.into_iter().map(|(key, value)| {
         let name = key.into_text().map_err(|_| field("an endorsement's label must be its SHA-256 in hex"))?;
         let (_, bytes) = read_record(value, &[media_type::ENDORSEMENT], ENDORSEMENTS)?;
@@ -298,6 +304,9 @@ fn read_index(index: &[u8], mut find: impl FnMut(&Digest) -> Option<Vec<u8>>) ->
     let Value::Array(items) = cbor::decode("endorsement index", index)? else {
         return Err(field("the endorsement index must be an array"));
     };
+    if items.len() > MAX_SNP_CA + 2 {
+        return Err(field("the endorsement index is longer than any platform needs"));
+    }
     let mut objects = Vec::new();
     for item in items {
         if let Value::Array(pair) = item
@@ -315,7 +324,9 @@ fn read_index(index: &[u8], mut find: impl FnMut(&Digest) -> Option<Vec<u8>>) ->
         Some((role::TDX_COLLATERAL, collateral)) => Endorsements::Tdx { collateral },
         Some((role::SNP_VEK, vek)) => {
             let mut ca = Vec::new();
-            while let Some((_, certificate)) = objects.next_if(|(role, _)| *role == role::SNP_CA) {
+            while ca.len() < MAX_SNP_CA
+                && let Some((_, certificate)) = objects.next_if(|(role, _)| *role == role::SNP_CA)
+            {
                 ca.push(certificate);
             }
             let crl = objects.next_if(|(role, _)| *role == role::SNP_CRL).map(|(_, crl)| crl);

@@ -17,9 +17,7 @@ pub fn encode(value: &Value) -> Vec<u8> {
 /// Decodes bytes that hold one value and nothing else, and refuses every encoding but the deterministic one.
 pub fn decode(what: &'static str, bytes: &[u8]) -> Result<Value, Error> {
     let value: Value = ciborium::from_reader(bytes).map_err(|error| Error::Cbor { what, detail: error.to_string() })?;
-    if has_duplicate_keys(&value) {
-        return Err(Error::Cbor { what, detail: "a map has a key twice".into() });
-    }
+    check_keys(&value).map_err(|detail| Error::Cbor { what, detail: detail.into() })?;
     if encode(&value) != bytes {
         return Err(Error::Cbor {
             what,
@@ -33,7 +31,7 @@ fn sorted(value: &Value) -> Value {
     match value {
         Value::Map(entries) => {
             let mut entries: Vec<_> =
-                entries.iter().map(|(key, value)| (encode(key), (sorted(key), sorted(value)))).collect();
+                entries.iter().map(|(key, value)| (encode(key), (key.clone(), sorted(value)))).collect();
             entries.sort_by(|a, b| a.0.cmp(&b.0));
             Value::Map(entries.into_iter().map(|(_, entry)| entry).collect())
         }
@@ -43,17 +41,23 @@ fn sorted(value: &Value) -> Value {
     }
 }
 
-fn has_duplicate_keys(value: &Value) -> bool {
+/// Keys are scalars, so that comparing them costs little however deep the value is, and stand once.
+fn check_keys(value: &Value) -> Result<(), &'static str> {
     match value {
         Value::Map(entries) => {
+            if !entries.iter().all(|(key, _)| matches!(key, Value::Integer(_) | Value::Text(_) | Value::Bytes(_))) {
+                return Err("a map has a key that is neither number nor string");
+            }
             let mut keys: Vec<_> = entries.iter().map(|(key, _)| encode(key)).collect();
             keys.sort();
-            keys.windows(2).any(|pair| pair[0] == pair[1])
-                || entries.iter().any(|(key, value)| has_duplicate_keys(key) || has_duplicate_keys(value))
+            if keys.windows(2).any(|pair| pair[0] == pair[1]) {
+                return Err("a map has a key twice");
+            }
+            entries.iter().try_for_each(|(_, value)| check_keys(value))
         }
-        Value::Array(items) => items.iter().any(has_duplicate_keys),
-        Value::Tag(_, inner) => has_duplicate_keys(inner),
-        _ => false,
+        Value::Array(items) => items.iter().try_for_each(check_keys),
+        Value::Tag(_, inner) => check_keys(inner),
+        _ => Ok(()),
     }
 }
 
@@ -158,6 +162,7 @@ mod tests {
         assert!(refused("a2000118014102").contains("shortest"), "key 1 in two bytes");
         assert!(refused("a2000100014102").contains("deterministic"), "trailing byte");
         assert!(refused("a200010002").contains("twice"), "duplicate key");
+        assert!(refused(&("a1".repeat(200) + &"00".repeat(201))).contains("neither number nor string"), "maps as keys");
         assert!(refused("bf0001014102ff").contains("shortest"), "indefinite length");
         assert!(refused("a2000101").contains("deterministic"), "cut short");
         assert!(refused("5bffffffffffffffff00").contains("deterministic"), "absurd length");

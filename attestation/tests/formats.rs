@@ -156,6 +156,7 @@ fn bundles_with_one_thing_wrong_are_refused() {
     assert!(with(Value::from(1), Some(record("application/vnd.cocoon.tdx-quote", 2))).is_err(), "another indicator");
     assert!(with(Value::from(16), None).is_err(), "a gap before GPU 1");
     assert!(with(Value::from(3), None).is_err(), "endorsements without an index");
+    assert!(with(Value::from(4), Some(Value::Map(vec![]))).is_err(), "an empty store");
     assert!(with(Value::from(5), Some(Value::from(0))).is_err(), "an unknown label");
 
     let mut swapped = entries.clone();

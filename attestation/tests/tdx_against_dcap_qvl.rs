@@ -139,6 +139,8 @@ fn certificates_are_checked() {
     quote_refused("certificate chain", |spec| spec.pck_ca.signed_by = SignedBy::Another);
     quote_refused("CertExpired", |spec| spec.pck.certificate.not_after = UnixTime(NOW - 1));
     quote_refused("CertNotValidYet", |spec| spec.pck.certificate.not_before = UnixTime(NOW + 1));
+    quote_refused("EndEntityUsedAsCa", |spec| spec.pck_ca.ca = Some(false));
+    quote_refused("CaUsedAsEndEntity", |spec| spec.pck.certificate.ca = Some(true));
     quote_refused("CertExpired", |spec| spec.pck_ca.not_after = UnixTime(NOW - 1));
     collateral_refused("certificate", |spec| spec.tcb_signer.signed_by = SignedBy::Another);
     collateral_refused("CertExpired", |spec| spec.tcb_signer.not_after = UnixTime(NOW - 1));

@@ -23,6 +23,8 @@ pub struct CertSpec {
     pub not_before: UnixTime,
     /// End of validity.
     pub not_after: UnixTime,
+    /// Whether it is a CA's; `None`: as its role demands.
+    pub ca: Option<bool>,
     /// Whether the issuer signed.
     pub signed_by: SignedBy,
 }
@@ -30,7 +32,7 @@ pub struct CertSpec {
 impl CertSpec {
     /// A good certificate with a serial number.
     pub fn new(serial: u64) -> Self {
-        Self { serial, not_before: FROM, not_after: UNTIL, signed_by: SignedBy::Right }
+        Self { serial, not_before: FROM, not_after: UNTIL, ca: None, signed_by: SignedBy::Right }
     }
 }
 
@@ -73,6 +75,7 @@ impl CrlSpec {
 }
 
 /// A name and its key.
+#[derive(Clone)]
 pub(super) struct Party {
     pub(super) name: Vec<u8>,
     pub(super) key: Key,
@@ -114,30 +117,50 @@ pub(super) fn extension(arcs: &[u32], critical: bool, value: &[u8]) -> Vec<u8> {
     der::sequence(&parts)
 }
 
-/// Basic constraints and key usage of a CA.
-pub(super) fn ca_extensions(path_length: u64) -> Vec<Vec<u8>> {
-    vec![
-        extension(&[2, 5, 29, 19], true, &der::sequence(&[der::boolean(true), der::integer(path_length)])),
-        // keyCertSign and cRLSign.
-        extension(&[2, 5, 29, 15], true, &der::tlv(0x03, &[1, 0x06])),
-    ]
+/// What a certificate is for.
+#[derive(Clone, Copy)]
+pub(super) enum Role {
+    /// Issues certificates, over at most so many further CAs.
+    Ca(u64),
+    /// Signs other things.
+    Leaf,
 }
 
-/// Basic constraints and key usage of an end entity.
-pub(super) fn leaf_extensions() -> Vec<Vec<u8>> {
-    vec![
-        extension(&[2, 5, 29, 19], true, &der::sequence(&[])),
-        // digitalSignature.
-        extension(&[2, 5, 29, 15], true, &der::tlv(0x03, &[7, 0x80])),
-    ]
+impl Role {
+    /// Basic constraints and key usage (RFC 5280 sections 4.2.1.9 and 4.2.1.3).
+    fn extensions(self, ca: Option<bool>) -> [Vec<u8>; 2] {
+        let constraints = match self {
+            _ if ca == Some(false) => vec![],
+            Self::Ca(path_length) => vec![der::boolean(true), der::integer(path_length)],
+            Self::Leaf if ca == Some(true) => vec![der::boolean(true)],
+            Self::Leaf => vec![],
+        };
+        let usage = match self {
+            // keyCertSign and cRLSign.
+            Self::Ca(_) => [1, 0x06],
+            // digitalSignature.
+            Self::Leaf => [7, 0x80],
+        };
+        [
+            extension(&[2, 5, 29, 19], true, &der::sequence(&constraints)),
+            extension(&[2, 5, 29, 15], true, &der::tlv(0x03, &usage)),
+        ]
+    }
 }
 
 /// A certificate, DER: `issuer` says that `subject` holds its key.
-pub(super) fn certificate(issuer: &Party, subject: &Party, spec: &CertSpec, extensions: &[Vec<u8>]) -> Vec<u8> {
+pub(super) fn certificate(
+    issuer: &Party,
+    subject: &Party,
+    role: Role,
+    spec: &CertSpec,
+    extensions: &[Vec<u8>],
+) -> Vec<u8> {
     let mut all = vec![
         extension(&[2, 5, 29, 14], false, &der::octets(&subject.key.identifier())),
         extension(&[2, 5, 29, 35], false, &authority(issuer)),
     ];
+    all.extend(role.extensions(spec.ca));
     all.extend_from_slice(extensions);
     let to_be_signed = der::sequence(&[
         der::explicit(0, &der::integer(2)),

@@ -3,12 +3,15 @@
 
 use std::os::unix::net::UnixStream;
 
+use serde::{Deserialize, Serialize};
+
 use super::{DevPlatform, SnpEndorsementSpec, SnpSpec, TdxSpec};
 use crate::Error;
 use crate::tsm::{self, CertTable, PROVIDER_SNP, PROVIDER_TDX, TsmReport};
 
 /// Which CPU is played.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Tee {
     /// Intel TDX.
     #[default]
@@ -43,12 +46,20 @@ pub struct DevCpu {
     platform: DevPlatform,
     tee: Tee,
     launch: Launch,
+    /// The certificates that a host passes along with SNP reports.
+    certificates: Option<Vec<u8>>,
 }
 
 impl DevCpu {
     /// A CPU of a platform with a guest.
     pub fn new(platform: DevPlatform, tee: Tee, launch: Launch) -> Self {
-        Self { platform, tee, launch }
+        let certificates = (tee == Tee::Snp).then(|| {
+            let chain = platform.snp_endorsements(&SnpEndorsementSpec { crl: None, ..Default::default() });
+            let mut certificates = vec![(CertTable::VCEK, chain.vek)];
+            certificates.extend([CertTable::ASK, CertTable::ARK].into_iter().zip(chain.ca));
+            CertTable(certificates).to_bytes()
+        });
+        Self { platform, tee, launch, certificates }
     }
 
     /// The platform.
@@ -77,10 +88,7 @@ impl DevCpu {
                     ..SnpSpec::default()
                 };
                 let outblob = self.platform.snp_report(&spec);
-                let chain = self.platform.snp_endorsements(&SnpEndorsementSpec { crl: None, ..Default::default() });
-                let mut certificates = vec![(CertTable::VCEK, chain.vek)];
-                certificates.extend([CertTable::ASK, CertTable::ARK].into_iter().zip(chain.ca));
-                let auxblob = Some(CertTable(certificates).to_bytes());
+                let auxblob = self.certificates.clone();
                 Ok(TsmReport { provider: PROVIDER_SNP.into(), outblob, auxblob, generation: 1 })
             }
             (_, Some(level)) => Err(Error::Dev(format!("this guest cannot ask at privilege level {level}"))),

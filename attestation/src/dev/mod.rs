@@ -35,6 +35,7 @@ pub use tdx::{
 use crate::bundle::SnpEndorsements;
 
 /// Vendor keys and the machinery to sign with them.
+#[derive(Clone)]
 pub struct DevPlatform {
     tdx: tdx::Tdx,
     snp: snp::Snp,

@@ -3,9 +3,7 @@
 //! Sources: SEV Secure Nested Paging Firmware ABI Specification (56860), ATTESTATION_REPORT and TCB_VERSION; Versioned
 //! Chip Endorsement Key Certificate and KDS Interface Specification (57230), table "VCEK certificate extensions".
 
-use super::certs::{
-    CertSpec, CrlSpec, FROM, Party, UNTIL, ca_extensions, certificate, crl, extension, leaf_extensions, serial,
-};
+use super::certs::{CertSpec, CrlSpec, FROM, Party, Role, UNTIL, certificate, crl, extension, serial};
 use super::der;
 use super::keys::{Key, SignedBy};
 use crate::bundle::SnpEndorsements;
@@ -212,6 +210,7 @@ impl Default for SnpEndorsementSpec {
 }
 
 /// Keys and names of AMD's part.
+#[derive(Clone)]
 pub(super) struct Snp {
     ark: Party,
     ask: Party,
@@ -228,7 +227,7 @@ impl Snp {
     }
 
     pub(super) fn ark_der(&self) -> Vec<u8> {
-        certificate(&self.ark, &self.ark, &CertSpec::new(serial::ROOT), &ca_extensions(1))
+        certificate(&self.ark, &self.ark, Role::Ca(1), &CertSpec::new(serial::ROOT), &[])
     }
 
     pub(super) fn report(&self, spec: &SnpSpec) -> Vec<u8> {
@@ -244,7 +243,7 @@ impl Snp {
     }
 
     pub(super) fn endorsements(&self, spec: &SnpEndorsementSpec) -> SnpEndorsements {
-        let mut extensions = leaf_extensions();
+        let mut extensions = Vec::new();
         let mut amd = |arcs: &[u32], value: &[u8]| {
             extensions.push(extension(&[&[1, 3, 6, 1, 4, 1, 3704, 1], arcs].concat(), false, value));
         };
@@ -257,8 +256,8 @@ impl Snp {
         // AMD puts the bare bytes there, without an inner OCTET STRING.
         amd(&[4], &spec.hwid);
         SnpEndorsements {
-            vek: certificate(&self.ask, &self.vcek, &spec.vcek, &extensions),
-            ca: vec![certificate(&self.ark, &self.ask, &spec.ask, &ca_extensions(0)), self.ark_der()],
+            vek: certificate(&self.ask, &self.vcek, Role::Leaf, &spec.vcek, &extensions),
+            ca: vec![certificate(&self.ark, &self.ask, Role::Ca(0), &spec.ask, &[]), self.ark_der()],
             crl: spec.crl.as_ref().map(|spec| crl(&self.ark, spec)),
         }
     }

@@ -5,7 +5,7 @@ use serde::{Serialize, Serializer};
 
 use super::quote::PckCa;
 use super::{FMSPC, QE_MRSIGNER, Tdx};
-use crate::dev::certs::{CertSpec, CrlSpec, UNTIL, certificate, crl, leaf_extensions, pem, serial};
+use crate::dev::certs::{CertSpec, CrlSpec, Role, UNTIL, certificate, crl, pem, serial};
 use crate::dev::der;
 use crate::dev::keys::SignedBy;
 use crate::types::UnixTime;
@@ -291,7 +291,7 @@ struct QuoteCollateralV3 {
 impl Tdx {
     pub(in crate::dev) fn collateral(&self, spec: &CollateralSpec) -> Vec<u8> {
         let root = self.root_der();
-        let signer = certificate(&self.root, &self.tcb_signer, &spec.tcb_signer, &leaf_extensions());
+        let signer = certificate(&self.root, &self.tcb_signer, Role::Leaf, &spec.tcb_signer, &[]);
         let signer_chain = pem(&[signer, root.clone()]);
         let tcb_info = json(&spec.tcb_info);
         let qe_identity = json(&spec.qe_identity);

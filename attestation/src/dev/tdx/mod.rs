@@ -9,7 +9,7 @@ pub use collateral::{
 };
 pub use quote::{PckCa, PckSpec, QeReport, QuoteHeader, Td15, TdReport, TdxSpec};
 
-use super::certs::{CertSpec, Party, ca_extensions, certificate, serial};
+use super::certs::{CertSpec, Party, Role, certificate, serial};
 use super::keys::Key;
 
 /// FMSPC of the development platform's processors: which TCB info applies.
@@ -19,6 +19,7 @@ pub const FMSPC: [u8; 6] = [0xc0, 0xc0, 0, 0, 0, 0];
 pub const QE_MRSIGNER: [u8; 32] = *b"development quoting enclave sign";
 
 /// Keys and names of Intel's part.
+#[derive(Clone)]
 pub(super) struct Tdx {
     root: Party,
     platform_ca: Party,
@@ -44,7 +45,7 @@ impl Tdx {
     }
 
     pub(super) fn root_der(&self) -> Vec<u8> {
-        certificate(&self.root, &self.root, &CertSpec::new(serial::ROOT), &ca_extensions(1))
+        certificate(&self.root, &self.root, Role::Ca(1), &CertSpec::new(serial::ROOT), &[])
     }
 
     fn ca(&self, ca: PckCa) -> &Party {
@@ -55,6 +56,6 @@ impl Tdx {
     }
 
     fn ca_der(&self, ca: PckCa, spec: &CertSpec) -> Vec<u8> {
-        certificate(&self.root, self.ca(ca), spec, &ca_extensions(0))
+        certificate(&self.root, self.ca(ca), Role::Ca(0), spec, &[])
     }
 }

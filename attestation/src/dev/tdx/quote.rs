@@ -1,7 +1,7 @@
 //! TDX quotes (Intel TDX DCAP Quoting Library API, appendix 3: quote format versions 4 and 5).
 
 use super::{FMSPC, QE_MRSIGNER, Tdx};
-use crate::dev::certs::{CertSpec, certificate, extension, leaf_extensions, pem, serial};
+use crate::dev::certs::{CertSpec, Role, certificate, extension, pem, serial};
 use crate::dev::der;
 use crate::dev::keys::SignedBy;
 use crate::types::Digest;
@@ -276,9 +276,8 @@ impl Tdx {
     }
 
     fn pck_der(&self, spec: &PckSpec) -> Vec<u8> {
-        let mut extensions = leaf_extensions();
-        extensions.push(extension(&SGX_EXTENSION, false, &spec.sgx_extension()));
-        certificate(self.ca(spec.ca), &self.pck, &spec.certificate, &extensions)
+        let sgx = extension(&SGX_EXTENSION, false, &spec.sgx_extension());
+        certificate(self.ca(spec.ca), &self.pck, Role::Leaf, &spec.certificate, &[sgx])
     }
 }
 
