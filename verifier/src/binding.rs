@@ -1,0 +1,151 @@
+//! Claims against what the CPU signed, and against reference values.
+
+use cocoon_attestation::binding::{gpu_digest, report_data};
+use cocoon_attestation::{Bundle, Claims, ReferenceValues, UnixTime};
+
+use crate::outcome::{CheckOutcome, Record};
+use crate::policy::Policy;
+use crate::snp::Report;
+use crate::tdx::Quote;
+
+/// CPU evidence that was found authentic.
+pub(crate) enum Authentic {
+    Tdx(Quote),
+    Snp(Report),
+}
+
+impl Authentic {
+    fn report_data(&self) -> ([u8; 64], &'static str) {
+        match self {
+            Self::Tdx(quote) => (quote.report_data(), "tdx.report-data"),
+            Self::Snp(report) => (report.report_data(), "snp.report-data"),
+        }
+    }
+}
+
+/// The CPU signed these claims, and no others.
+pub(crate) fn claims(record: &mut Record, cpu: &Authentic, bundle: &Bundle) {
+    let (signed, id) = cpu.report_data();
+    let holds = signed == report_data(&bundle.claims);
+    let detail = if holds { "the CPU signed these claims" } else { "REPORTDATA is that of other claims" };
+    record.genuine("binding.report-data", holds, detail);
+    record.covered(id);
+}
+
+/// The GPU evidence is the one the claims name. Its own appraisal is not made here yet, and the result says so.
+pub(crate) fn gpu(record: &mut Record, claims: &Claims, bundle: &Bundle, policy: &Policy) {
+    let found = gpu_digest(&bundle.gpu);
+    let detail = match (claims.gpu_digest, found) {
+        (None, None) => return record.unchecked("gpu.appraisal", "the claims name no GPU"),
+        (Some(named), Some(found)) if named == found => "the claims carry the digest of this GPU evidence",
+        (Some(_), None) => "the claims name GPU evidence that the bundle lacks",
+        (None, Some(_)) => "the bundle carries GPU evidence that the claims do not name",
+        (Some(_), Some(_)) => "the claims carry the digest of other GPU evidence",
+    };
+    record.genuine("binding.gpu-digest", claims.gpu_digest == found, detail);
+    if policy.gpu.allow_unappraised {
+        record.put(
+            "gpu.appraisal",
+            CheckOutcome::Allowed,
+            "the GPU evidence was not appraised, which the policy allows",
+        );
+    } else {
+        record.demand(
+            "gpu.appraisal",
+            false,
+            "this verifier cannot appraise GPU evidence yet, and the policy does not waive it",
+        );
+    }
+}
+
+/// The event log is the one the runtime registers were extended with.
+pub(crate) fn event_log(record: &mut Record, cpu: &Authentic, bundle: &Bundle) {
+    let Some(log) = &bundle.event_log else { return record.unchecked("binding.event-log", "the bundle carries none") };
+    let (Authentic::Tdx(quote), Ok(registers)) = (cpu, log.replay()) else {
+        return record.genuine(
+            "binding.event-log",
+            false,
+            "this platform has no runtime registers to replay a log into",
+        );
+    };
+    let differs = (0..4)
+        .find(|n| log.0.iter().any(|event| usize::from(event.register) == *n) && registers[*n].0 != quote.rtmr(*n));
+    let detail = match differs {
+        None => "replays to the registers it names".into(),
+        Some(n) => format!("does not replay to RTMR{n}"),
+    };
+    record.genuine("binding.event-log", differs.is_none(), detail);
+}
+
+/// Measurement and model are among the reference values.
+pub(crate) fn references(
+    record: &mut Record,
+    cpu: &Authentic,
+    claims: &Claims,
+    references: Option<&ReferenceValues>,
+    policy: &Policy,
+) {
+    const NONE: &str = "no reference values were given";
+    match references {
+        None => record.unchecked("reference.measurement", NONE),
+        Some(values) => measurement(record, cpu, values),
+    }
+    let root = claims.model_root;
+    let listed: Vec<_> = references.iter().flat_map(|values| &values.models).collect();
+    if references.is_none() && policy.claims.model_root.is_empty() {
+        record.unchecked("reference.model-root", NONE);
+    } else {
+        let named = listed.iter().any(|model| model.name == claims.model_name && model.root == root);
+        let holds = (references.is_none() || named)
+            && (policy.claims.model_root.is_empty() || policy.claims.model_root.contains(&root));
+        let verdict = if holds {
+            "is a reference value"
+        } else {
+            "is not what the reference values say of it: another model is loaded"
+        };
+        record.demand("reference.model-root", holds, format!("{:?} with root {root} {verdict}", claims.model_name));
+    }
+    record.reference("reference.config-digest", claims.config_digest.as_ref(), &policy.claims.config_digest);
+    record.reference("reference.provider", claims.provider.as_ref(), &policy.claims.provider);
+}
+
+fn measurement(record: &mut Record, cpu: &Authentic, values: &ReferenceValues) {
+    let (actual, holds) = match cpu {
+        Authentic::Tdx(quote) => {
+            let entry = values.tdx.iter().find(|entry| {
+                let rtmrs = entry.rtmrs();
+                entry.mrtd.0 == quote.mrtd()
+                    && (0..4).all(|n| rtmrs[n].is_none_or(|expected| expected.0 == quote.rtmr(n)))
+            });
+            if let Some(entry) = entry {
+                record.covered("tdx.mrtd");
+                for (n, _) in entry.rtmrs().iter().enumerate().filter(|(_, register)| register.is_some()) {
+                    record.covered(&format!("tdx.rtmr{n}"));
+                }
+            }
+            (hex::encode(quote.mrtd()), entry.is_some())
+        }
+        Authentic::Snp(report) => {
+            record.covered("snp.measurement");
+            let actual = report.measurement();
+            (hex::encode(actual), values.snp.iter().any(|entry| entry.measurement.0 == actual))
+        }
+    };
+    let image = format!("{} {}", values.image.name, values.image.version);
+    let verdict = if holds {
+        format!("is image {image}")
+    } else {
+        format!("is not among the measurements of image {image}: another guest runs there")
+    };
+    record.demand("reference.measurement", holds, format!("{actual} {verdict}"));
+}
+
+/// The beacon gives the evidence its earliest time.
+pub(crate) fn freshness(record: &mut Record, claims: &Claims, policy: &Policy, at: UnixTime) {
+    let beacon = claims.beacon.time;
+    let Some(longest) = policy.claims.max_beacon_age else {
+        return record.unchecked("claims.freshness", "the policy gives no longest age");
+    };
+    let detail = format!("the beacon is of {beacon}, appraised at {at}, and may be {longest} s old");
+    record.demand("claims.freshness", beacon <= at && at <= beacon.plus(longest), detail);
+}

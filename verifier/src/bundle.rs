@@ -1,0 +1,78 @@
+//! A whole evidence bundle: CPU evidence, claims, their binding and reference values, one result.
+
+use cocoon_attestation::{Bundle, Claims, CpuEvidence, Endorsements, EvidenceId, ReferenceValues, UnixTime};
+
+use crate::binding::{self, Authentic};
+use crate::outcome::{Appraisal, CheckOutcome, Record};
+use crate::policy::Policy;
+use crate::tdx::QuoteSignature;
+use crate::{snp, tdx};
+
+/// The result for a bundle.
+#[derive(Clone, Debug)]
+pub struct BundleAppraisal {
+    /// The result.
+    pub appraisal: Appraisal,
+    /// The claims, if they can be read. Believe them only if the outcome is accepted.
+    pub claims: Option<Claims>,
+    /// The evidence id, if the bundle can be read.
+    pub evidence_id: Option<EvidenceId>,
+}
+
+/// Appraises a bundle that carries its endorsements, at a time.
+pub fn appraise_bundle(
+    bundle: &[u8],
+    policy: &Policy,
+    references: Option<&ReferenceValues>,
+    at: UnixTime,
+) -> BundleAppraisal {
+    appraise(bundle, policy, references, at, QuoteSignature::Checked)
+}
+
+fn appraise(
+    bytes: &[u8],
+    policy: &Policy,
+    references: Option<&ReferenceValues>,
+    at: UnixTime,
+    signature: QuoteSignature,
+) -> BundleAppraisal {
+    let mut record = Record::default();
+    let bundle = match Bundle::from_cbor(bytes) {
+        Ok(bundle) => bundle,
+        Err(error) => {
+            record.put("bundle.format", CheckOutcome::Malformed, error.to_string());
+            return BundleAppraisal { appraisal: record.finish(), claims: None, evidence_id: None };
+        }
+    };
+    let evidence_id = Some(bundle.evidence_id());
+    let claims = match bundle.claims() {
+        Ok(claims) => claims,
+        Err(error) => {
+            record.put("claims.format", CheckOutcome::Malformed, error.to_string());
+            return BundleAppraisal { appraisal: record.finish(), claims: None, evidence_id };
+        }
+    };
+    record.passed("bundle.format", "claims and evidence can be read");
+    let cpu = match (&bundle.cpu, &bundle.endorsements) {
+        (CpuEvidence::Tdx { quote }, Endorsements::Tdx { collateral }) => {
+            tdx::run(&mut record, quote, collateral, policy, at, signature).map(Authentic::Tdx)
+        }
+        (CpuEvidence::Snp { report }, Endorsements::Snp(chain)) => {
+            snp::run(&mut record, report, &chain.vek, &chain.ca, chain.crl.as_deref(), policy, at).map(Authentic::Snp)
+        }
+        _ => {
+            let detail = "the bundle carries no endorsements for its CPU evidence: staple them first";
+            record.put("bundle.endorsements", CheckOutcome::Invalid, detail);
+            None
+        }
+    };
+    // Nothing can be bound to evidence that is not authentic.
+    if let Some(cpu) = cpu {
+        binding::claims(&mut record, &cpu, &bundle);
+        binding::gpu(&mut record, &claims, &bundle, policy);
+        binding::event_log(&mut record, &cpu, &bundle);
+        binding::references(&mut record, &cpu, &claims, references, policy);
+        binding::freshness(&mut record, &claims, policy, at);
+    }
+    BundleAppraisal { appraisal: record.finish(), claims: Some(claims), evidence_id }
+}

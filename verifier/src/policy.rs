@@ -1,0 +1,247 @@
+//! What a relying party accepts. The default is strict; every loosening is a field that must be set, and shows in the result.
+//! `docs/policy.example.toml` explains each key.
+
+use cocoon_attestation::{Digest, ProviderAddress};
+use serde::{Deserialize, Deserializer};
+
+use crate::{Error, x509};
+
+/// A fixed-size value, written in hex.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hex<const N: usize>(pub [u8; N]);
+
+impl<const N: usize> AsRef<[u8]> for Hex<N> {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl<'de, const N: usize> Deserialize<'de> for Hex<N> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let bytes = hex::decode(&text).ok().and_then(|bytes| bytes.try_into().ok());
+        bytes.map(Self).ok_or_else(|| serde::de::Error::custom(format!("{text:?} is not {N} bytes in hex")))
+    }
+}
+
+/// What a relying party accepts.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Policy {
+    /// Roots accepted **instead of** the vendors', DER. Evidence that rests on one is marked as development evidence.
+    #[serde(deserialize_with = "roots")]
+    pub roots: Vec<Vec<u8>>,
+    /// For TDX quotes.
+    pub tdx: TdxPolicy,
+    /// For SNP reports.
+    pub snp: SnpPolicy,
+    /// For the claims of a bundle.
+    pub claims: ClaimsPolicy,
+    /// For GPU evidence in a bundle.
+    pub gpu: GpuPolicy,
+}
+
+/// Policy over TDX quotes. Lists of references that are empty leave the value unchecked.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TdxPolicy {
+    /// TCB statuses to accept.
+    pub accept_status: Vec<String>,
+    /// Advisories that may apply to the platform. Each must be named.
+    pub accept_advisories: Vec<String>,
+    /// Least `tcbEvaluationDataNumber` of the collateral.
+    pub min_tcb_evaluation: Option<u32>,
+    /// Least security version of the quoting enclave.
+    pub min_qe_svn: Option<u16>,
+    /// Least security version of the PCE.
+    pub min_pce_svn: Option<u16>,
+    /// Accept TDs that can be debugged or profiled.
+    pub allow_debug: bool,
+    /// Accept TDs that can be migrated.
+    pub allow_migration: bool,
+    /// Accept TDs that take #VE on their private pages (attribute SEPT_VE_DISABLE clear).
+    pub allow_sept_ve: bool,
+    /// Accept TDs with service TDs bound to them.
+    pub allow_service_td: bool,
+    /// Whether hyper-threading may be on.
+    pub allow_smt: Option<bool>,
+    /// Whether platform keys may be cached by Intel's registration service.
+    pub allow_cached_keys: Option<bool>,
+    /// Whether packages may be added to the platform.
+    pub allow_dynamic_platform: Option<bool>,
+    /// Processors to accept.
+    pub fmspc: Vec<Hex<6>>,
+    /// Measurements of the initial memory.
+    pub mrtd: Vec<Hex<48>>,
+    /// Runtime register 0.
+    pub rtmr0: Vec<Hex<48>>,
+    /// Runtime register 1.
+    pub rtmr1: Vec<Hex<48>>,
+    /// Runtime register 2.
+    pub rtmr2: Vec<Hex<48>>,
+    /// Runtime register 3.
+    pub rtmr3: Vec<Hex<48>>,
+    /// Measurements of the TDX module.
+    pub mrseam: Vec<Hex<48>>,
+    /// Extended features, 8 bytes as they stand in the quote.
+    pub xfam: Vec<Hex<8>>,
+    /// MRCONFIGID.
+    pub mrconfigid: Vec<Hex<48>>,
+    /// MROWNER.
+    pub mrowner: Vec<Hex<48>>,
+    /// MROWNERCONFIG.
+    pub mrownerconfig: Vec<Hex<48>>,
+    /// REPORTDATA.
+    pub report_data: Vec<Hex<64>>,
+}
+
+impl Default for TdxPolicy {
+    fn default() -> Self {
+        Self {
+            accept_status: vec!["UpToDate".into()],
+            accept_advisories: Vec::new(),
+            min_tcb_evaluation: None,
+            min_qe_svn: None,
+            min_pce_svn: None,
+            allow_debug: false,
+            allow_migration: false,
+            allow_sept_ve: false,
+            allow_service_td: false,
+            allow_smt: None,
+            allow_cached_keys: None,
+            allow_dynamic_platform: None,
+            fmspc: Vec::new(),
+            mrtd: Vec::new(),
+            rtmr0: Vec::new(),
+            rtmr1: Vec::new(),
+            rtmr2: Vec::new(),
+            rtmr3: Vec::new(),
+            mrseam: Vec::new(),
+            xfam: Vec::new(),
+            mrconfigid: Vec::new(),
+            mrowner: Vec::new(),
+            mrownerconfig: Vec::new(),
+            report_data: Vec::new(),
+        }
+    }
+}
+
+/// Security versions of an SNP platform that must be reached. `fmc` counts on Turin only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MinTcb {
+    /// Firmware of the boot ROM's successor (Turin).
+    pub fmc: u8,
+    /// Boot loader of the secure processor.
+    pub bootloader: u8,
+    /// Its operating system.
+    pub tee: u8,
+    /// SNP firmware.
+    pub snp: u8,
+    /// Microcode.
+    pub microcode: u8,
+}
+
+/// Least ABI version, as the guest policy states it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MinAbi {
+    /// Major version.
+    pub major: u8,
+    /// Minor version.
+    pub minor: u8,
+}
+
+/// Policy over SNP reports. Lists of references that are empty leave the value unchecked.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SnpPolicy {
+    /// Highest privilege level number to accept; 0 is the most privileged.
+    pub max_vmpl: u32,
+    /// Accept guests that can be debugged.
+    pub allow_debug: bool,
+    /// Accept guests with a migration agent.
+    pub allow_migration: bool,
+    /// Accept firmware that is installed but not committed.
+    pub allow_provisional_firmware: bool,
+    /// Accept a report whose TCB is not the one its key's certificate is for.
+    pub allow_tcb_mismatch: bool,
+    /// Accept a report whose chip id is masked.
+    pub allow_masked_chip_id: bool,
+    /// Accept reports signed with a key that AMD loaded for a cloud provider (VLEK).
+    pub allow_vlek: bool,
+    /// Whether the guest policy may permit hyper-threading.
+    pub allow_smt: Option<bool>,
+    /// Demand AMD's revocation list.
+    pub require_crl: bool,
+    /// Least TCB, by component, of the reported TCB.
+    pub min_tcb: Option<MinTcb>,
+    /// Least TCB, by component, at launch.
+    pub min_launch_tcb: Option<MinTcb>,
+    /// Least ABI version in the guest policy.
+    pub min_abi: Option<MinAbi>,
+    /// Least security version of the guest.
+    pub min_guest_svn: Option<u32>,
+    /// Launch digests.
+    pub measurement: Vec<Hex<48>>,
+    /// HOST_DATA.
+    pub host_data: Vec<Hex<32>>,
+    /// REPORT_DATA.
+    pub report_data: Vec<Hex<64>>,
+    /// SHA-384 of identity keys.
+    pub id_key_digest: Vec<Hex<48>>,
+    /// SHA-384 of author keys.
+    pub author_key_digest: Vec<Hex<48>>,
+    /// FAMILY_ID.
+    pub family_id: Vec<Hex<16>>,
+    /// IMAGE_ID.
+    pub image_id: Vec<Hex<16>>,
+    /// Chips.
+    pub chip_id: Vec<Hex<64>>,
+}
+
+/// Policy over the claims of a bundle. What is empty is unchecked.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClaimsPolicy {
+    /// Digests of guest configurations.
+    pub config_digest: Vec<Digest>,
+    /// Model roots, besides those of the reference values.
+    pub model_root: Vec<Digest>,
+    /// Providers.
+    pub provider: Vec<ProviderAddress>,
+    /// Longest age of the freshness beacon, in seconds.
+    pub max_beacon_age: Option<u64>,
+}
+
+/// Policy over GPU evidence.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GpuPolicy {
+    /// Accept a bundle whose GPU evidence is bound to the claims but was not itself appraised.
+    pub allow_unappraised: bool,
+}
+
+impl Policy {
+    /// Reads TOML. Unknown keys are refused: a mistyped check must not pass silently.
+    pub fn from_toml(text: &str) -> Result<Self, Error> {
+        toml::from_str(text).map_err(|error| Error::Policy(error.to_string()))
+    }
+
+    /// Adds a root, DER or PEM.
+    pub fn add_root(&mut self, certificate: &[u8]) -> Result<(), Error> {
+        self.roots.push(x509::one_certificate(certificate).map_err(Error::Root)?);
+        Ok(())
+    }
+}
+
+fn roots<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Vec<u8>>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    let roots = texts.iter().map(|text| match hex::decode(text.trim()) {
+        Ok(der) => x509::one_certificate(&der),
+        Err(_) => x509::one_certificate(text.as_bytes()),
+    });
+    roots
+        .collect::<Result<_, _>>()
+        .map_err(|error| serde::de::Error::custom(format!("roots: {error}; give PEM or hex")))
+}

@@ -1,0 +1,74 @@
+//! The vendors' roots, and the roots that a policy names instead.
+
+use cocoon_attestation::Digest;
+use x509_cert::Certificate;
+
+use crate::policy::Policy;
+use crate::x509;
+
+/// Intel SGX Root CA, DER, as published by Intel; valid until 2049-12-31.
+pub const INTEL_SGX_ROOT_CA: &[u8] = include_bytes!("roots/intel-sgx-root-ca.der");
+
+/// An AMD product line with roots of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Product {
+    /// EPYC 7003.
+    Milan,
+    /// EPYC 9004, 8004: Genoa, Bergamo, Siena.
+    Genoa,
+    /// EPYC 9005.
+    Turin,
+}
+
+impl Product {
+    /// As AMD's certificates name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Milan => "Milan",
+            Self::Genoa => "Genoa",
+            Self::Turin => "Turin",
+        }
+    }
+
+    /// By family and model of the processor (AMD 57230, product names of the key distribution service).
+    pub fn from_cpuid(family: u8, model: u8) -> Option<Self> {
+        match (family, model) {
+            (0x19, 0x00..=0x0f) => Some(Self::Milan),
+            (0x19, 0x10..=0x1f | 0xa0..=0xaf) => Some(Self::Genoa),
+            (0x1a, 0x00..=0x1f) => Some(Self::Turin),
+            _ => None,
+        }
+    }
+
+    /// By the name in a certificate, with or without a stepping ("Milan-B0").
+    pub fn from_name(name: &str) -> Option<Self> {
+        let name = name.split('-').next().unwrap_or_default();
+        [Self::Milan, Self::Genoa, Self::Turin].into_iter().find(|product| product.name() == name)
+    }
+}
+
+/// SHA-256 of the SubjectPublicKeyInfo of each AMD Root Key.
+pub const AMD_ARK: [(Product, &str); 3] = [
+    (Product::Milan, "9f056bee44377e29308cb5ffa895bdfb62d18881fa6bed8d6f075b0204089cb9"),
+    (Product::Genoa, "429a69c9422aa258ee4d8db5fcda9c6470ef15f8cd5a9cebd6cbc7d90b863831"),
+    (Product::Turin, "4f125410563a2ab9a50356f9243f6fe0b6f73de98603f53f90339c70e9d7ad08"),
+];
+
+/// Roots for TDX quotes, DER, and whether they are the policy's own.
+pub(crate) fn tdx(policy: &Policy) -> (Vec<&[u8]>, bool) {
+    let (named, vendor): (Vec<&[u8]>, _) = (policy.roots.iter().map(Vec::as_slice).collect(), INTEL_SGX_ROOT_CA);
+    if named.is_empty() { (vec![vendor], false) } else { (named, true) }
+}
+
+/// Whether an AMD root is one to trust: `Some(true)` if the policy named it and it is no vendor's.
+pub(crate) fn trusted_ark(ark: &Certificate, policy: &Policy) -> Option<bool> {
+    let key = x509::spki(ark)?;
+    let pinned = Digest::of(&[&key]).to_string();
+    let vendor = AMD_ARK.iter().any(|(_, digest)| *digest == pinned);
+    if policy.roots.is_empty() {
+        return vendor.then_some(false);
+    }
+    let named =
+        policy.roots.iter().filter_map(|root| x509::parse(root)).any(|root| x509::spki(&root) == Some(key.clone()));
+    named.then_some(!vendor)
+}

@@ -1,0 +1,138 @@
+//! Is a genuine report good enough? All of it is policy.
+
+use super::authenticate::SigningKey;
+use super::parse::{Report, Tcb};
+use crate::outcome::Record;
+use crate::policy::{MinTcb, SnpPolicy};
+
+// Guest policy bits (56860, table "Guest Policy").
+const SMT: u64 = 1 << 16;
+const ALWAYS_ONE: u64 = 1 << 17;
+const MIGRATION: u64 = 1 << 18;
+const DEBUG: u64 = 1 << 19;
+
+pub(super) fn appraise(record: &mut Record, report: &Report, key: &SigningKey, policy: &SnpPolicy) {
+    measure(record, report);
+    let say = |holds: bool, good: &str, bad: &str| if holds { good.to_string() } else { bad.to_string() };
+    let guest = report.policy();
+    let debug = guest & DEBUG == 0;
+    record.demand_unless(
+        "snp.debug",
+        debug,
+        policy.allow_debug,
+        say(debug, "off", "the guest policy lets the host debug this guest"),
+    );
+    let migration = guest & MIGRATION == 0 && report.report_id_ma() == [0xff; 32];
+    record.demand_unless(
+        "snp.migration",
+        migration,
+        policy.allow_migration,
+        say(migration, "off", "the guest may have a migration agent"),
+    );
+    record.demand("snp.policy", guest & ALWAYS_ONE != 0, format!("guest policy {guest:#x}; bit 17 must be one"));
+    match policy.allow_smt {
+        None => record.unchecked("snp.smt", "the policy has no opinion on it"),
+        Some(allowed) => record.demand_unless(
+            "snp.smt",
+            guest & SMT == 0,
+            allowed,
+            "whether the guest policy permits hyper-threading",
+        ),
+    }
+    let vmpl = report.vmpl();
+    record.demand_unless(
+        "snp.vmpl",
+        vmpl == 0,
+        vmpl <= policy.max_vmpl,
+        format!("asked for at privilege level {vmpl}"),
+    );
+    let provisional =
+        report.current_tcb() == report.committed_tcb() && report.current_firmware() == report.committed_firmware();
+    record.demand_unless(
+        "snp.provisional-firmware",
+        provisional,
+        policy.allow_provisional_firmware,
+        say(
+            provisional,
+            "the firmware that runs is committed",
+            "the firmware that runs is provisional: ask the host to commit it",
+        ),
+    );
+    let reported = report.reported_tcb(key.product);
+    let same = reported == key.tcb;
+    record.demand_unless(
+        "snp.tcb",
+        same,
+        policy.allow_tcb_mismatch,
+        format!("reported {}, certificate {}", show(&reported), show(&key.tcb)),
+    );
+    if key.vlek {
+        record.demand_unless(
+            "snp.vlek",
+            false,
+            policy.allow_vlek,
+            "signed with a key that AMD loaded for a cloud provider",
+        );
+    } else {
+        let named = !report.chip_id_masked();
+        record.demand_unless(
+            "snp.masked-chip-id",
+            named,
+            policy.allow_masked_chip_id,
+            say(named, "not masked", "the host masked the chip id"),
+        );
+    }
+    least_tcb(record, "snp.min-tcb", &reported, policy.min_tcb);
+    least_tcb(record, "snp.min-launch-tcb", &report.launch_tcb(key.product), policy.min_launch_tcb);
+    let abi = ((guest >> 8) as u8, guest as u8);
+    match policy.min_abi {
+        None => record.unchecked("snp.abi", "the policy gives no minimum"),
+        Some(least) => record.demand(
+            "snp.abi",
+            abi >= (least.major, least.minor),
+            format!("the guest policy asks for ABI {}.{}", abi.0, abi.1),
+        ),
+    }
+    record.minimum("snp.guest-svn", report.guest_svn().into(), policy.min_guest_svn.map(Into::into));
+    record.reference("snp.measurement", &report.measurement(), &policy.measurement);
+    record.reference("snp.host-data", &report.host_data(), &policy.host_data);
+    record.reference("snp.report-data", &report.report_data(), &policy.report_data);
+    record.reference("snp.id-key-digest", &report.id_key_digest(), &policy.id_key_digest);
+    record.reference("snp.author-key-digest", &report.author_key_digest(), &policy.author_key_digest);
+    record.reference("snp.family-id", &report.family_id(), &policy.family_id);
+    record.reference("snp.image-id", &report.image_id(), &policy.image_id);
+    record.reference("snp.allowed-chip", &report.chip_id(), &policy.chip_id);
+}
+
+fn measure(record: &mut Record, report: &Report) {
+    record.measure("snp.measurement", &report.measurement());
+    record.measure("snp.host-data", &report.host_data());
+    record.measure("snp.report-data", &report.report_data());
+    record.measure("snp.report-id", &report.report_id());
+    record.measure("snp.chip-id", &report.chip_id());
+    record.measure("snp.id-key-digest", &report.id_key_digest());
+    record.measure("snp.author-key-digest", &report.author_key_digest());
+    for (name, number) in [
+        ("snp.policy", report.policy()),
+        ("snp.platform-info", report.platform_info()),
+        ("snp.guest-svn", report.guest_svn().into()),
+        ("snp.vmpl", report.vmpl().into()),
+    ] {
+        record.measurements.insert(name.into(), number.to_string());
+    }
+}
+
+fn show(tcb: &Tcb) -> String {
+    let fmc = tcb.fmc.map(|fmc| format!("fmc {fmc}, ")).unwrap_or_default();
+    format!("{fmc}bootloader {}, tee {}, snp {}, microcode {}", tcb.bootloader, tcb.tee, tcb.snp, tcb.microcode)
+}
+
+fn least_tcb(record: &mut Record, id: &str, tcb: &Tcb, least: Option<MinTcb>) {
+    let Some(least) = least else { return record.unchecked(id, "the policy gives no minimum") };
+    let holds = tcb.fmc.is_none_or(|fmc| fmc >= least.fmc)
+        && tcb.bootloader >= least.bootloader
+        && tcb.tee >= least.tee
+        && tcb.snp >= least.snp
+        && tcb.microcode >= least.microcode;
+    record.demand(id, holds, format!("{}, and the policy asks for {least:?} or more", show(tcb)));
+}

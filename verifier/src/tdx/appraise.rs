@@ -1,0 +1,195 @@
+//! Is a genuine quote good enough? What dcap-qvl leaves open about the collateral, and everything that is policy.
+
+use cocoon_attestation::UnixTime;
+use dcap_qvl::{PckCertFlag, QuoteClaims, QuoteCollateralV3, TcbInfo};
+
+use super::parse::Quote;
+use crate::outcome::Record;
+use crate::policy::{Policy, TdxPolicy};
+use crate::x509;
+
+/// TUD: DEBUG and the profiling bits; the TD's owner gives up confidentiality with any of them.
+const DEBUG: u64 = 0xff;
+const SERVTD_EXT: u64 = 1 << 17;
+const SEPT_VE_DISABLE: u64 = 1 << 28;
+const MIGRATABLE: u64 = 1 << 29;
+/// ICSSD, SERVTD_EXT, LASS, SEPT_VE_DISABLE, MIGRATABLE, PKS, KL, TPA, PERFMON (TDX Module 1.5 ABI, ATTRIBUTES).
+const KNOWN: u64 = DEBUG | 1 << 16 | SERVTD_EXT | 0x1f << 27 | 3 << 62;
+
+pub(super) fn appraise(
+    record: &mut Record,
+    quote: &Quote,
+    claims: &QuoteClaims,
+    collateral: &QuoteCollateralV3,
+    policy: &Policy,
+) {
+    measure(record, quote, claims);
+    endorsements(record, claims, collateral);
+    tcb(record, claims, &policy.tdx);
+    attributes(record, quote, &policy.tdx);
+    platform(record, claims, &policy.tdx);
+    references(record, quote, claims, &policy.tdx);
+}
+
+fn measure(record: &mut Record, quote: &Quote, claims: &QuoteClaims) {
+    record.measure("tdx.mrtd", &quote.mrtd());
+    for n in 0..4 {
+        record.measure(&format!("tdx.rtmr{n}"), &quote.rtmr(n));
+    }
+    record.measure("tdx.mrseam", &quote.mrseam());
+    record.measure("tdx.tee-tcb-svn", &quote.tee_tcb_svn());
+    record.measure("tdx.td-attributes", &quote.td_attributes().to_le_bytes());
+    record.measure("tdx.xfam", &quote.xfam());
+    record.measure("tdx.mrconfigid", &quote.mrconfigid());
+    record.measure("tdx.mrowner", &quote.mrowner());
+    record.measure("tdx.mrownerconfig", &quote.mrownerconfig());
+    record.measure("tdx.report-data", &quote.report_data());
+    record.measure("tdx.fmspc", &claims.platform.pck.fmspc);
+    record.measurements.insert("tdx.tcb-evaluation".into(), claims.tcb.eval_data_number.to_string());
+    record.measurements.insert("tdx.qe-svn".into(), claims.qe.report.isv_svn.to_string());
+    record.measurements.insert("tdx.pce-svn".into(), claims.platform.pck.pce_svn.to_string());
+    record.not_after = Some(UnixTime(claims.earliest_expiration_date));
+}
+
+/// About the collateral and certificates; a mismatch means that they do not belong to this quote.
+fn endorsements(record: &mut Record, claims: &QuoteClaims, collateral: &QuoteCollateralV3) {
+    let info: Option<TcbInfo> = serde_json::from_str(&collateral.tcb_info).ok();
+    let pce_id = info.as_ref().and_then(|info| hex::decode(&info.pce_id).ok());
+    let pck = &claims.platform.pck;
+    record.genuine(
+        "tdx.pce-id",
+        pce_id.as_ref() == Some(&pck.pce_id),
+        format!(
+            "PCEID {} in the PCK certificate, {} in TCB info",
+            hex::encode(&pck.pce_id),
+            hex::encode(pce_id.unwrap_or_default())
+        ),
+    );
+    let kind = info.map(|info| info.tcb_type);
+    record.genuine(
+        "tdx.tcb-type",
+        kind == Some(0),
+        format!("tcbType {kind:?}; 0 is the one whose comparison is known"),
+    );
+    let signer = subject(collateral.tcb_info_issuer_chain.as_bytes());
+    let qe_signer = subject(collateral.qe_identity_issuer_chain.as_bytes());
+    let holds = [&signer, &qe_signer].into_iter().all(|name| name.ends_with("SGX TCB Signing"));
+    record.genuine("tdx.signer-subject", holds, format!("TCB info signed by {signer:?}, QE identity by {qe_signer:?}"));
+    let header = (claims.header.qe_svn, claims.header.pce_svn);
+    let (qe, pce) = (claims.qe.report.isv_svn, pck.pce_svn);
+    // Reserved in version 4, where quoting enclaves leave zero; a header that does state them must not exceed the signed ones.
+    let holds = header.0 <= qe && header.1 <= pce;
+    record.genuine(
+        "tdx.header-svn",
+        holds,
+        format!("header states QE {} and PCE {}; signed are {qe} and {pce}", header.0, header.1),
+    );
+}
+
+fn subject(pem: &[u8]) -> String {
+    let leaf = x509::certificates(pem).ok().and_then(|chain| x509::parse(chain.first()?));
+    leaf.map(|leaf| x509::common_name(leaf.tbs_certificate().subject())).unwrap_or_default()
+}
+
+fn tcb(record: &mut Record, claims: &QuoteClaims, policy: &TdxPolicy) {
+    let status = claims.tcb.status.to_string();
+    let mut advisories = claims.tcb.advisory_ids.clone();
+    advisories.sort();
+    advisories.dedup();
+    let strict = TdxPolicy::default();
+    let holds = strict.accept_status.contains(&status);
+    let loosened = policy.accept_status.contains(&status);
+    let tightened = holds && !loosened;
+    record.demand_unless(
+        "tdx.tcb-status",
+        holds && !tightened,
+        loosened,
+        format!("{status}; update BIOS, microcode and TDX module, or let the policy accept this status"),
+    );
+    let open: Vec<_> = advisories.iter().filter(|id| !policy.accept_advisories.contains(id)).cloned().collect();
+    let detail = match (advisories.is_empty(), open.is_empty()) {
+        (true, _) => "none applies".into(),
+        (_, true) => format!("{} apply, each accepted by the policy", advisories.join(", ")),
+        _ => format!("{} apply to this platform and are not accepted by the policy", open.join(", ")),
+    };
+    record.demand_unless("tdx.advisories", advisories.is_empty(), open.is_empty(), detail);
+    record.minimum("tdx.tcb-evaluation", claims.tcb.eval_data_number.into(), policy.min_tcb_evaluation.map(Into::into));
+    record.minimum("tdx.qe-svn", claims.qe.report.isv_svn.into(), policy.min_qe_svn.map(Into::into));
+    record.minimum("tdx.pce-svn", claims.platform.pck.pce_svn.into(), policy.min_pce_svn.map(Into::into));
+    record.tcb_status = Some(status);
+    record.advisories = advisories;
+}
+
+fn attributes(record: &mut Record, quote: &Quote, policy: &TdxPolicy) {
+    let attributes = quote.td_attributes();
+    let clear = |bits: u64| attributes & bits == 0;
+    let say = |holds: bool, good: &str, bad: &str| if holds { good.to_string() } else { bad.to_string() };
+    let debug = clear(DEBUG);
+    record.demand_unless(
+        "tdx.debug",
+        debug,
+        policy.allow_debug,
+        say(debug, "off", "the host can read this TD: debug or profiling is on"),
+    );
+    let migration = clear(MIGRATABLE);
+    record.demand_unless(
+        "tdx.migration",
+        migration,
+        policy.allow_migration,
+        say(migration, "off", "this TD can be migrated"),
+    );
+    let sept = !clear(SEPT_VE_DISABLE);
+    record.demand_unless(
+        "tdx.sept-ve-disable",
+        sept,
+        policy.allow_sept_ve,
+        say(sept, "set", "SEPT_VE_DISABLE is clear: the host can inject #VE by removing pages"),
+    );
+    let service = clear(SERVTD_EXT) && quote.mrservicetd().is_none_or(|digest| digest == [0; 48]);
+    record.demand_unless(
+        "tdx.service-td",
+        service,
+        policy.allow_service_td,
+        say(service, "none", "a service TD is bound to this TD"),
+    );
+    let reserved = clear(!KNOWN);
+    record.demand(
+        "tdx.attributes",
+        reserved,
+        say(reserved, "every bit is known", "a TD attribute is set that this verifier does not know"),
+    );
+}
+
+fn platform(record: &mut Record, claims: &QuoteClaims, policy: &TdxPolicy) {
+    let pck = &claims.platform.pck;
+    let flags = [
+        ("tdx.smt", pck.smt_enabled, policy.allow_smt),
+        ("tdx.cached-keys", pck.cached_keys, policy.allow_cached_keys),
+        ("tdx.dynamic-platform", pck.dynamic_platform, policy.allow_dynamic_platform),
+    ];
+    for (id, flag, allowed) in flags {
+        match allowed {
+            None => record.unchecked(id, "the policy has no opinion on it"),
+            Some(allowed) => record.demand_unless(
+                id,
+                flag == PckCertFlag::False,
+                allowed,
+                format!("{flag:?} in the PCK certificate"),
+            ),
+        }
+    }
+}
+
+fn references(record: &mut Record, quote: &Quote, claims: &QuoteClaims, policy: &TdxPolicy) {
+    record.reference("tdx.mrtd", &quote.mrtd(), &policy.mrtd);
+    for (n, accepted) in [&policy.rtmr0, &policy.rtmr1, &policy.rtmr2, &policy.rtmr3].into_iter().enumerate() {
+        record.reference(&format!("tdx.rtmr{n}"), &quote.rtmr(n), accepted);
+    }
+    record.reference("tdx.mrseam", &quote.mrseam(), &policy.mrseam);
+    record.reference("tdx.xfam", &quote.xfam(), &policy.xfam);
+    record.reference("tdx.mrconfigid", &quote.mrconfigid(), &policy.mrconfigid);
+    record.reference("tdx.mrowner", &quote.mrowner(), &policy.mrowner);
+    record.reference("tdx.mrownerconfig", &quote.mrownerconfig(), &policy.mrownerconfig);
+    record.reference("tdx.report-data", &quote.report_data(), &policy.report_data);
+    record.reference("tdx.fmspc", &claims.platform.pck.fmspc, &policy.fmspc);
+}

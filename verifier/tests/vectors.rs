@@ -1,0 +1,124 @@
+//! Real evidence, and evidence minted for the purpose: every TDX and SNP case must give an outcome it allows.
+
+use std::path::{Path, PathBuf};
+
+use cocoon_attestation::UnixTime;
+use cocoon_verifier::{Appraisal, Policy, appraise_snp, appraise_tdx};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Case {
+    id: String,
+    tee: String,
+    evidence: PathBuf,
+    collateral: Option<PathBuf>,
+    root: Option<PathBuf>,
+    vek: Option<PathBuf>,
+    #[serde(default)]
+    ca: Vec<PathBuf>,
+    at: u64,
+    expect: Vec<String>,
+    tcb_status: Option<String>,
+    advisories: Option<Vec<String>>,
+}
+
+/// The folder of vectors. They are not part of the project, so it may be absent; never in CI.
+fn vectors() -> Option<PathBuf> {
+    let folder = std::env::var_os("COCOON_VECTORS").map(PathBuf::from);
+    let folder = folder.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/vectors"));
+    if folder.join("cases.json").is_file() {
+        return Some(folder);
+    }
+    assert!(std::env::var("CI").as_deref() != Ok("true"), "no vectors at {}: set COCOON_VECTORS", folder.display());
+    eprintln!("skipped: no vectors at {}", folder.display());
+    None
+}
+
+fn cases(folder: &Path) -> Vec<Case> {
+    let cases: Vec<Case> = serde_json::from_slice(&read(folder, Path::new("cases.json"))).expect("cases.json");
+    cases.into_iter().filter(|case| case.tee == "tdx" || case.tee == "snp").collect()
+}
+
+fn read(folder: &Path, path: &Path) -> Vec<u8> {
+    std::fs::read(folder.join(path)).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// A case with its files, so that bytes can be altered.
+struct Loaded {
+    evidence: Vec<u8>,
+    collateral: Vec<u8>,
+    vek: Vec<u8>,
+    ca: Vec<Vec<u8>>,
+    policy: Policy,
+    at: UnixTime,
+    tdx: bool,
+}
+
+impl Loaded {
+    fn new(folder: &Path, case: &Case) -> Self {
+        let file = |path: &Option<PathBuf>| path.as_ref().map(|path| read(folder, path)).unwrap_or_default();
+        let mut policy = Policy::default();
+        if let Some(root) = &case.root {
+            policy.add_root(&read(folder, root)).expect("a root");
+        }
+        Self {
+            evidence: read(folder, &case.evidence),
+            collateral: file(&case.collateral),
+            vek: file(&case.vek),
+            ca: case.ca.iter().map(|path| read(folder, path)).collect(),
+            policy,
+            at: UnixTime(case.at),
+            tdx: case.tee == "tdx",
+        }
+    }
+
+    fn appraise(&self, evidence: &[u8]) -> Appraisal {
+        if self.tdx {
+            appraise_tdx(evidence, &self.collateral, &self.policy, self.at)
+        } else {
+            appraise_snp(evidence, &self.vek, &self.ca, None, &self.policy, self.at)
+        }
+    }
+}
+
+#[test]
+fn every_case_gives_an_outcome_it_allows() {
+    let Some(folder) = vectors() else { return };
+    let mut wrong = Vec::new();
+    for case in cases(&folder) {
+        let loaded = Loaded::new(&folder, &case);
+        let result = loaded.appraise(&loaded.evidence);
+        let outcome = result.outcome.to_string();
+        println!("{} {outcome}: {}", case.id, result.reason);
+        if !case.expect.contains(&outcome) {
+            wrong.push(format!("{}: {outcome}, expected {:?}: {}", case.id, case.expect, result.reason));
+        }
+        if case.tcb_status.is_some() && case.tcb_status != result.tcb_status {
+            wrong.push(format!("{}: status {:?}, expected {:?}", case.id, result.tcb_status, case.tcb_status));
+        }
+        if case.advisories.as_ref().is_some_and(|expected| *expected != result.advisories) {
+            wrong.push(format!("{}: advisories {:?}", case.id, result.advisories));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn no_altered_or_cut_evidence_panics_or_becomes_acceptable() {
+    let Some(folder) = vectors() else { return };
+    for case in cases(&folder) {
+        let loaded = Loaded::new(&folder, &case);
+        // Every 13th byte keeps the run short; the signed body of a quote ends at byte 1,072 at the latest.
+        for at in (0..loaded.evidence.len()).step_by(13) {
+            let cut = loaded.appraise(&loaded.evidence[..at]);
+            assert!(cut.outcome.exit_code() >= 20, "{} cut at {at}: {}", case.id, cut.reason);
+            let mut flipped = loaded.evidence.clone();
+            flipped[at] ^= 0x10;
+            let result = loaded.appraise(&flipped);
+            let signed = if loaded.tdx { 632 } else { 0x2a0 };
+            if at < signed {
+                assert!(result.outcome.exit_code() >= 20, "{} flipped at {at}: {}", case.id, result.reason);
+            }
+        }
+    }
+}
