@@ -85,18 +85,16 @@ pub struct ClaimItem {
     pub receipt: SettlementReceipt,
     /// The enclave's signature on it.
     pub receipt_signature: Signature,
-    /// Leave the voucher out, because the Channel has paid on it before: cheaper.
-    pub repeated: bool,
 }
 
 impl ClaimItem {
-    fn proof(&self) -> Result<Cell, CellError> {
+    fn proof(&self, voucher: bool) -> Result<Cell, CellError> {
         let mut b = CellBuilder::new();
         b.store_u64(self.receipt.sequence)?;
         b.store_u64(self.receipt.total.0)?;
         store_time(&mut b, self.receipt.time)?;
         b.store_raw(&self.receipt_signature, 512)?;
-        let voucher = if self.repeated { None } else { Some(self.voucher_proof()?) };
+        let voucher = if voucher { Some(self.voucher_proof()?) } else { None };
         voucher.store_into(&mut b, Cell::empty_context())?;
         b.build()
     }
@@ -115,8 +113,9 @@ impl ClaimItem {
 }
 
 /// Body of a claim of one to eight items. What voucher and receipt say beyond the Channel's own terms is sent along; the
-/// Channel rebuilds both cells and checks the signatures over them.
-pub fn claim(query_id: u64, items: &[ClaimItem]) -> Result<Cell, Error> {
+/// Channel rebuilds both cells and checks the signatures over them. `true` with an item sends its voucher; `false` leaves it
+/// out, which is cheaper and enough once the Channel has paid on a voucher of the same cap and expiry.
+pub fn claim(query_id: u64, items: &[(&ClaimItem, bool)]) -> Result<Cell, Error> {
     let Some((first, rest)) = items.split_first().filter(|_| items.len() <= MAX_CLAIM_ITEMS) else {
         return Err(Error::Malformed { what: "a claim", why: format!("take 1 to {MAX_CLAIM_ITEMS} items") });
     };
@@ -129,10 +128,10 @@ pub fn claim(query_id: u64, items: &[ClaimItem]) -> Result<Cell, Error> {
     body(OP_CLAIM, query_id, |b| store_item(b, first, next))
 }
 
-fn store_item(b: &mut CellBuilder, item: &ClaimItem, next: Option<Cell>) -> Result<(), CellError> {
+fn store_item(b: &mut CellBuilder, (item, voucher): &(&ClaimItem, bool), next: Option<Cell>) -> Result<(), CellError> {
     item.receipt.channel.store(b)?;
     store_hash(b, &item.receipt.enclave_key.0)?;
-    b.store_reference(item.proof()?)?;
+    b.store_reference(item.proof(*voucher)?)?;
     next.store_into(b, Cell::empty_context())
 }
 

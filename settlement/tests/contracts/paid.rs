@@ -7,9 +7,7 @@ use cocoon_attestation::types::Digest;
 use cocoon_settlement::account::TxReport;
 use cocoon_settlement::cells::SettlementReceipt;
 use cocoon_settlement::chain::Chain;
-use cocoon_settlement::contracts::{
-    ChannelInit, ChannelStatus, ClaimItem, EnclaveRecord, KeyState, RegistryInit, channel,
-};
+use cocoon_settlement::contracts::{ChannelInit, ChannelStatus, EnclaveRecord, KeyState, RegistryInit, channel};
 use cocoon_settlement::{NetworkId, ops};
 
 use crate::world::{CLIENT, DAY, ENCLAVE, IMAGE, MODEL, START, World, public, ton, verifier};
@@ -63,7 +61,7 @@ async fn attest_open_claim_close() {
     costs(&world, claim, "claim", 21_491, 13_704_400);
 
     let later = SettlementReceipt { sequence: 2, total: ton("1.5"), ..world.receipt() };
-    let later = ClaimItem { repeated: true, ..world.signed(world.voucher(), &CLIENT, later, &ENCLAVE) };
+    let later = world.signed(world.voucher(), &CLIENT, later, &ENCLAVE);
     costs(&world, world.claim(&[later]).await, "claim_repeated", 20_658, 12_214_400);
     let paid = ops::channel_paid(&*world.chain, &address, &world.key()).await.unwrap();
     assert_eq!((paid.paid, paid.cap, paid.expiry), (ton("1.5"), ton("2"), START.plus(7 * DAY)));

@@ -80,7 +80,7 @@ async fn only_the_registry_attests_and_only_the_provider_settles() {
     let attested = body_of(0x4302_0001, 875);
     let report = world.payer.send(world.provider, ton("0.1"), Some(attested), None).await.unwrap();
     assert_eq!(report.aborted, Some((world.provider, 100)));
-    let claim = provider::claim(0, &[world.item()]).unwrap();
+    let claim = provider::claim(0, &[(&world.item(), true)]).unwrap();
     let report = world.payer.send(world.provider, ton("0.1"), Some(claim), None).await.unwrap();
     assert_eq!(report.aborted, Some((world.provider, 100)));
     let close = ops::start_close(&world.owner, &world.channel.address()).await.unwrap();
@@ -114,7 +114,7 @@ async fn refuse_claim(world: &World, item: ClaimItem, at: Address, code: i32) {
 #[tokio::test]
 async fn a_claim_is_refused_for_each_thing_wrong_with_it() {
     let world = World::ready().await;
-    let (channel, provider) = (world.channel.address(), world.provider);
+    let channel = world.channel.address();
     let (voucher, receipt) = (world.voucher(), world.receipt());
     let elsewhere = Address::basechain([0xcc; 32]);
     let vouchers =
@@ -134,10 +134,10 @@ async fn a_claim_is_refused_for_each_thing_wrong_with_it() {
 
     let mut unattested = world.item();
     unattested.receipt.enclave_key.0 = public(&CLIENT);
-    refuse_claim(&world, unattested, provider, 124).await;
-    let mut unverified = world.item();
-    unverified.repeated = true;
-    refuse_claim(&world, unverified, channel, 131).await;
+    refuse_claim(&world, unattested, world.provider, 124).await;
+    let unverified = provider::claim(0, &[(&world.item(), false)]).unwrap();
+    let report = world.owner.send(world.provider, ops::CLAIM_ITEM_VALUE, Some(unverified), None).await.unwrap();
+    assert_eq!(report.aborted, Some((channel, 131)));
     let expired = Voucher { expiry: START, ..voucher.clone() };
     let late = SettlementReceipt { time: START.plus(1), ..receipt.clone() };
     refuse_claim(&world, world.signed(expired, &CLIENT, late, &ENCLAVE), channel, 132).await;
@@ -209,7 +209,7 @@ async fn a_contract_with_other_code_is_not_believed() {
 async fn too_little_value_is_refused_before_anything_happens() {
     let world = World::ready().await;
     let least = provider::claim_value(&*world.chain, &world.provider, 1).await.unwrap();
-    let body = provider::claim(0, &[world.item()]).unwrap();
+    let body = provider::claim(0, &[(&world.item(), true)]).unwrap();
     let short = Nanoton(least.0 - 1);
     let report = world.owner.send(world.provider, short, Some(body.clone()), None).await.unwrap();
     assert_eq!(report.aborted, Some((world.provider, 101)));

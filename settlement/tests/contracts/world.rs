@@ -164,7 +164,6 @@ impl World {
             receipt_signature: receipt.sign(enclave).unwrap(),
             voucher,
             receipt,
-            repeated: false,
         }
     }
 
