@@ -13,9 +13,6 @@ use crate::identity::{self, Signature, SigningKey};
 
 const DOMAIN: &[u8] = b"cocoon-receipt-v1";
 const VERSION: u64 = 1;
-/// Prices are per this many tokens.
-pub const PRICE_UNIT: u128 = 1_000_000;
-
 /// Tokens of one answer, by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenCounts {
@@ -35,17 +32,9 @@ impl TokenCounts {
     /// # Errors
     /// More than 2^64 - 1 nanoton.
     pub fn charge(&self, prices: &Prices) -> Result<Nanoton, Error> {
-        let sum = [
-            (self.prompt, prices.prompt),
-            (self.cached, prices.cached),
-            (self.completion, prices.completion),
-            (self.reasoning, prices.reasoning),
-        ]
-        .iter()
-        .try_fold(0_u128, |sum, (count, price)| sum.checked_add(u128::from(*count) * u128::from(*price)));
-        sum.and_then(|sum| u64::try_from(sum.div_ceil(PRICE_UNIT)).ok())
-            .map(Nanoton)
-            .ok_or_else(|| Error::Voucher("the price of this answer is beyond any amount of Toncoin".into()))
+        prices
+            .charge(self.prompt, self.cached, self.completion, self.reasoning)
+            .map_err(|error| Error::Voucher(error.to_string()))
     }
 }
 

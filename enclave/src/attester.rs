@@ -1,0 +1,246 @@
+//! The enclave's identity key, its evidence, the keys that requests are sealed to, and its clock.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use cocoon_attestation::tsm::{self, Tsm};
+use cocoon_attestation::{Bundle, Claims, Digest, EvidenceId, UnixTime};
+use cocoon_protocol::identity::SigningKey;
+use cocoon_protocol::sealed::Receiver;
+use cocoon_protocol::statement::{KeyStatement, SignedKeyStatement};
+use cocoon_protocol::wire::{AttestRequest, EnclaveEvidence};
+
+use crate::config::Config;
+
+/// Why there is no evidence.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The platform gave no report.
+    #[error(transparent)]
+    Evidence(#[from] cocoon_attestation::Error),
+    /// A key could not be made.
+    #[error(transparent)]
+    Protocol(#[from] cocoon_protocol::Error),
+    /// Nobody has asked for evidence yet, or it has expired.
+    #[error("no valid evidence: the host must ask for an attestation first")]
+    NotAttested,
+}
+
+struct Attested {
+    evidence_id: EvidenceId,
+    bundle: Vec<u8>,
+    statement: SignedKeyStatement,
+    until: UnixTime,
+    beacon: (UnixTime, Instant),
+}
+
+/// Makes evidence and keeps what hangs on it.
+pub struct Attester {
+    config: Config,
+    config_digest: Digest,
+    model_root: Digest,
+    key: SigningKey,
+    receiver: Receiver,
+    tsm: Mutex<Box<dyn Tsm>>,
+    state: Mutex<Option<Attested>>,
+}
+
+impl Attester {
+    /// An enclave with a new identity key that no one outside this process will ever hold.
+    ///
+    /// # Errors
+    /// The system gives no random numbers.
+    pub fn new(config: Config, config_digest: Digest, model_root: Digest, tsm: Box<dyn Tsm>) -> Result<Self, Error> {
+        Ok(Self {
+            config,
+            config_digest,
+            model_root,
+            key: SigningKey::generate()?,
+            receiver: Receiver::new(),
+            tsm: Mutex::new(tsm),
+            state: Mutex::new(None),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, Option<Attested>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The measured configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The identity key.
+    pub fn key(&self) -> &SigningKey {
+        &self.key
+    }
+
+    /// The root of the model that was loaded.
+    pub fn model_root(&self) -> Digest {
+        self.model_root
+    }
+
+    /// Opens requests sealed to this enclave.
+    pub fn receiver(&self) -> &Receiver {
+        &self.receiver
+    }
+
+    /// Time by the last beacon and the machine's monotonic clock since: the host cannot set it back.
+    ///
+    /// # Errors
+    /// There was no beacon yet.
+    pub fn now(&self) -> Result<UnixTime, Error> {
+        self.state().as_ref().map(clock).ok_or(Error::NotAttested)
+    }
+
+    /// The evidence under which something may be signed now, and the time.
+    ///
+    /// # Errors
+    /// There is none, or its time is over.
+    pub fn attested(&self) -> Result<(EvidenceId, UnixTime), Error> {
+        let state = self.state();
+        let attested = state.as_ref().ok_or(Error::NotAttested)?;
+        let now = clock(attested);
+        if now > attested.until { Err(Error::NotAttested) } else { Ok((attested.evidence_id, now)) }
+    }
+
+    /// Makes new evidence on a beacon, with the same identity key and a new key to seal to. Blocks while the platform signs.
+    ///
+    /// # Errors
+    /// The platform gives no report.
+    pub fn attest(&self, request: &AttestRequest) -> Result<EnclaveEvidence, Error> {
+        let started = Instant::now();
+        let claims = Claims {
+            enclave_key: self.key.enclave_key(),
+            provider: self.config.provider.into(),
+            model_name: self.config.model_name.clone(),
+            model_root: self.model_root,
+            config_digest: self.config_digest,
+            beacon: request.beacon,
+            nonce_root: request.nonce_root,
+            gpu_digest: None,
+        }
+        .to_cbor();
+        let (cpu, endorsements) = {
+            let mut tsm = self.tsm.lock().unwrap_or_else(PoisonError::into_inner);
+            tsm::collect(tsm.as_mut(), &claims)?
+        };
+        let bundle = Bundle { claims, cpu, gpu: Vec::new(), event_log: None, endorsements };
+        let evidence_id = bundle.evidence_id();
+        let mut state = self.state();
+        // An old beacon must not set the clock back.
+        let beacon = match state.as_ref() {
+            Some(before) if clock(before) > request.beacon.time => before.beacon,
+            _ => (request.beacon.time, started),
+        };
+        let now = beacon.0.plus(beacon.1.elapsed().as_secs());
+        let statement = self.statement(evidence_id, now)?;
+        let evidence = EnclaveEvidence { bundle: bundle.to_cbor(), key_statement: statement.clone() };
+        *state = Some(Attested {
+            evidence_id,
+            bundle: evidence.bundle.clone(),
+            statement,
+            until: request.beacon.time.plus(self.config.attestation_lifetime),
+            beacon,
+        });
+        Ok(evidence)
+    }
+
+    /// Current evidence, with a key statement that is good for a while: the key rotates when half its time is over.
+    ///
+    /// # Errors
+    /// There is no evidence yet.
+    pub fn evidence(&self) -> Result<EnclaveEvidence, Error> {
+        let mut state = self.state();
+        let attested = state.as_mut().ok_or(Error::NotAttested)?;
+        let now = clock(attested);
+        if now.plus(self.config.key_lifetime / 2) > attested.statement.statement.not_after {
+            attested.statement = self.statement(attested.evidence_id, now)?;
+        }
+        Ok(EnclaveEvidence { bundle: attested.bundle.clone(), key_statement: attested.statement.clone() })
+    }
+
+    fn statement(&self, evidence_id: EvidenceId, now: UnixTime) -> Result<SignedKeyStatement, Error> {
+        let epoch = self.receiver.rotate(now, self.config.key_lifetime, self.config.key_overlap)?;
+        let statement = KeyStatement {
+            evidence_id,
+            key_config: epoch.key_config,
+            not_before: epoch.not_before,
+            not_after: epoch.not_after,
+        };
+        Ok(statement.sign(&self.key))
+    }
+}
+
+fn clock(attested: &Attested) -> UnixTime {
+    attested.beacon.0.plus(attested.beacon.1.elapsed().as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cocoon_attestation::Beacon;
+    use cocoon_attestation::tsm::{FakeTsm, PROVIDER_TDX, TsmReport};
+
+    struct Fixed;
+
+    impl Tsm for Fixed {
+        fn report(&mut self, data: &[u8; 64], _: Option<u32>) -> Result<TsmReport, cocoon_attestation::Error> {
+            Ok(TsmReport { provider: PROVIDER_TDX.into(), outblob: data.to_vec(), auxblob: None, generation: 1 })
+        }
+    }
+
+    fn attester(lifetime: u64) -> Attester {
+        let _ = std::any::type_name::<FakeTsm>();
+        let config = Config {
+            attestation_lifetime: lifetime,
+            ..toml::from_str(
+                "network = -217\nprovider = \"0:0000000000000000000000000000000000000000000000000000000000000001\"\n\
+                 channel_code_hash = \"0000000000000000000000000000000000000000000000000000000000000002\"\n\
+                 channel_code_depth = 3\nmodel_name = \"m\"",
+            )
+            .unwrap()
+        };
+        Attester::new(config, Digest::ZERO, Digest::ZERO, Box::new(Fixed)).unwrap()
+    }
+
+    fn request(time: u64) -> AttestRequest {
+        AttestRequest {
+            beacon: Beacon { seqno: 1, root_hash: Digest::ZERO, time: UnixTime(time) },
+            nonce_root: Digest::ZERO,
+        }
+    }
+
+    #[test]
+    fn nothing_is_signed_before_evidence_or_after_its_end() {
+        let enclave = attester(86_400);
+        assert!(matches!(enclave.attested(), Err(Error::NotAttested)));
+        enclave.attest(&request(1_000)).unwrap();
+        enclave.attested().unwrap();
+        let expired = attester(0);
+        expired.attest(&request(1_000)).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(1_100));
+        assert!(matches!(expired.attested(), Err(Error::NotAttested)));
+    }
+
+    #[test]
+    fn an_old_beacon_does_not_set_the_clock_back() {
+        let enclave = attester(86_400);
+        enclave.attest(&request(5_000)).unwrap();
+        enclave.attest(&request(1_000)).unwrap();
+        assert!(enclave.now().unwrap() >= UnixTime(5_000));
+    }
+
+    #[test]
+    fn new_evidence_keeps_the_identity_and_changes_the_key_to_seal_to() {
+        let enclave = attester(86_400);
+        let first = enclave.attest(&request(1_000)).unwrap();
+        let second = enclave.attest(&request(2_000)).unwrap();
+        let claims = |evidence: &EnclaveEvidence| Bundle::from_cbor(&evidence.bundle).unwrap().claims().unwrap();
+        assert_eq!(claims(&first).enclave_key, claims(&second).enclave_key);
+        assert_ne!(first.key_statement.statement.key_config, second.key_statement.statement.key_config);
+        assert_eq!(enclave.evidence().unwrap(), second, "a fresh key is not rotated again");
+    }
+}
