@@ -110,8 +110,11 @@ fn no_altered_or_cut_evidence_panics_or_becomes_acceptable() {
         let loaded = Loaded::new(&folder, &case);
         // Every 13th byte keeps the run short; the signed body of a quote ends at byte 1,072 at the latest.
         for at in (0..loaded.evidence.len()).step_by(13) {
-            let cut = loaded.appraise(&loaded.evidence[..at]);
-            assert!(cut.outcome.exit_code() >= 20, "{} cut at {at}: {}", case.id, cut.reason);
+            // A cut among the zeros that pad a quote leaves the quote whole.
+            if loaded.evidence[at..].iter().any(|byte| *byte != 0) {
+                let cut = loaded.appraise(&loaded.evidence[..at]);
+                assert!(cut.outcome.exit_code() >= 20, "{} cut at {at}: {}", case.id, cut.reason);
+            }
             let mut flipped = loaded.evidence.clone();
             flipped[at] ^= 0x10;
             let result = loaded.appraise(&flipped);
