@@ -1,1 +1,34 @@
-//! Placeholder while the workspace is laid out.
+//! What the end-to-end tests share: where the built binaries and the demo model are.
+
+use std::path::{Path, PathBuf};
+
+/// The built `cocoon-enclave`: `COCOON_ENCLAVE_BIN`, else beside this test's own folder.
+///
+/// # Panics
+/// There is none: `make enclave` builds it.
+pub fn enclave_binary() -> PathBuf {
+    binary("COCOON_ENCLAVE_BIN", "cocoon-enclave")
+}
+
+/// The built `cocoon`: `COCOON_BIN`, else beside this test's own folder.
+///
+/// # Panics
+/// There is none: `make build` builds it.
+pub fn cocoon_binary() -> PathBuf {
+    binary("COCOON_BIN", "cocoon")
+}
+
+fn binary(variable: &str, name: &str) -> PathBuf {
+    let beside = || {
+        let test = std::env::current_exe().expect("a test knows its own path");
+        test.ancestors().nth(2).expect("tests lie in target/release/deps").join(name)
+    };
+    let path = std::env::var_os(variable).map_or_else(beside, PathBuf::from);
+    assert!(path.is_file(), "{} is not there: run `make build` first, or name it in {variable}", path.display());
+    path
+}
+
+/// The model that ships with the repository.
+pub fn demo_model() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/demo")
+}

@@ -74,7 +74,8 @@ const EVIDENCE_CRYPTO: &[(&str, &[&str])] = &[
 ];
 
 /// Names in source that can only mean a signature check on evidence; they belong to the verifier.
-const EVIDENCE_PRIMITIVES: &[&str] = &["ECDSA_P256_SHA256", "ECDSA_P384_SHA384", "RSA_PSS_", "RSA_PKCS1_", "VerifyingKey::from_public_key_der"];
+const EVIDENCE_PRIMITIVES: &[&str] =
+    &["ECDSA_P256_SHA256", "ECDSA_P384_SHA384", "RSA_PSS_", "RSA_PKCS1_", "VerifyingKey::from_public_key_der"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -131,7 +132,10 @@ fn the_engine_stays_outside_the_default_members() {
     let workspace = manifest(".");
     let default = workspace["workspace"]["default-members"].as_array().expect("default-members");
     for outside in ["enclave", "enclave/engine"] {
-        assert!(!default.iter().any(|member| member.as_str() == Some(outside)), "{outside} must not be a default member");
+        assert!(
+            !default.iter().any(|member| member.as_str() == Some(outside)),
+            "{outside} must not be a default member"
+        );
     }
 }
 
@@ -150,7 +154,11 @@ fn only_the_verifier_checks_signatures_on_evidence() {
         }
         for (file, text) in sources(&root().join(dir).join("src")) {
             for primitive in EVIDENCE_PRIMITIVES {
-                assert!(!text.contains(primitive), "{} uses {primitive}: evidence is checked by cocoon-verifier alone", file.display());
+                assert!(
+                    !text.contains(primitive),
+                    "{} uses {primitive}: evidence is checked by cocoon-verifier alone",
+                    file.display()
+                );
             }
         }
     }
