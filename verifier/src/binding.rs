@@ -42,7 +42,11 @@ pub(crate) fn gpu(record: &mut Record, claims: &Claims, bundle: &Bundle, policy:
         (None, Some(_)) => "the bundle carries GPU evidence that the claims do not name",
         (Some(_), Some(_)) => "the claims carry the digest of other GPU evidence",
     };
-    record.genuine("binding.gpu-digest", claims.gpu_digest == found, detail);
+    let holds = claims.gpu_digest == found;
+    record.genuine("binding.gpu-digest", holds, detail);
+    if !holds {
+        return;
+    }
     if policy.gpu.allow_unappraised {
         record.put(
             "gpu.appraisal",

@@ -54,10 +54,14 @@ pub const AMD_ARK: [(Product, &str); 3] = [
     (Product::Turin, "4f125410563a2ab9a50356f9243f6fe0b6f73de98603f53f90339c70e9d7ad08"),
 ];
 
-/// Roots for TDX quotes, DER, and whether they are the policy's own.
-pub(crate) fn tdx(policy: &Policy) -> (Vec<&[u8]>, bool) {
-    let (named, vendor): (Vec<&[u8]>, _) = (policy.roots.iter().map(Vec::as_slice).collect(), INTEL_SGX_ROOT_CA);
-    if named.is_empty() { (vec![vendor], false) } else { (named, true) }
+/// Roots for TDX quotes, DER: those that the policy names, of which only the ones with an elliptic-curve key can serve, or
+/// else Intel's.
+pub(crate) fn tdx(policy: &Policy) -> Vec<&[u8]> {
+    if policy.roots.is_empty() {
+        return vec![INTEL_SGX_ROOT_CA];
+    }
+    let elliptic = |root: &&[u8]| x509::parse(root).is_some_and(|root| x509::has_ec_key(&root));
+    policy.roots.iter().map(Vec::as_slice).filter(elliptic).collect()
 }
 
 /// Whether an AMD root is one to trust: `Some(true)` if the policy named it and it is no vendor's.

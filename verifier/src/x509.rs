@@ -54,6 +54,11 @@ pub(crate) fn key(certificate: &Certificate) -> &[u8] {
     certificate.tbs_certificate().subject_public_key_info().subject_public_key.raw_bytes()
 }
 
+/// Whether the key is an elliptic curve's (RFC 5480).
+pub(crate) fn has_ec_key(certificate: &Certificate) -> bool {
+    certificate.tbs_certificate().subject_public_key_info().algorithm.oid == const_oid::db::rfc5912::ID_EC_PUBLIC_KEY
+}
+
 /// The common name of a distinguished name; empty if there is none.
 pub(crate) fn common_name(name: &Name) -> String {
     let common_name = name.iter().find(|attribute| attribute.oid == const_oid::db::rfc4519::CN);

@@ -46,14 +46,14 @@ pub(super) fn appraise(record: &mut Record, report: &Report, key: &SigningKey, p
         vmpl <= policy.max_vmpl,
         format!("asked for at privilege level {vmpl}"),
     );
-    let provisional =
+    let committed =
         report.current_tcb() == report.committed_tcb() && report.current_firmware() == report.committed_firmware();
     record.demand_unless(
         "snp.provisional-firmware",
-        provisional,
+        committed,
         policy.allow_provisional_firmware,
         say(
-            provisional,
+            committed,
             "the firmware that runs is committed",
             "the firmware that runs is provisional: ask the host to commit it",
         ),

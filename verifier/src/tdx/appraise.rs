@@ -1,12 +1,10 @@
-//! Is a genuine quote good enough? What dcap-qvl leaves open about the collateral, and everything that is policy.
+//! Is a genuine quote good enough? All of it is policy.
 
-use cocoon_attestation::UnixTime;
-use dcap_qvl::{PckCertFlag, QuoteClaims, QuoteCollateralV3, TcbInfo};
+use dcap_qvl::{PckCertFlag, QuoteClaims};
 
 use super::parse::Quote;
 use crate::outcome::Record;
-use crate::policy::{Policy, TdxPolicy};
-use crate::x509;
+use crate::policy::TdxPolicy;
 
 /// TUD: DEBUG and the profiling bits; the TD's owner gives up confidentiality with any of them.
 const DEBUG: u64 = 0xff;
@@ -16,19 +14,15 @@ const MIGRATABLE: u64 = 1 << 29;
 /// ICSSD, SERVTD_EXT, LASS, SEPT_VE_DISABLE, MIGRATABLE, PKS, KL, TPA, PERFMON (TDX Module 1.5 ABI, ATTRIBUTES).
 const KNOWN: u64 = DEBUG | 1 << 16 | SERVTD_EXT | 0x1f << 27 | 3 << 62;
 
-pub(super) fn appraise(
-    record: &mut Record,
-    quote: &Quote,
-    claims: &QuoteClaims,
-    collateral: &QuoteCollateralV3,
-    policy: &Policy,
-) {
+/// The TCB status that needs no loosening.
+const UP_TO_DATE: &str = "UpToDate";
+
+pub(super) fn appraise(record: &mut Record, quote: &Quote, claims: &QuoteClaims, policy: &TdxPolicy) {
     measure(record, quote, claims);
-    endorsements(record, claims, collateral);
-    tcb(record, claims, &policy.tdx);
-    attributes(record, quote, &policy.tdx);
-    platform(record, claims, &policy.tdx);
-    references(record, quote, claims, &policy.tdx);
+    tcb(record, claims, policy);
+    attributes(record, quote, policy);
+    platform(record, claims, policy);
+    references(record, quote, claims, policy);
 }
 
 fn measure(record: &mut Record, quote: &Quote, claims: &QuoteClaims) {
@@ -48,47 +42,6 @@ fn measure(record: &mut Record, quote: &Quote, claims: &QuoteClaims) {
     record.measurements.insert("tdx.tcb-evaluation".into(), claims.tcb.eval_data_number.to_string());
     record.measurements.insert("tdx.qe-svn".into(), claims.qe.report.isv_svn.to_string());
     record.measurements.insert("tdx.pce-svn".into(), claims.platform.pck.pce_svn.to_string());
-    record.not_after = Some(UnixTime(claims.earliest_expiration_date));
-}
-
-/// About the collateral and certificates; a mismatch means that they do not belong to this quote.
-fn endorsements(record: &mut Record, claims: &QuoteClaims, collateral: &QuoteCollateralV3) {
-    let info: Option<TcbInfo> = serde_json::from_str(&collateral.tcb_info).ok();
-    let pce_id = info.as_ref().and_then(|info| hex::decode(&info.pce_id).ok());
-    let pck = &claims.platform.pck;
-    record.genuine(
-        "tdx.pce-id",
-        pce_id.as_ref() == Some(&pck.pce_id),
-        format!(
-            "PCEID {} in the PCK certificate, {} in TCB info",
-            hex::encode(&pck.pce_id),
-            hex::encode(pce_id.unwrap_or_default())
-        ),
-    );
-    let kind = info.map(|info| info.tcb_type);
-    record.genuine(
-        "tdx.tcb-type",
-        kind == Some(0),
-        format!("tcbType {kind:?}; 0 is the one whose comparison is known"),
-    );
-    let signer = subject(collateral.tcb_info_issuer_chain.as_bytes());
-    let qe_signer = subject(collateral.qe_identity_issuer_chain.as_bytes());
-    let holds = [&signer, &qe_signer].into_iter().all(|name| name.ends_with("SGX TCB Signing"));
-    record.genuine("tdx.signer-subject", holds, format!("TCB info signed by {signer:?}, QE identity by {qe_signer:?}"));
-    let header = (claims.header.qe_svn, claims.header.pce_svn);
-    let (qe, pce) = (claims.qe.report.isv_svn, pck.pce_svn);
-    // Reserved in version 4, where quoting enclaves leave zero; a header that does state them must not exceed the signed ones.
-    let holds = header.0 <= qe && header.1 <= pce;
-    record.genuine(
-        "tdx.header-svn",
-        holds,
-        format!("header states QE {} and PCE {}; signed are {qe} and {pce}", header.0, header.1),
-    );
-}
-
-fn subject(pem: &[u8]) -> String {
-    let leaf = x509::certificates(pem).ok().and_then(|chain| x509::parse(chain.first()?));
-    leaf.map(|leaf| x509::common_name(leaf.tbs_certificate().subject())).unwrap_or_default()
 }
 
 fn tcb(record: &mut Record, claims: &QuoteClaims, policy: &TdxPolicy) {
@@ -96,16 +49,13 @@ fn tcb(record: &mut Record, claims: &QuoteClaims, policy: &TdxPolicy) {
     let mut advisories = claims.tcb.advisory_ids.clone();
     advisories.sort();
     advisories.dedup();
-    let strict = TdxPolicy::default();
-    let holds = strict.accept_status.contains(&status);
-    let loosened = policy.accept_status.contains(&status);
-    let tightened = holds && !loosened;
-    record.demand_unless(
-        "tdx.tcb-status",
-        holds && !tightened,
-        loosened,
-        format!("{status}; update BIOS, microcode and TDX module, or let the policy accept this status"),
-    );
+    let accepted = policy.accept_status.contains(&status);
+    let detail = match (status == UP_TO_DATE, accepted) {
+        (true, true) => "UpToDate".into(),
+        (_, true) => format!("{status}, which the policy accepts"),
+        _ => format!("{status}: update BIOS, microcode and TDX module, or let the policy accept this status"),
+    };
+    record.demand_unless("tdx.tcb-status", accepted && status == UP_TO_DATE, accepted, detail);
     let open: Vec<_> = advisories.iter().filter(|id| !policy.accept_advisories.contains(id)).cloned().collect();
     let detail = match (advisories.is_empty(), open.is_empty()) {
         (true, _) => "none applies".into(),

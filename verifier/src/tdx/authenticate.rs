@@ -105,7 +105,7 @@ impl Policy for ClaimsOnly {
 }
 
 /// dcap-qvl on aws-lc.
-struct AwsLc;
+pub(super) struct AwsLc;
 
 impl Config for AwsLc {
     type X509 = dcap_qvl::x509::X509CertBackend;

@@ -2,6 +2,7 @@
 
 mod appraise;
 mod authenticate;
+mod endorsements;
 mod parse;
 
 use cocoon_attestation::UnixTime;
@@ -44,16 +45,16 @@ pub(crate) fn run(
             return None;
         }
     };
-    let (roots, development) = roots::tdx(policy);
-    let mut failure = ("tdx.certificates", "the policy names no usable root".to_string());
-    for root in roots {
+    let mut failure = ("tdx.certificates", "the policy names no root that can sign TDX evidence".to_string());
+    for root in roots::tdx(policy) {
         match authenticate::authenticate(&quote, &collateral, root, at, signature) {
             Ok(claims) => {
-                record.development = development && root != roots::INTEL_SGX_ROOT_CA;
+                record.development = root != roots::INTEL_SGX_ROOT_CA;
                 for (id, detail) in authenticate::ESTABLISHED {
                     record.passed(id, *detail);
                 }
-                appraise::appraise(record, &quote, &claims, &collateral, policy);
+                endorsements::check(record, &quote, &claims, &collateral);
+                appraise::appraise(record, &quote, &claims, &policy.tdx);
                 return Some(quote);
             }
             Err(error) => failure = error,
