@@ -62,6 +62,13 @@ pub enum CheckOutcome {
     Malformed,
 }
 
+impl CheckOutcome {
+    /// Whether the check stands in the way of acceptance.
+    pub fn is_failure(self) -> bool {
+        !matches!(self, Self::Passed | Self::Allowed)
+    }
+}
+
 impl fmt::Display for CheckOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

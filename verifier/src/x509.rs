@@ -3,8 +3,8 @@
 use aws_lc_rs::signature::{RSA_PSS_2048_8192_SHA384, UnparsedPublicKey};
 use cocoon_attestation::UnixTime;
 use der::{Decode, Encode, Header, Reader, SliceReader};
-use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use x509_cert::Certificate;
 use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
 use x509_cert::name::Name;
@@ -38,6 +38,14 @@ pub(crate) fn one_certificate(bytes: &[u8]) -> Result<Vec<u8>, String> {
         (Some(certificate), 0) => Ok(certificate),
         (_, more) => Err(format!("found {} certificates", more + 1)),
     }
+}
+
+/// A revocation list, DER or PEM, as DER.
+pub(crate) fn revocation_list(bytes: &[u8]) -> Option<Vec<u8>> {
+    if !bytes.starts_with(b"-----BEGIN") {
+        return Some(bytes.to_vec());
+    }
+    CertificateRevocationListDer::from_pem_slice(bytes).ok().map(|der| der.to_vec())
 }
 
 pub(crate) fn parse(der: &[u8]) -> Option<Certificate> {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use cocoon_attestation::UnixTime;
-use cocoon_verifier::{Appraisal, Policy, appraise_snp, appraise_tdx};
+use cocoon_verifier::{Appraisal, CheckOutcome, Outcome, Policy, appraise_snp, appraise_tdx};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -101,6 +101,21 @@ fn every_case_gives_an_outcome_it_allows() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_genuine_quote_that_the_strict_policy_refuses_is_accepted_under_one_that_allows_it() {
+    let Some(folder) = vectors() else { return };
+    let case = cases(&folder).into_iter().find(|case| case.id == "tdx-08").expect("tdx-08");
+    let mut loaded = Loaded::new(&folder, &case);
+    let strict = loaded.appraise(&loaded.evidence);
+    assert_eq!(strict.check("tdx.sept-ve-disable").map(|check| check.outcome), Some(CheckOutcome::Refused));
+    loaded.policy.tdx.allow_sept_ve = true;
+    loaded.policy.tdx.accept_status = strict.tcb_status.into_iter().collect();
+    loaded.policy.tdx.accept_advisories = strict.advisories;
+    let result = loaded.appraise(&loaded.evidence);
+    assert_eq!(result.outcome, Outcome::Accepted, "{}", result.reason);
+    assert_eq!(result.check("tdx.sept-ve-disable").map(|check| check.outcome), Some(CheckOutcome::Allowed));
 }
 
 #[test]

@@ -132,7 +132,7 @@ fn revocation(
     policy: &Policy,
     at: UnixTime,
 ) -> Result<(), Failure> {
-    let Some(der) = crl else {
+    let Some(crl) = crl else {
         if policy.snp.require_crl {
             record.demand(
                 "snp.revocation",
@@ -144,12 +144,14 @@ fn revocation(
         }
         return Ok(());
     };
-    let Ok(list) = CertificateList::<x509_cert::certificate::Rfc5280>::from_der(der) else {
-        return Err(("snp.revocation", CheckOutcome::Malformed, "the revocation list is no X.509 CRL in DER".into()));
+    let der = x509::revocation_list(crl).unwrap_or_default();
+    let Ok(list) = CertificateList::<x509_cert::certificate::Rfc5280>::from_der(&der) else {
+        let detail = "the revocation list is no X.509 CRL in DER or PEM";
+        return Err(("snp.revocation", CheckOutcome::Malformed, detail.into()));
     };
     let tbs = &list.tbs_cert_list;
     if tbs.issuer != *chain.ark.tbs_certificate().subject()
-        || !x509::rsa_pss_signed(der, list.signature.raw_bytes(), &chain.ark)
+        || !x509::rsa_pss_signed(&der, list.signature.raw_bytes(), &chain.ark)
     {
         return invalid("snp.revocation", "the root did not sign this revocation list");
     }

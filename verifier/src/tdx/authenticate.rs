@@ -22,6 +22,7 @@ use dcap_qvl::{Policy, QuoteClaims, QuoteCollateralV3};
 use rustls_pki_types::{AlgorithmIdentifier, InvalidSignature, SignatureVerificationAlgorithm, alg_id};
 
 use super::parse::Quote;
+use crate::x509;
 
 /// What holds once [`authenticate`] has succeeded.
 pub(super) const ESTABLISHED: &[(&str, &str)] = &[
@@ -70,6 +71,15 @@ pub(super) fn authenticate(
         let detail = format!("{error:#}");
         (check_of(&detail), detail)
     })
+}
+
+/// The name of the root that the collateral brings along, if it is none of `roots`. It explains a failure, and decides nothing.
+pub(super) fn foreign_root(collateral: &QuoteCollateralV3, roots: &[&[u8]]) -> Option<String> {
+    let der = x509::certificates(collateral.tcb_info_issuer_chain.as_bytes()).ok()?.pop()?;
+    let root = x509::parse(&der)?;
+    let known =
+        roots.iter().filter_map(|known| x509::parse(known)).any(|known| x509::spki(&known) == x509::spki(&root));
+    (!known).then(|| x509::common_name(root.tbs_certificate().subject()))
 }
 
 /// Which check a message of dcap-qvl's is about. The outcome does not depend on it.

@@ -46,10 +46,11 @@ pub(crate) fn run(
         }
     };
     let mut failure = ("tdx.certificates", "the policy names no root that can sign TDX evidence".to_string());
-    for root in roots::tdx(policy) {
+    let roots = roots::tdx(policy);
+    for root in &roots {
         match authenticate::authenticate(&quote, &collateral, root, at, signature) {
             Ok(claims) => {
-                record.development = root != roots::INTEL_SGX_ROOT_CA;
+                record.development = *root != roots::INTEL_SGX_ROOT_CA;
                 for (id, detail) in authenticate::ESTABLISHED {
                     record.passed(id, *detail);
                 }
@@ -59,6 +60,11 @@ pub(crate) fn run(
             }
             Err(error) => failure = error,
         }
+    }
+    if let Some(name) = authenticate::foreign_root(&collateral, &roots) {
+        let detail =
+            format!("the evidence rests on {name:?}, which is neither Intel's root nor one that the policy names");
+        failure = ("tdx.root", detail);
     }
     record.put(failure.0, CheckOutcome::Invalid, failure.1);
     None

@@ -8,7 +8,7 @@ use cocoon_attestation::{
     Beacon, Bundle, Claims, CpuEvidence, Digest, EnclaveKey, Endorsements, Measurement, ProviderAddress,
     ReferenceValues, UnixTime,
 };
-use cocoon_verifier::{Appraisal, CheckOutcome, Outcome, Policy};
+use cocoon_verifier::{Appraisal, Outcome, Policy};
 
 /// When everything here is appraised.
 pub const AT: UnixTime = UnixTime(1_790_000_000);
@@ -81,12 +81,8 @@ pub fn references() -> ReferenceValues {
 /// Asserts that exactly one check failed, this one, and that it alone decided the outcome.
 #[track_caller]
 pub fn only(result: &Appraisal, id: &str, outcome: Outcome) {
-    let failed: Vec<_> = result
-        .checks
-        .iter()
-        .filter(|check| !matches!(check.outcome, CheckOutcome::Passed | CheckOutcome::Allowed))
-        .map(|check| check.id.as_str())
-        .collect();
+    let failed: Vec<_> =
+        result.checks.iter().filter(|check| check.outcome.is_failure()).map(|check| check.id.as_str()).collect();
     assert_eq!((failed.as_slice(), result.outcome), ([id].as_slice(), outcome), "{}", result.reason);
     assert!(result.reason.starts_with(&format!("{id}: ")), "{}", result.reason);
 }

@@ -1,0 +1,256 @@
+//! `cocoon verify`: appraises evidence from files, offline. It never fetches anything, and the time is an argument, so that a
+//! result can be had again years later.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail, ensure};
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, Engine, GeneralPurpose, GeneralPurposeConfig};
+use clap::{Args, Subcommand};
+use cocoon_attestation::{EvidenceId, ReferenceValues, UnixTime};
+use cocoon_verifier::{Appraisal, Policy, appraise_bundle, appraise_snp, appraise_tdx};
+use serde::Serialize;
+
+use crate::ui::NOT_CONFIDENTIAL;
+
+/// Largest file that is read: far more than any evidence has.
+const MAX_FILE: u64 = 16 << 20;
+
+/// Says whether evidence is genuine and good enough. Exit code 0 accepted, 10 refused by the policy, 20 not authentic, 30 not
+/// parseable, 2 wrong usage, 1 anything else.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    #[command(subcommand)]
+    evidence: Evidence,
+}
+
+#[derive(Debug, Subcommand)]
+enum Evidence {
+    /// An Intel TDX quote.
+    Tdx {
+        /// The quote: raw bytes, hex or base64.
+        quote: PathBuf,
+        /// Its collateral, `QuoteCollateralV3` as JSON.
+        #[arg(long, value_name = "FILE")]
+        collateral: PathBuf,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// An AMD SEV-SNP attestation report.
+    Snp {
+        /// The report: raw bytes, hex or base64.
+        report: PathBuf,
+        /// Certificate of the key that signed the report, DER or PEM.
+        #[arg(long, value_name = "FILE")]
+        vek: PathBuf,
+        /// AMD's certificates (ASK and ARK) in any order, DER or PEM; repeatable.
+        #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+        ca: Vec<PathBuf>,
+        /// AMD's revocation list, DER or PEM.
+        #[arg(long, value_name = "FILE")]
+        crl: Option<PathBuf>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// An evidence bundle that carries its endorsements.
+    Bundle {
+        /// The bundle: CBOR as raw bytes, hex or base64.
+        bundle: PathBuf,
+        /// Reference values to compare with, TOML.
+        #[arg(long, value_name = "FILE")]
+        references: Option<PathBuf>,
+        /// Ed25519 public key, hex, of who must have signed the reference values; repeatable. Without any, the file's
+        /// signature is not looked at.
+        #[arg(long, value_name = "KEY", requires = "references")]
+        signer: Vec<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// Root to accept instead of the vendors', DER or PEM; repeatable.
+    #[arg(long, value_name = "FILE")]
+    root: Vec<PathBuf>,
+    /// The time to appraise at, in seconds since 1970.
+    #[arg(long, value_name = "UNIX")]
+    at: u64,
+    /// Policy, TOML; the strict default otherwise.
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// One line of JSON instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A result as `--json` prints it.
+#[derive(Serialize)]
+struct Printed<'a> {
+    #[serde(flatten)]
+    appraisal: &'a Appraisal,
+    /// Of bundles only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    evidence_id: Option<EvidenceId>,
+}
+
+/// Runs the command: the result goes to standard output, and the outcome is the exit code. An error means that there is no
+/// result, because a file cannot be read or a policy is none.
+pub fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
+    let (appraisal, evidence_id, json) = match args.evidence {
+        Evidence::Tdx { quote, collateral, common } => {
+            let (policy, at) = common.policy()?;
+            (appraise_tdx(&evidence(&quote)?, &read(&collateral)?, &policy, at), None, common.json)
+        }
+        Evidence::Snp { report, vek, ca, crl, common } => {
+            let (policy, at) = common.policy()?;
+            let ca = ca.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+            let crl = crl.as_deref().map(read).transpose()?;
+            let result = appraise_snp(&evidence(&report)?, &read(&vek)?, &ca, crl.as_deref(), &policy, at);
+            (result, None, common.json)
+        }
+        Evidence::Bundle { bundle, references, signer, common } => {
+            let (policy, at) = common.policy()?;
+            let references = references.map(|path| reference_values(&path, &signer)).transpose()?;
+            let result = appraise_bundle(&evidence(&bundle)?, &policy, references.as_ref(), at);
+            (result.appraisal, result.evidence_id, common.json)
+        }
+    };
+    let text = if json {
+        serde_json::to_string(&Printed { appraisal: &appraisal, evidence_id })? + "\n"
+    } else {
+        for_people(&appraisal, evidence_id)
+    };
+    std::io::stdout().write_all(text.as_bytes()).context("cannot write the result")?;
+    Ok(ExitCode::from(appraisal.outcome.exit_code()))
+}
+
+impl Common {
+    fn policy(&self) -> anyhow::Result<(Policy, UnixTime)> {
+        let mut policy = match &self.policy {
+            None => Policy::default(),
+            Some(path) => Policy::from_toml(&text(path)?).with_context(|| path.display().to_string())?,
+        };
+        for path in &self.root {
+            policy.add_root(&read(path)?).with_context(|| path.display().to_string())?;
+        }
+        Ok((policy, UnixTime(self.at)))
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes));
+    read.with_context(|| format!("cannot read {}", path.display()))?;
+    ensure!(bytes.len() as u64 <= MAX_FILE, "{} has more than {MAX_FILE} bytes", path.display());
+    Ok(bytes)
+}
+
+fn text(path: &Path) -> anyhow::Result<String> {
+    String::from_utf8(read(path)?).with_context(|| format!("{} is no text in UTF-8", path.display()))
+}
+
+fn reference_values(path: &Path, signers: &[String]) -> anyhow::Result<ReferenceValues> {
+    let text = text(path)?;
+    let keys = signers.iter().map(|key| match hex::decode(key).ok().and_then(|key| key.try_into().ok()) {
+        Some(key) => Ok(key),
+        None => bail!("--signer {key:?} is not 32 bytes in hex"),
+    });
+    let keys: Vec<[u8; 32]> = keys.collect::<Result<_, _>>()?;
+    let values =
+        if keys.is_empty() { ReferenceValues::from_toml(&text) } else { ReferenceValues::from_signed(&text, &keys) };
+    values.with_context(|| path.display().to_string())
+}
+
+fn evidence(path: &Path) -> anyhow::Result<Vec<u8>> {
+    Ok(decoded(read(path)?))
+}
+
+/// Evidence in hex or base64 is decoded; anything else stands for itself. No evidence is made of hex digits or base64
+/// letters alone: each begins with, or soon has, a byte that is neither.
+fn decoded(bytes: Vec<u8>) -> Vec<u8> {
+    let lenient = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    let text: Vec<u8> = bytes.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    if text.is_empty() {
+        return bytes;
+    }
+    let digits = text.strip_prefix(b"0x").unwrap_or(&text);
+    hex::decode(digits)
+        .ok()
+        .or_else(|| GeneralPurpose::new(&alphabet::STANDARD, lenient).decode(&text).ok())
+        .or_else(|| GeneralPurpose::new(&alphabet::URL_SAFE, lenient).decode(&text).ok())
+        .unwrap_or(bytes)
+}
+
+/// Details quote names from certificates and claims, which may hold anything: nothing of it may steer the terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+fn for_people(appraisal: &Appraisal, evidence_id: Option<EvidenceId>) -> String {
+    let mut out = String::new();
+    let mut line = |text: String| {
+        out.push_str(text.trim_end());
+        out.push('\n');
+    };
+    if appraisal.development {
+        line(format!("*** {NOT_CONFIDENTIAL} ***"));
+    }
+    line(format!("{}: {}", appraisal.outcome, printable(&appraisal.reason)));
+    if let Some(id) = evidence_id {
+        line(format!("evidence id: {id}"));
+    }
+    if let Some(status) = &appraisal.tcb_status {
+        let advisories = if appraisal.advisories.is_empty() { "none".into() } else { appraisal.advisories.join(", ") };
+        line(format!("TCB status: {}; advisories: {}", printable(status), printable(&advisories)));
+    }
+    if let Some(time) = appraisal.not_after {
+        line(format!("endorsements lapse at: {time}"));
+    }
+    line("\nchecks".into());
+    for check in &appraisal.checks {
+        line(format!("  {:<9} {:<26} {}", check.outcome.to_string(), check.id, printable(&check.detail)));
+    }
+    if !appraisal.unchecked.is_empty() {
+        line("\nnot checked".into());
+    }
+    for item in &appraisal.unchecked {
+        line(format!("  {:<26} {}", item.id, printable(&item.why)));
+    }
+    if !appraisal.measurements.is_empty() {
+        line("\nmeasurements".into());
+    }
+    for (name, value) in &appraisal.measurements {
+        line(format!("  {name:<26} {value}"));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn evidence_is_raw_hex_or_base64() {
+        let raw = vec![4, 0, 2, 0, 0x81, 0, 0, 0, 0xff, 0xfe];
+        for text in ["040002008100\n0000fffe\n", "0x0400020081000000FFFE", "BAACAIEAAAD//g==", "BAACAIEAAAD__g"] {
+            assert_eq!(decoded(text.as_bytes().to_vec()), raw, "{text}");
+        }
+        assert_eq!(decoded(raw.clone()), raw);
+        assert_eq!(decoded(Vec::new()), Vec::<u8>::new());
+    }
+
+    #[test]
+    fn development_evidence_says_so_first_and_nothing_steers_the_terminal() {
+        let mut appraisal = appraise_tdx(b"none", b"{}", &Policy::default(), UnixTime(0));
+        assert!(for_people(&appraisal, None).starts_with("malformed: tdx.format: "));
+        appraisal.development = true;
+        appraisal.checks[0].detail = "\x1b[2J".into();
+        let text = for_people(&appraisal, None);
+        assert!(text.starts_with(&format!("*** {NOT_CONFIDENTIAL} ***\n")));
+        assert!(!text.contains('\x1b'));
+    }
+}
