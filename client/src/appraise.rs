@@ -1,0 +1,243 @@
+//! Which enclaves may be asked. Everything here happens once per piece of evidence, never per request.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use cocoon_attestation::{Claims, Digest, EvidenceId, UnixTime};
+use cocoon_protocol::statement::{KeyStatement, SignedKeyStatement};
+use cocoon_protocol::wire::{self, Announcement, LogInclusion};
+use cocoon_settlement::{Address, Prices, ops};
+use cocoon_transparency::{InclusionProof, Leaf, verify_inclusion};
+use cocoon_verifier::{Outcome, appraise_bundle};
+
+use crate::Error;
+use crate::config::ClientConfig;
+use crate::net::Http;
+
+/// Seconds after which even accepted evidence is appraised again: a registration can be withdrawn meanwhile.
+const CACHE_SECONDS: u64 = 60;
+/// Pieces of evidence remembered at once.
+const CACHE_ENTRIES: usize = 10_000;
+
+/// An enclave that this client has appraised and accepted.
+#[derive(Clone, Debug)]
+pub struct Appraised {
+    /// Its evidence.
+    pub evidence_id: EvidenceId,
+    /// What the evidence claims, now known to be true.
+    pub claims: Claims,
+    /// The key to seal to.
+    pub statement: KeyStatement,
+    /// What its host asks.
+    pub prices: Prices,
+    /// Whether its root was named by the policy: a development platform, NOT CONFIDENTIAL.
+    pub development: bool,
+    /// The gateway that knows it.
+    pub gateway: String,
+}
+
+struct Entry {
+    claims: Claims,
+    development: bool,
+    good_until: UnixTime,
+}
+
+/// Appraises announcements and remembers the accepted ones.
+pub struct Appraiser {
+    accepted: Mutex<HashMap<EvidenceId, Entry>>,
+    appraisals: AtomicU64,
+}
+
+impl Default for Appraiser {
+    fn default() -> Self {
+        Self { accepted: Mutex::default(), appraisals: AtomicU64::new(0) }
+    }
+}
+
+impl Appraiser {
+    /// How often evidence was really appraised.
+    pub fn appraisals(&self) -> u64 {
+        self.appraisals.load(Ordering::Relaxed)
+    }
+
+    /// Appraises what a gateway listed. Nothing in an announcement is believed.
+    pub(crate) async fn announcement(
+        &self,
+        config: &ClientConfig,
+        http: &Http,
+        announcement: &Announcement,
+        gateway: &str,
+    ) -> Result<Appraised, Error> {
+        let decode = |what: &str, text: &str| {
+            STANDARD.decode(text).map_err(|_| Error::refused("announcement", format!("{what} is not base64")))
+        };
+        let bundle = decode("the bundle", &announcement.bundle)?;
+        let statement = SignedKeyStatement::from_bytes(&decode("the key statement", &announcement.key_statement)?)
+            .map_err(|error| Error::refused("key-statement", error))?;
+        self.bundle(config, http, &bundle, &statement, announcement.prices, gateway).await
+    }
+
+    /// Appraises a bundle and the key statement that came with it.
+    pub(crate) async fn bundle(
+        &self,
+        config: &ClientConfig,
+        http: &Http,
+        bundle: &[u8],
+        statement: &SignedKeyStatement,
+        prices: Prices,
+        gateway: &str,
+    ) -> Result<Appraised, Error> {
+        let now = config.clock.now();
+        let named = statement.statement.evidence_id;
+        let known = self
+            .lock()
+            .get(&named)
+            .filter(|entry| entry.good_until >= now)
+            .map(|entry| (entry.claims.clone(), entry.development));
+        let (claims, development) = match known {
+            Some(known) => known,
+            None => self.appraise(config, http, bundle, named, now).await?,
+        };
+        let verified = statement
+            .verify(&claims.enclave_key, &named, now)
+            .map_err(|error| Error::refused("key-statement", error))?
+            .clone();
+        Ok(Appraised {
+            evidence_id: named,
+            claims,
+            statement: verified,
+            prices,
+            development,
+            gateway: gateway.to_owned(),
+        })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<EvidenceId, Entry>> {
+        self.accepted.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    async fn appraise(
+        &self,
+        config: &ClientConfig,
+        http: &Http,
+        bundle: &[u8],
+        named: EvidenceId,
+        now: UnixTime,
+    ) -> Result<(Claims, bool), Error> {
+        self.appraisals.fetch_add(1, Ordering::Relaxed);
+        let result = appraise_bundle(bundle, &config.policy, config.references.as_ref(), now);
+        if result.appraisal.outcome != Outcome::Accepted {
+            let check = result.appraisal.checks.iter().find(|check| check.outcome.is_failure());
+            let check = check.map_or_else(|| "evidence".to_owned(), |check| check.id.to_string());
+            return Err(Error::refused(&check, &result.appraisal.reason));
+        }
+        let (Some(claims), Some(evidence_id)) = (result.claims, result.evidence_id) else {
+            return Err(Error::refused("evidence", "accepted evidence without claims"));
+        };
+        if evidence_id != named {
+            return Err(Error::refused("key-statement", "the key statement is for other evidence than came with it"));
+        }
+        if Address::from(claims.provider) != config.channel.provider {
+            return Err(Error::refused("provider", "it works for another provider than this client's channel pays"));
+        }
+        beacon(config, &claims, now).await?;
+        registered(config, &claims, &evidence_id, now).await?;
+        logged(config, http, &evidence_id).await?;
+        let expiry = result.appraisal.not_after.unwrap_or(UnixTime(u64::MAX));
+        let entry = Entry {
+            claims: claims.clone(),
+            development: result.appraisal.development,
+            good_until: expiry.min(now.plus(CACHE_SECONDS)),
+        };
+        let mut accepted = self.lock();
+        if accepted.len() >= CACHE_ENTRIES {
+            accepted.retain(|_, entry| entry.good_until >= now);
+        }
+        if accepted.len() < CACHE_ENTRIES {
+            accepted.insert(evidence_id, entry);
+        }
+        Ok((claims, result.appraisal.development))
+    }
+}
+
+/// The evidence quotes a block of the chain, so it cannot be older than that block.
+async fn beacon(config: &ClientConfig, claims: &Claims, now: UnixTime) -> Result<(), Error> {
+    let Some(max_age) = config.max_beacon_age else { return Ok(()) };
+    let beacon = &claims.beacon;
+    match config.chain.block(beacon.seqno).await? {
+        Some(block) if block.root_hash == beacon.root_hash && block.time == beacon.time => {}
+        _ => return Err(Error::refused("beacon", "the block its evidence quotes is not on the chain")),
+    }
+    if beacon.time.plus(max_age) < now {
+        return Err(Error::refused(
+            "beacon",
+            format!("its evidence is older than {max_age} s: the host must attest anew"),
+        ));
+    }
+    Ok(())
+}
+
+async fn registered(config: &ClientConfig, claims: &Claims, evidence: &EvidenceId, now: UnixTime) -> Result<(), Error> {
+    if !config.require_registered {
+        return Ok(());
+    }
+    let record = ops::enclave_record(config.chain.as_ref(), &config.channel.provider, &claims.enclave_key).await?;
+    let Some(record) = record else {
+        return Err(Error::refused("registration", "its key is not registered with the provider on TON"));
+    };
+    if record.until < now {
+        return Err(Error::refused("registration", "the registration of its key has ended: the host must attest anew"));
+    }
+    if record.evidence_id != evidence.0 {
+        return Err(Error::refused("registration", "its key is registered with other evidence"));
+    }
+    Ok(())
+}
+
+async fn logged(config: &ClientConfig, http: &Http, evidence: &EvidenceId) -> Result<(), Error> {
+    let mut proofs = 0;
+    let mut why = "no log is configured".to_owned();
+    for log in &config.logs {
+        if proofs >= config.required_logs {
+            break;
+        }
+        let url = format!("{}{}/{evidence}", log.url, wire::INCLUSION_PATH);
+        let proven = match http.get(&url).await {
+            Ok((200, body)) => included(&body, evidence, &log.key),
+            Ok((status, _)) => Err(format!("{} answers {status}", log.url)),
+            Err(error) => Err(error.to_string()),
+        };
+        match proven {
+            Ok(()) => proofs += 1,
+            Err(reason) => why = reason,
+        }
+    }
+    if proofs < config.required_logs {
+        let reason =
+            format!("{proofs} of {} logs prove that they hold its evidence; the last one: {why}", config.required_logs);
+        return Err(Error::refused("transparency", reason));
+    }
+    Ok(())
+}
+
+/// Checks a node's proof: the leaf is under the checkpoint that the log signed, and holds this evidence.
+fn included(body: &[u8], evidence: &EvidenceId, key: &str) -> Result<(), String> {
+    let inclusion: LogInclusion = serde_json::from_slice(body).map_err(|_| "its proof cannot be read".to_owned())?;
+    let leaf = STANDARD.decode(&inclusion.leaf).map_err(|_| "its leaf is not base64".to_owned())?;
+    let mut hashes = Vec::with_capacity(inclusion.hashes.len());
+    for text in &inclusion.hashes {
+        let hash = text.parse::<Digest>().map_err(|_| "a hash of its proof is not hexadecimal".to_owned())?;
+        hashes.push(hash);
+    }
+    let proof = InclusionProof { index: inclusion.leaf_index, tree_size: inclusion.tree_size, hashes };
+    verify_inclusion(&leaf, &proof, &inclusion.checkpoint, key).map_err(|error| error.to_string())?;
+    let leaf = Leaf::from_cbor(&leaf).map_err(|error| error.to_string())?;
+    let bundle = cocoon_attestation::Bundle::from_cbor(&leaf.bundle).map_err(|error| error.to_string())?;
+    if bundle.evidence_id() != *evidence {
+        return Err("its proof is for other evidence".into());
+    }
+    Ok(())
+}

@@ -1,0 +1,70 @@
+//! What a client trusts, pays and keeps.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use cocoon_attestation::{ReferenceValues, UnixTime};
+use cocoon_settlement::chain::Chain;
+use cocoon_settlement::contracts::channel::ChannelInit;
+use cocoon_settlement::{Nanoton, Prices};
+use cocoon_verifier::Policy;
+
+/// Where the time comes from: a test sets its own.
+pub trait Clock: Send + Sync {
+    /// Seconds since 1970.
+    fn now(&self) -> UnixTime;
+}
+
+/// The machine's clock.
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> UnixTime {
+        UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs()))
+    }
+}
+
+/// A verifier node's log, for proofs that an enclave's evidence is in it.
+#[derive(Clone, Debug)]
+pub struct LogKey {
+    /// Base URL of the node.
+    pub url: String,
+    /// Verifier key of its checkpoints, as a signed note names it.
+    pub key: String,
+}
+
+/// Everything a client needs to know.
+#[derive(Clone)]
+pub struct ClientConfig {
+    /// Base URLs of gateways. None is trusted.
+    pub gateways: Vec<String>,
+    /// The chain that says which enclave keys are registered.
+    pub chain: Arc<dyn Chain>,
+    /// What evidence must show.
+    pub policy: Policy,
+    /// Measurements and model roots that are accepted. `None` accepts any, and is for tests.
+    pub references: Option<ReferenceValues>,
+    /// Logs that may prove inclusion.
+    pub logs: Vec<LogKey>,
+    /// How many of them must.
+    pub required_logs: usize,
+    /// Whether the enclave's key must be registered with the provider on-chain.
+    pub require_registered: bool,
+    /// Oldest beacon in seconds; `None` accepts any age, and is for tests.
+    pub max_beacon_age: Option<u64>,
+    /// Initial data of the channel that pays.
+    pub channel: ChannelInit,
+    /// Seed of the channel's client key.
+    pub client_key: [u8; 32],
+    /// By how much the promise to an enclave grows at a time.
+    pub voucher_step: Nanoton,
+    /// Seconds that a voucher is good for.
+    pub voucher_lifetime: u64,
+    /// The most this client pays, nanoton per million tokens.
+    pub max_prices: Prices,
+    /// Where the client keeps its record.
+    pub data: PathBuf,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}

@@ -1,0 +1,133 @@
+//! What this client has promised to each enclave and what it was charged, on disk before it is relied on.
+
+use std::path::Path;
+use std::sync::Mutex;
+
+use cocoon_attestation::EnclaveKey;
+use cocoon_settlement::{Address, Nanoton};
+use redb::{Database, ReadableDatabase, TableDefinition};
+
+use crate::Error;
+
+/// (channel, enclave key) to (cap promised, total verified, sequence verified).
+const ENCLAVES: TableDefinition<&[u8], (u64, u64, u64)> = TableDefinition::new("enclaves-v1");
+
+/// One enclave's account with this client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// The highest cap ever signed for it.
+    pub cap: Nanoton,
+    /// The highest total it has signed a receipt for.
+    pub total: Nanoton,
+    /// The sequence of that receipt.
+    pub sequence: u64,
+}
+
+/// The record of one client.
+pub struct State {
+    database: Database,
+    /// Updates read before they write.
+    updating: Mutex<()>,
+}
+
+impl State {
+    /// Opens or makes the record.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let database = Database::create(path).map_err(failed)?;
+        let write = database.begin_write().map_err(failed)?;
+        write.open_table(ENCLAVES).map_err(failed)?;
+        write.commit().map_err(failed)?;
+        Ok(Self { database, updating: Mutex::new(()) })
+    }
+
+    /// The account of an enclave.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn account(&self, channel: &Address, enclave: &EnclaveKey) -> Result<Account, Error> {
+        let read = self.database.begin_read().map_err(failed)?;
+        let table = read.open_table(ENCLAVES).map_err(failed)?;
+        let found = table.get(key(channel, enclave).as_slice()).map_err(failed)?;
+        Ok(found.map_or_else(Account::default, |entry| {
+            let (cap, total, sequence) = entry.value();
+            Account { cap: Nanoton(cap), total: Nanoton(total), sequence }
+        }))
+    }
+
+    /// Raises what is recorded: no cap, total or sequence ever falls.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn raise(&self, channel: &Address, enclave: &EnclaveKey, to: Account) -> Result<Account, Error> {
+        let _updating = self.updating.lock().map_err(|_| Error::State("an earlier write failed".into()))?;
+        let before = self.account(channel, enclave)?;
+        let after = Account {
+            cap: before.cap.max(to.cap),
+            total: before.total.max(to.total),
+            sequence: before.sequence.max(to.sequence),
+        };
+        if after != before {
+            let write = self.database.begin_write().map_err(failed)?;
+            {
+                let mut table = write.open_table(ENCLAVES).map_err(failed)?;
+                let value = (after.cap.0, after.total.0, after.sequence);
+                table.insert(key(channel, enclave).as_slice(), value).map_err(failed)?;
+            }
+            write.commit().map_err(failed)?;
+        }
+        Ok(after)
+    }
+
+    /// The sum of all caps signed out of a channel.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn promised(&self, channel: &Address) -> Result<Nanoton, Error> {
+        let read = self.database.begin_read().map_err(failed)?;
+        let table = read.open_table(ENCLAVES).map_err(failed)?;
+        let (from, to) = (key(channel, &EnclaveKey([0; 32])), key(channel, &EnclaveKey([0xff; 32])));
+        let mut sum = Nanoton(0);
+        for entry in table.range(from.as_slice()..=to.as_slice()).map_err(failed)? {
+            let (_, value) = entry.map_err(failed)?;
+            sum = sum.saturating_add(Nanoton(value.value().0));
+        }
+        Ok(sum)
+    }
+}
+
+fn key(channel: &Address, enclave: &EnclaveKey) -> Vec<u8> {
+    [&[channel.workchain as u8], channel.hash.as_slice(), &enclave.0].concat()
+}
+
+fn failed(error: impl std::fmt::Display) -> Error {
+    Error::State(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHANNEL: Address = Address { workchain: 0, hash: [1; 32] };
+
+    #[test]
+    fn nothing_falls_and_a_restart_knows_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.redb");
+        let (one, two) = (EnclaveKey([1; 32]), EnclaveKey([2; 32]));
+        {
+            let state = State::open(&path).unwrap();
+            let high = Account { cap: Nanoton(10), total: Nanoton(7), sequence: 3 };
+            state.raise(&CHANNEL, &one, high).unwrap();
+            state.raise(&CHANNEL, &one, Account { cap: Nanoton(9), total: Nanoton(8), sequence: 1 }).unwrap();
+            state.raise(&CHANNEL, &two, Account { cap: Nanoton(5), ..Account::default() }).unwrap();
+        }
+        let state = State::open(&path).unwrap();
+        let expected = Account { cap: Nanoton(10), total: Nanoton(8), sequence: 3 };
+        assert_eq!(state.account(&CHANNEL, &one).unwrap(), expected);
+        assert_eq!(state.promised(&CHANNEL).unwrap(), Nanoton(15));
+        assert_eq!(state.promised(&Address { workchain: 0, hash: [2; 32] }).unwrap(), Nanoton(0));
+    }
+}

@@ -1,0 +1,428 @@
+//! One request: choose an enclave, promise to pay, seal, relay, open, verify the receipt.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use cocoon_attestation::Digest;
+use cocoon_protocol::auth;
+use cocoon_protocol::identity::SigningKey;
+use cocoon_protocol::receipt::{FullReceipt, SignedFullReceipt};
+use cocoon_protocol::sealed::{AnswerHead, InnerRequest, OpenAnswer, RequestSealer, ResponseOpener};
+use cocoon_protocol::statement::SignedKeyStatement;
+use cocoon_protocol::voucher::SignedVoucher;
+use cocoon_protocol::wire::{self, Announcement, Refusal};
+use cocoon_settlement::cells::Voucher;
+use cocoon_settlement::{Nanoton, Prices};
+use futures::TryStreamExt;
+use http_body_util::BodyExt;
+
+use crate::Error;
+use crate::appraise::{Appraised, Appraiser};
+use crate::config::ClientConfig;
+use crate::net::{Http, whole};
+use crate::state::{Account, State};
+
+/// How long a list of enclaves is used before it is fetched again, in seconds.
+const DIRECTORY_SECONDS: u64 = 5;
+
+/// A client of the network.
+pub struct Client {
+    config: ClientConfig,
+    key: SigningKey,
+    http: Http,
+    appraiser: Appraiser,
+    state: State,
+    directory: Mutex<Option<(u64, Vec<Appraised>)>>,
+}
+
+/// A sealed request that has not been sent yet.
+pub struct SealedCall {
+    /// The enclave it is sealed to.
+    pub enclave: Appraised,
+    /// The promise that pays for it.
+    pub voucher: SignedVoucher,
+    /// The sealed bytes.
+    pub body: Vec<u8>,
+    opener: ResponseOpener,
+    request: Vec<u8>,
+}
+
+impl Client {
+    /// A client with a record in its data folder.
+    ///
+    /// # Errors
+    /// The record cannot be opened, or the key does not belong to the channel.
+    pub fn open(config: ClientConfig) -> Result<Arc<Self>, Error> {
+        let key = SigningKey::from_seed(&config.client_key)?;
+        if key.public() != config.channel.client_key {
+            return Err(Error::State("the client key is not the one that the channel was opened with".into()));
+        }
+        std::fs::create_dir_all(&config.data).map_err(|error| Error::State(error.to_string()))?;
+        let state = State::open(&config.data.join("client.redb"))?;
+        Ok(Arc::new(Self {
+            config,
+            key,
+            http: Http::new(),
+            appraiser: Appraiser::default(),
+            state,
+            directory: Mutex::default(),
+        }))
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &ClientConfig {
+        &self.config
+    }
+
+    /// How often evidence was appraised: once per enclave, never per request.
+    pub fn appraisals(&self) -> u64 {
+        self.appraiser.appraisals()
+    }
+
+    /// What this client has promised to and was charged by an enclave.
+    ///
+    /// # Errors
+    /// The record cannot be read.
+    pub fn account(&self, enclave: &Appraised) -> Result<Account, Error> {
+        self.state.account(&self.config.channel.address(), &enclave.claims.enclave_key)
+    }
+
+    /// Appraises a bundle that came from anywhere.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with the check that refused it.
+    pub async fn appraise(
+        &self,
+        bundle: &[u8],
+        statement: &SignedKeyStatement,
+        prices: Prices,
+    ) -> Result<Appraised, Error> {
+        let gateway = self.config.gateways.first().cloned().unwrap_or_default();
+        self.appraiser.bundle(&self.config, &self.http, bundle, statement, prices, &gateway).await
+    }
+
+    /// The enclaves that this client accepts, of all that its gateways list; and why the last refused one was.
+    ///
+    /// # Errors
+    /// No gateway answers.
+    pub async fn enclaves(&self) -> Result<(Vec<Appraised>, Option<Error>), Error> {
+        let now = self.config.clock.now().0;
+        if let Some((at, enclaves)) = &*self.directory.lock().unwrap_or_else(PoisonError::into_inner) {
+            if at + DIRECTORY_SECONDS > now && !enclaves.is_empty() {
+                return Ok((enclaves.clone(), None));
+            }
+        }
+        let (mut accepted, mut refused, mut answered): (Vec<Appraised>, _, _) = (Vec::new(), None, false);
+        for gateway in &self.config.gateways {
+            let list = match self.list(gateway).await {
+                Ok(list) => list,
+                Err(error) => {
+                    refused = Some(error);
+                    continue;
+                }
+            };
+            answered = true;
+            for announcement in list {
+                match self.appraiser.announcement(&self.config, &self.http, &announcement, gateway).await {
+                    Ok(enclave) if accepted.iter().any(|known| known.evidence_id == enclave.evidence_id) => {}
+                    Ok(enclave) => accepted.push(enclave),
+                    Err(error) => refused = Some(error),
+                }
+            }
+        }
+        if !answered {
+            return Err(refused.unwrap_or_else(|| Error::State("no gateway is configured".into())));
+        }
+        *self.directory.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, accepted.clone()));
+        Ok((accepted, refused))
+    }
+
+    /// Forgets the list of enclaves, so that the next request fetches it again.
+    pub fn refresh(&self) {
+        *self.directory.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    async fn list(&self, gateway: &str) -> Result<Vec<Announcement>, Error> {
+        let url = format!("{gateway}{}", wire::ENCLAVES_PATH);
+        let (status, body) = self.http.get(&url).await?;
+        if status != 200 {
+            return Err(Error::Relay { who: "gateway", status, reason: refusal(&body) });
+        }
+        serde_json::from_slice(&body).map_err(|_| Error::Relay {
+            who: "gateway",
+            status,
+            reason: "its list cannot be read".into(),
+        })
+    }
+
+    /// Signs a promise that covers `step` more than the enclave has earned so far.
+    ///
+    /// # Errors
+    /// The prices are above this client's limits, or the channel cannot pay.
+    pub async fn voucher(&self, enclave: &Appraised) -> Result<SignedVoucher, Error> {
+        self.check_prices(&enclave.prices)?;
+        let channel = self.config.channel.address();
+        let account = self.account(enclave)?;
+        let step = self.config.voucher_step;
+        let mut cap = account.cap;
+        if cap.saturating_sub(account.total) < Nanoton(step.0 / 2) {
+            cap = account.total.saturating_add(step).max(cap);
+            let state = cocoon_settlement::ops::channel_state(self.config.chain.as_ref(), &channel).await?;
+            let paid =
+                cocoon_settlement::ops::channel_paid(self.config.chain.as_ref(), &channel, &enclave.claims.enclave_key)
+                    .await?;
+            if cap.saturating_sub(paid.paid) > state.available {
+                return Err(Error::ChannelEmpty);
+            }
+        }
+        self.voucher_with_cap(enclave, cap)
+    }
+
+    /// Signs a promise of exactly `cap`, and records it.
+    ///
+    /// # Errors
+    /// The record cannot be written.
+    pub fn voucher_with_cap(&self, enclave: &Appraised, cap: Nanoton) -> Result<SignedVoucher, Error> {
+        let channel = self.config.channel.address();
+        let promise = Account { cap, ..Account::default() };
+        self.state.raise(&channel, &enclave.claims.enclave_key, promise)?;
+        let voucher = Voucher {
+            network: self.config.channel.network,
+            channel,
+            enclave_key: enclave.claims.enclave_key,
+            cap,
+            prices: enclave.prices,
+            expiry: self.config.clock.now().plus(self.config.voucher_lifetime),
+        };
+        Ok(SignedVoucher::sign(voucher, self.key.seed())?)
+    }
+
+    fn check_prices(&self, asked: &Prices) -> Result<(), Error> {
+        let most = &self.config.max_prices;
+        let kinds = [
+            ("prompt", asked.prompt, most.prompt),
+            ("cached", asked.cached, most.cached),
+            ("completion", asked.completion, most.completion),
+            ("reasoning", asked.reasoning, most.reasoning),
+        ];
+        match kinds.into_iter().find(|(_, asked, limit)| asked > limit) {
+            Some((kind, asked, limit)) => Err(Error::Price { kind, asked, limit }),
+            None => Ok(()),
+        }
+    }
+
+    /// Seals a request to one enclave.
+    ///
+    /// # Errors
+    /// Sealing fails.
+    pub fn seal(
+        &self,
+        enclave: &Appraised,
+        voucher: SignedVoucher,
+        method: &str,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<SealedCall, Error> {
+        let sealer = RequestSealer::new(&enclave.statement)?;
+        let request = InnerRequest {
+            method: method.into(),
+            path: path.into(),
+            headers: auth::headers(&sealer.enc(), &voucher, &self.config.channel, &self.key),
+            body,
+        };
+        let (sealed, opener) = sealer.seal(&request)?;
+        Ok(SealedCall { enclave: enclave.clone(), voucher, body: sealed, opener, request: request.body })
+    }
+
+    /// Sends a sealed request through the enclave's gateway.
+    ///
+    /// # Errors
+    /// The relay refuses, or the answer does not open.
+    pub async fn send(self: &Arc<Self>, call: SealedCall) -> Result<Answer, Error> {
+        let url = format!("{}{}", call.enclave.gateway, wire::RELAY_PATH);
+        let evidence_id = call.enclave.evidence_id.to_string();
+        let voucher = call.voucher.to_header();
+        let headers = [
+            (wire::ENCLAVE_HEADER, evidence_id.as_str()),
+            (wire::VOUCHER_HEADER, voucher.as_str()),
+            ("content-type", wire::SEALED_REQUEST),
+        ];
+        let response = self.http.post(&url, &headers, call.body.into()).await?;
+        let status = response.status().as_u16();
+        if status != 200 {
+            let (_, body) = whole(&url, response).await?;
+            return Err(Error::Relay { who: "relay", status, reason: refusal(&body) });
+        }
+        let stream = response.into_body().into_data_stream().map_err(std::io::Error::other);
+        let mut answer = call.opener.open(Box::pin(stream).into_async_read())?;
+        let head = answer.head().await?;
+        Ok(Answer {
+            client: self.clone(),
+            enclave: call.enclave,
+            voucher: call.voucher,
+            request: call.request,
+            head,
+            answer,
+            content: Vec::new(),
+        })
+    }
+
+    /// Asks any enclave that serves `model`. Another is tried only while nothing has been generated.
+    ///
+    /// # Errors
+    /// None is left to ask.
+    pub async fn call(
+        self: &Arc<Self>,
+        method: &str,
+        path: &str,
+        model: Option<&str>,
+        body: Vec<u8>,
+    ) -> Result<Answer, Error> {
+        let mut why = "its gateways list none".to_owned();
+        for attempt in 0..2 {
+            if attempt > 0 {
+                self.refresh();
+            }
+            let (enclaves, refused) = self.enclaves().await?;
+            if let Some(refused) = refused {
+                why = refused.to_string();
+            }
+            let serving =
+                enclaves.iter().filter(|enclave| model.is_none_or(|model| enclave.claims.model_name == model));
+            for enclave in serving {
+                let voucher = self.voucher(enclave).await?;
+                let call = self.seal(enclave, voucher, method, path, body.clone())?;
+                match self.send(call).await {
+                    Ok(answer) => return Ok(answer),
+                    // Outside the seal, or before the head of an answer: nothing was generated.
+                    Err(error) => {
+                        tracing::debug!(%error, "an enclave did not answer");
+                        why = error.to_string();
+                    }
+                }
+            }
+        }
+        Err(Error::NoEnclave { model: model.unwrap_or("any model").to_owned(), why })
+    }
+}
+
+/// An answer as it arrives.
+pub struct Answer {
+    client: Arc<Client>,
+    enclave: Appraised,
+    voucher: SignedVoucher,
+    request: Vec<u8>,
+    head: AnswerHead,
+    answer: OpenAnswer,
+    content: Vec<u8>,
+}
+
+impl Answer {
+    /// Status and headers.
+    pub fn head(&self) -> &AnswerHead {
+        &self.head
+    }
+
+    /// The enclave that answers.
+    pub fn enclave(&self) -> &Appraised {
+        &self.enclave
+    }
+
+    /// The next piece of the body; `None` at its end. What comes is authentic; only [`Self::finish`] says that it is complete.
+    ///
+    /// # Errors
+    /// The answer was altered or broke off.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        let piece = self.answer.next().await.map_err(|error| Error::Broken(error.to_string()))?;
+        if let Some(piece) = &piece {
+            // The receipt's digest is salted, and the salt comes last.
+            self.content.extend_from_slice(piece);
+        }
+        Ok(piece)
+    }
+
+    /// Reads the rest and verifies the receipt, which an answer that cost nothing does not have.
+    ///
+    /// # Errors
+    /// The answer is incomplete, or its receipt contradicts it.
+    pub async fn finish(mut self) -> Result<Option<SignedFullReceipt>, Error> {
+        while self.next().await?.is_some() {}
+        let trailer = self.answer.finish().await.map_err(|error| Error::Broken(error.to_string()))?;
+        let Some((_, value)) = trailer.iter().find(|(name, _)| name == wire::RECEIPT_TRAILER) else { return Ok(None) };
+        let signed = SignedFullReceipt::from_trailer(value).map_err(|error| Error::Receipt(error.to_string()))?;
+        let expected = Expected {
+            enclave: &self.enclave,
+            voucher: &self.voucher,
+            request: &self.request,
+            response: &self.content,
+        };
+        let receipt = expected.verify(&signed)?;
+        let settlement = &receipt.settlement.receipt;
+        let channel = self.client.config.channel.address();
+        let earned = Account { cap: Nanoton(0), total: settlement.total, sequence: settlement.sequence };
+        self.client.state.raise(&channel, &self.enclave.claims.enclave_key, earned)?;
+        Ok(Some(signed))
+    }
+
+    /// The whole body and the verified receipt.
+    ///
+    /// # Errors
+    /// As [`Self::finish`].
+    pub async fn whole(mut self) -> Result<(AnswerHead, Vec<u8>, Option<SignedFullReceipt>), Error> {
+        let mut body = Vec::new();
+        while let Some(piece) = self.next().await? {
+            body.extend_from_slice(&piece);
+        }
+        let head = self.head.clone();
+        Ok((head, body, self.finish().await?))
+    }
+}
+
+/// What a receipt must agree with.
+pub struct Expected<'a> {
+    /// The enclave that was asked.
+    pub enclave: &'a Appraised,
+    /// The promise it was asked with.
+    pub voucher: &'a SignedVoucher,
+    /// The request body.
+    pub request: &'a [u8],
+    /// The response body as it came.
+    pub response: &'a [u8],
+}
+
+impl Expected<'_> {
+    /// Checks a receipt against what was asked, promised and received.
+    ///
+    /// # Errors
+    /// [`Error::Receipt`] names what contradicts.
+    pub fn verify<'r>(&self, signed: &'r SignedFullReceipt) -> Result<&'r FullReceipt, Error> {
+        let claims = &self.enclave.claims;
+        let receipt = signed.verify(&claims.enclave_key).map_err(|error| Error::Receipt(error.to_string()))?;
+        let settlement = &receipt.settlement.receipt;
+        let promise = &self.voucher.voucher;
+        let digest = |content: &[u8]| -> Digest { FullReceipt::digest(&receipt.salt, content) };
+        let checks = [
+            (receipt.request_digest == digest(self.request), "it is for another request"),
+            (receipt.response_digest == digest(self.response), "it is for another answer"),
+            (receipt.model_root == claims.model_root, "it names another model than the evidence"),
+            (receipt.evidence_id == self.enclave.evidence_id, "it names other evidence"),
+            (receipt.prices == promise.prices, "its prices are not the voucher's"),
+            (settlement.network == promise.network, "it is for another network"),
+            (settlement.channel == promise.channel, "it charges another channel"),
+            (settlement.provider == claims.provider.into(), "it pays another provider"),
+            (settlement.total <= promise.cap, "it charges more than was promised"),
+            (settlement.total >= receipt.charge, "its total is less than its charge"),
+        ];
+        match checks.into_iter().find(|(holds, _)| !holds) {
+            Some((_, why)) => Err(Error::Receipt(why.into())),
+            None => Ok(receipt),
+        }
+    }
+}
+
+fn refusal(body: &[u8]) -> String {
+    match serde_json::from_slice::<Refusal>(body) {
+        Ok(refusal) => format!("{}: {}", refusal.error, refusal.what_to_do),
+        Err(_) => "it gave no reason".to_owned(),
+    }
+}
