@@ -1,0 +1,64 @@
+//! What can go wrong with a log.
+
+/// An error of a log or a proof.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The origin cannot name a key.
+    #[error("the log's origin '{0}' is empty or holds a space or a plus sign; choose another one")]
+    Origin(String),
+    /// The log was written under another origin or key.
+    #[error(
+        "the log in this folder belongs to {found}, not to {expected}; open it with its own name and key, or choose another folder"
+    )]
+    OtherLog {
+        /// Verifier key that the folder names.
+        found: String,
+        /// Verifier key of the caller.
+        expected: String,
+    },
+    /// There is no such leaf.
+    #[error("the log has {size} leaves, none with index {index}; ask for a smaller index")]
+    NoLeaf {
+        /// Asked for.
+        index: u64,
+        /// Leaves in the log.
+        size: u64,
+    },
+    /// Bytes that are no leaf.
+    #[error("no log leaf: {0}; take it from the node again")]
+    Leaf(String),
+    /// The verifier key is not one.
+    #[error("'{0}' is no log verifier key; take the line that the node prints")]
+    VerifierKey(String),
+    /// The checkpoint is not signed by the expected log, or is malformed.
+    #[error("the checkpoint does not hold: {0}; take a new one, and do not trust this log if it happens again")]
+    Checkpoint(String),
+    /// The proof does not lead from the leaf to the checkpoint.
+    #[error("the leaf is not proved to be in the log: {0}; treat the evidence as not logged")]
+    Proof(String),
+    /// The disk or the database failed.
+    #[error("the log's database failed: {0}; check the disk and its free space")]
+    Store(String),
+    /// The crypto library refused a key.
+    #[error("the log's signing key was refused; make a new seed")]
+    Key,
+}
+
+macro_rules! store_errors {
+    ($($error:ty),*) => {$(
+        impl From<$error> for Error {
+            fn from(error: $error) -> Self {
+                Self::Store(error.to_string())
+            }
+        }
+    )*};
+}
+store_errors!(
+    redb::DatabaseError,
+    redb::TransactionError,
+    redb::TableError,
+    redb::StorageError,
+    redb::CommitError,
+    std::io::Error
+);
