@@ -107,10 +107,11 @@ impl Client {
     /// No gateway answers.
     pub async fn enclaves(&self) -> Result<(Vec<Appraised>, Option<Error>), Error> {
         let now = self.config.clock.now().0;
-        if let Some((at, enclaves)) = &*self.directory.lock().unwrap_or_else(PoisonError::into_inner) {
-            if at + DIRECTORY_SECONDS > now && !enclaves.is_empty() {
-                return Ok((enclaves.clone(), None));
-            }
+        if let Some((at, enclaves)) = &*self.directory.lock().unwrap_or_else(PoisonError::into_inner)
+            && at + DIRECTORY_SECONDS > now
+            && !enclaves.is_empty()
+        {
+            return Ok((enclaves.clone(), None));
         }
         let (mut accepted, mut refused, mut answered): (Vec<Appraised>, _, _) = (Vec::new(), None, false);
         for gateway in &self.config.gateways {

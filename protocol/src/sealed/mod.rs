@@ -93,10 +93,8 @@ fn io_error(error: std::io::Error) -> crate::Error {
                 _ => Error::NotAuthentic,
             };
         }
-        if let Some(error) = inner.downcast_ref::<bhttp::Error>() {
-            if matches!(error, bhttp::Error::Truncated) {
-                return Error::Truncated;
-            }
+        if let Some(bhttp::Error::Truncated) = inner.downcast_ref::<bhttp::Error>() {
+            return Error::Truncated;
         }
         if let Some(error) = inner.downcast_ref::<std::io::Error>() {
             source = error.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static));
