@@ -4,3 +4,4 @@ pub mod chat;
 pub mod data;
 pub mod demo;
 pub mod ui;
+pub mod verify;
