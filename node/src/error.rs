@@ -1,0 +1,62 @@
+//! What can go wrong in a node.
+
+use cocoon_verifier::Outcome;
+use serde::{Deserialize, Serialize};
+
+/// Why a node signs nothing for a bundle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{outcome}: {reason}")]
+pub struct Refused {
+    /// What came of the appraisal.
+    pub outcome: Outcome,
+    /// Why, in words a person can act on.
+    pub reason: String,
+}
+
+/// An error of a node.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The bundle does not deserve a verdict.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The Registry does not know this node by its key.
+    #[error(
+        "verifier {index} of the Registry has another key than this node: correct the node's index or have governance set its key"
+    )]
+    NotVerifier {
+        /// The node's configured place.
+        index: u8,
+    },
+    /// The chain could not be asked.
+    #[error("the chain could not be asked: {0}")]
+    Chain(#[from] cocoon_settlement::Error),
+    /// The log failed.
+    #[error(transparent)]
+    Log(#[from] cocoon_transparency::Error),
+    /// The node's own database failed.
+    #[error("the node's database failed: {0}; check the disk and its free space")]
+    Store(String),
+    /// No bundle with this evidence id was logged here.
+    #[error("this node has not logged that evidence id; have the bundle appraised first")]
+    NotLogged,
+}
+
+macro_rules! store_errors {
+    ($($error:ty),*) => {$(
+        impl From<$error> for Error {
+            fn from(error: $error) -> Self {
+                Self::Store(error.to_string())
+            }
+        }
+    )*};
+}
+store_errors!(
+    redb::DatabaseError,
+    redb::TransactionError,
+    redb::TableError,
+    redb::StorageError,
+    redb::CommitError,
+    std::io::Error,
+    serde_json::Error
+);
