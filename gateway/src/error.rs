@@ -1,0 +1,44 @@
+//! What a gateway answers when it cannot relay. Nothing here says anything about content: the gateway sees none.
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use cocoon_protocol::wire::{ENCLAVE_HEADER, Refusal};
+use http::StatusCode;
+
+/// An error of a gateway.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No enclave was named.
+    #[error("the request names no enclave in its header {ENCLAVE_HEADER}")]
+    NoEnclave,
+    /// Nobody announces the enclave, or no longer.
+    #[error("no host announces this enclave")]
+    UnknownEnclave,
+    /// The request's body is too large.
+    #[error("the request is larger than {0} bytes")]
+    TooLarge(usize),
+    /// The announcement cannot be used.
+    #[error("the announcement cannot be used: {0}")]
+    Announcement(String),
+    /// The directory is full.
+    #[error("the directory holds as many enclaves as it can")]
+    Full,
+    /// The host does not answer.
+    #[error("the enclave's host does not answer")]
+    Host,
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let (status, what_to_do) = match &self {
+            Self::NoEnclave => (StatusCode::BAD_REQUEST, "send the evidence id of an enclave from /v1/enclaves"),
+            Self::UnknownEnclave => (StatusCode::NOT_FOUND, "take another enclave from /v1/enclaves"),
+            Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "send a shorter request"),
+            Self::Announcement(_) => (StatusCode::BAD_REQUEST, "correct the announcement and send it again"),
+            Self::Full => (StatusCode::SERVICE_UNAVAILABLE, "announce to another gateway"),
+            Self::Host => (StatusCode::BAD_GATEWAY, "take another enclave from /v1/enclaves"),
+        };
+        (status, Json(Refusal { error: self.to_string(), what_to_do: what_to_do.into() })).into_response()
+    }
+}
