@@ -25,7 +25,7 @@ impl<'de, const N: usize> Deserialize<'de> for Hex<N> {
 }
 
 /// What a relying party accepts.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
     /// Roots accepted **instead of** the vendors', DER. Evidence that rests on one is marked as development evidence.
@@ -42,7 +42,7 @@ pub struct Policy {
 }
 
 /// Policy over TDX quotes. Lists of references that are empty leave the value unchecked.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TdxPolicy {
     /// TCB statuses to accept.
@@ -153,7 +153,7 @@ pub struct MinAbi {
 }
 
 /// Policy over SNP reports. Lists of references that are empty leave the value unchecked.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SnpPolicy {
     /// Highest privilege level number to accept; 0 is the most privileged.
@@ -201,7 +201,7 @@ pub struct SnpPolicy {
 }
 
 /// Policy over the claims of a bundle. What is empty is unchecked.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClaimsPolicy {
     /// Digests of guest configurations.
@@ -215,7 +215,7 @@ pub struct ClaimsPolicy {
 }
 
 /// Policy over GPU evidence.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GpuPolicy {
     /// Accept a bundle whose GPU evidence is bound to the claims but was not itself appraised.
