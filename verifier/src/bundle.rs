@@ -26,18 +26,8 @@ pub fn appraise_bundle(
     references: Option<&ReferenceValues>,
     at: UnixTime,
 ) -> BundleAppraisal {
-    appraise(bundle, policy, references, at, QuoteSignature::Checked)
-}
-
-fn appraise(
-    bytes: &[u8],
-    policy: &Policy,
-    references: Option<&ReferenceValues>,
-    at: UnixTime,
-    signature: QuoteSignature,
-) -> BundleAppraisal {
     let mut record = Record::default();
-    let bundle = match Bundle::from_cbor(bytes) {
+    let bundle = match Bundle::from_cbor(bundle) {
         Ok(bundle) => bundle,
         Err(error) => {
             record.put("bundle.format", CheckOutcome::Malformed, error.to_string());
@@ -55,7 +45,7 @@ fn appraise(
     record.passed("bundle.format", "claims and evidence can be read");
     let cpu = match (&bundle.cpu, &bundle.endorsements) {
         (CpuEvidence::Tdx { quote }, Endorsements::Tdx { collateral }) => {
-            tdx::run(&mut record, quote, collateral, policy, at, signature).map(Authentic::Tdx)
+            tdx::run(&mut record, quote, collateral, policy, at, QuoteSignature::Checked).map(Authentic::Tdx)
         }
         (CpuEvidence::Snp { report }, Endorsements::Snp(chain)) => {
             snp::run(&mut record, report, &chain.vek, &chain.ca, chain.crl.as_deref(), policy, at).map(Authentic::Snp)

@@ -86,9 +86,10 @@ pub(super) fn foreign_root(collateral: &QuoteCollateralV3, roots: &[&[u8]]) -> O
 fn check_of(message: &str) -> &'static str {
     const CHECKS: &[(&str, &str)] = &[
         ("Fmspc", "tdx.tcb-info"),
+        ("TDX module", "tdx.module"),
         ("TCB level", "tdx.tcb-level"),
         ("TCB status", "tdx.tcb-level"),
-        ("TDX module", "tdx.module"),
+        ("TCB info", "tdx.tcb-info"),
         ("tcb_info", "tdx.tcb-info"),
         ("TCBInfo", "tdx.tcb-info"),
         ("TCB Info", "tdx.tcb-info"),
@@ -96,6 +97,7 @@ fn check_of(message: &str) -> &'static str {
         ("qe_report", "tdx.qe-report"),
         ("QE report hash", "tdx.qe-report"),
         ("QE auth", "tdx.qe-report"),
+        ("QE vendor", "tdx.signature-data"),
         ("qe_identity", "tdx.qe-identity"),
         ("QeIdentity", "tdx.qe-identity"),
         ("QE ", "tdx.qe-identity"),

@@ -1,0 +1,188 @@
+//! Bundles in which exactly one thing is wrong, and the controls: without its reference, the wrong guest or model is accepted
+//! and listed as unchecked.
+
+mod common;
+
+use cocoon_attestation::binding::{gpu_digest, report_data};
+use cocoon_attestation::dev::TdxSpec;
+use cocoon_attestation::{
+    Beacon, Bundle, Claims, CpuEvidence, Digest, Endorsements, Event, EventLog, Measurement, ProviderAddress,
+    ReferenceValues, UnixTime,
+};
+use cocoon_verifier::{Appraisal, CheckOutcome, Outcome, Policy, appraise_bundle};
+use common::{AT, accepted, claims, only, platform, policy, references, snp_bundle, tdx_bundle, unchecked};
+
+fn appraise(bundle: &Bundle, policy: &Policy, references: Option<&ReferenceValues>) -> Appraisal {
+    appraise_bundle(&bundle.to_cbor(), policy, references, AT).appraisal
+}
+
+fn strict(bundle: &Bundle) -> Appraisal {
+    appraise(bundle, &policy(), Some(&references()))
+}
+
+fn both(claims: &Claims) -> [Bundle; 2] {
+    [tdx_bundle(claims), snp_bundle(claims)]
+}
+
+#[test]
+fn other_claims_than_the_cpu_signed() {
+    for mut bundle in both(&claims()) {
+        bundle.claims = Claims { nonce_root: Digest([1; 32]), ..claims() }.to_cbor();
+        only(&strict(&bundle), "binding.report-data", Outcome::Invalid);
+    }
+}
+
+#[test]
+fn another_guest_and_its_control() {
+    let mut others = references();
+    others.tdx[0].mrtd = Measurement([9; 48]);
+    others.snp[0].measurement = Measurement([9; 48]);
+    for (bundle, register) in both(&claims()).into_iter().zip(["tdx.mrtd", "snp.measurement"]) {
+        let result = appraise(&bundle, &policy(), Some(&others));
+        only(&result, "reference.measurement", Outcome::Refused);
+
+        let control = appraise(&bundle, &policy(), None);
+        accepted(&control);
+        assert!(unchecked(&control, "reference.measurement") && unchecked(&control, register));
+        assert!(!unchecked(&strict(&bundle), register), "reference values covered it");
+    }
+}
+
+#[test]
+fn a_runtime_register_counts_if_the_reference_names_it() {
+    let bundle = tdx_bundle(&claims());
+    let mut values = references();
+    values.tdx[0].rtmr1 = Some(Measurement([0; 48]));
+    let result = appraise(&bundle, &policy(), Some(&values));
+    accepted(&result);
+    assert!(!unchecked(&result, "tdx.rtmr1") && unchecked(&result, "tdx.rtmr2"));
+    values.tdx[0].rtmr1 = Some(Measurement([9; 48]));
+    only(&appraise(&bundle, &policy(), Some(&values)), "reference.measurement", Outcome::Refused);
+}
+
+#[test]
+fn another_model_and_its_control() {
+    let swapped = Claims { model_root: Digest([9; 32]), ..claims() };
+    for bundle in both(&swapped) {
+        only(&strict(&bundle), "reference.model-root", Outcome::Refused);
+
+        let control = appraise(&bundle, &policy(), None);
+        accepted(&control);
+        assert!(unchecked(&control, "reference.model-root"));
+    }
+}
+
+#[test]
+fn a_models_root_under_another_name() {
+    let renamed = Claims { model_name: "better".into(), ..claims() };
+    only(&strict(&tdx_bundle(&renamed)), "reference.model-root", Outcome::Refused);
+}
+
+#[test]
+fn what_the_policy_says_of_claims() {
+    type Case = (&'static str, fn(&mut Policy));
+    let cases: [Case; 3] = [
+        ("reference.config-digest", |policy| policy.claims.config_digest = vec![Digest([9; 32])]),
+        ("reference.provider", |policy| policy.claims.provider = vec![ProviderAddress([9; 33])]),
+        ("claims.freshness", |policy| policy.claims.max_beacon_age = Some(59)),
+    ];
+    let bundle = tdx_bundle(&claims());
+    for (id, ask) in cases {
+        assert!(unchecked(&strict(&bundle), id));
+        let mut policy = policy();
+        ask(&mut policy);
+        only(&appraise(&bundle, &policy, Some(&references())), id, Outcome::Refused);
+    }
+    let mut policy = policy();
+    policy.claims.model_root = vec![Digest([9; 32])];
+    only(&appraise(&bundle, &policy, Some(&references())), "reference.model-root", Outcome::Refused);
+    only(&appraise(&bundle, &policy, None), "reference.model-root", Outcome::Refused);
+    policy.claims.model_root.push(claims().model_root);
+    accepted(&appraise(&bundle, &policy, None));
+}
+
+#[test]
+fn a_beacon_from_the_future() {
+    let beacon = Beacon { time: UnixTime(AT.0 + 1), ..claims().beacon };
+    let mut policy = policy();
+    policy.claims.max_beacon_age = Some(3600);
+    let bundle = tdx_bundle(&Claims { beacon, ..claims() });
+    only(&appraise(&bundle, &policy, Some(&references())), "claims.freshness", Outcome::Refused);
+}
+
+#[test]
+fn endorsements_missing_or_of_another_kind() {
+    let [mut tdx, mut snp] = both(&claims());
+    std::mem::swap(&mut tdx.endorsements, &mut snp.endorsements);
+    for mut bundle in [tdx, snp] {
+        only(&strict(&bundle), "bundle.endorsements", Outcome::Invalid);
+        bundle.endorsements = Endorsements::None;
+        only(&strict(&bundle), "bundle.endorsements", Outcome::Invalid);
+    }
+}
+
+#[test]
+fn gpu_evidence_and_the_claims_name_each_other() {
+    let gpu = vec![b"an SPDM exchange".to_vec()];
+    let named = Claims { gpu_digest: gpu_digest(&gpu), ..claims() };
+    let without = tdx_bundle(&named);
+    only(&strict(&without), "binding.gpu-digest", Outcome::Invalid);
+    let unnamed = Bundle { gpu: gpu.clone(), ..tdx_bundle(&claims()) };
+    only(&strict(&unnamed), "binding.gpu-digest", Outcome::Invalid);
+    let another = Bundle { gpu: vec![b"another".to_vec()], ..tdx_bundle(&named) };
+    only(&strict(&another), "binding.gpu-digest", Outcome::Invalid);
+
+    let bound = Bundle { gpu, ..tdx_bundle(&named) };
+    only(&strict(&bound), "gpu.appraisal", Outcome::Refused);
+    let mut policy = policy();
+    policy.gpu.allow_unappraised = true;
+    let result = appraise(&bound, &policy, Some(&references()));
+    accepted(&result);
+    assert_eq!(result.check("gpu.appraisal").map(|check| check.outcome), Some(CheckOutcome::Allowed));
+}
+
+#[test]
+fn the_event_log_replays_to_the_registers() {
+    let log = EventLog(vec![Event { register: 3, kind: "model".into(), digest: [7; 48], data: Vec::new() }]);
+    let registers = log.replay().expect("a register that exists");
+    let claims = claims().to_cbor();
+    let mut spec = TdxSpec::default();
+    spec.body.report_data = report_data(&claims);
+    spec.body.rtmr[3] = registers[3].0;
+    let good = Bundle {
+        cpu: CpuEvidence::Tdx { quote: platform().tdx_quote(&spec) },
+        event_log: Some(log.clone()),
+        ..tdx_bundle(&common::claims())
+    };
+    accepted(&strict(&good));
+    let mut other = log.clone();
+    other.0[0].digest[0] ^= 1;
+    only(&strict(&Bundle { event_log: Some(other), ..good }), "binding.event-log", Outcome::Invalid);
+    // SNP has no such registers.
+    let snp = Bundle { event_log: Some(log), ..snp_bundle(&common::claims()) };
+    only(&strict(&snp), "binding.event-log", Outcome::Invalid);
+}
+
+#[test]
+fn what_is_no_bundle() {
+    let bytes = tdx_bundle(&claims()).to_cbor();
+    for bytes in [&b""[..], &[0xa0], &bytes[..bytes.len() - 1], &[bytes.as_slice(), &[0]].concat()] {
+        let result = appraise_bundle(bytes, &policy(), None, AT);
+        only(&result.appraisal, "bundle.format", Outcome::Malformed);
+        assert!(result.claims.is_none() && result.evidence_id.is_none());
+    }
+    let mut bundle = tdx_bundle(&claims());
+    bundle.claims.push(0);
+    let result = appraise_bundle(&bundle.to_cbor(), &policy(), None, AT);
+    only(&result.appraisal, "claims.format", Outcome::Malformed);
+    assert_eq!(result.evidence_id, Some(bundle.evidence_id()));
+}
+
+#[test]
+fn malformed_evidence_inside_a_bundle() {
+    let mut bundle = tdx_bundle(&claims());
+    bundle.cpu = CpuEvidence::Tdx { quote: vec![0; 10] };
+    let result = strict(&bundle);
+    assert_eq!(result.outcome, Outcome::Malformed);
+    assert!(result.reason.starts_with("tdx.format: "), "{}", result.reason);
+}
