@@ -231,6 +231,9 @@ fn for_people(appraisal: &Appraisal, evidence_id: Option<EvidenceId>) -> String 
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+    use cocoon_attestation::dev::{CollateralSpec, DevPlatform, SnpEndorsementSpec, SnpSpec, TdxSpec};
+
     use super::*;
 
     #[test]
@@ -241,6 +244,74 @@ mod tests {
         }
         assert_eq!(decoded(raw.clone()), raw);
         assert_eq!(decoded(Vec::new()), Vec::<u8>::new());
+    }
+
+    #[derive(clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        verify: VerifyArgs,
+    }
+
+    /// Runs `verify` with these arguments and says its exit code.
+    fn exit_code(args: &[&str]) -> anyhow::Result<String> {
+        let args = Command::try_parse_from([&["verify"], args].concat())?;
+        Ok(format!("{:?}", run(args.verify)?))
+    }
+
+    #[test]
+    fn the_outcome_is_the_exit_code() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, bytes: &[u8]| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, bytes).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let platform = DevPlatform::from_seed([7; 32]);
+        let mut debug = TdxSpec::default();
+        debug.body.td_attributes[0] = 1;
+        let good = file("good", hex::encode(platform.tdx_quote(&TdxSpec::default())).as_bytes());
+        let debug = file("debug", &platform.tdx_quote(&debug));
+        let none = file("none", b"none");
+        let collateral = file("collateral", &platform.tdx_collateral(&CollateralSpec::default()));
+        let root = file("root", &platform.tdx_root_der());
+        let loose = file("policy", b"[tdx]\nallow_debug = true");
+        let common = ["--collateral", &collateral, "--at", "1790000000", "--json"];
+        let code = |quote: &str, more: &[&str]| exit_code(&[&["tdx", quote], &common[..], more].concat());
+        for (quote, more, expected) in [
+            (&good, &["--root", &root][..], 0),
+            (&debug, &["--root", &root], 10),
+            (&debug, &["--root", &root, "--policy", &loose], 0),
+            (&good, &[], 20),
+            (&none, &["--root", &root], 30),
+        ] {
+            assert_eq!(code(quote, more).unwrap(), format!("{:?}", ExitCode::from(expected)), "{quote} {more:?}");
+        }
+        assert!(code("absent", &[]).unwrap_err().to_string().contains("cannot read absent"));
+        assert!(code(&good, &["--policy", &none]).is_err(), "a policy that is none");
+        assert!(exit_code(&["tdx", &good]).unwrap_err().to_string().contains("--collateral"));
+    }
+
+    #[test]
+    fn snp_reports_and_bundles_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, bytes: &[u8]| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, bytes).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let platform = DevPlatform::from_seed([7; 32]);
+        let report = file("report", &platform.snp_report(&SnpSpec::default()));
+        let chain = platform.snp_endorsements(&SnpEndorsementSpec::default());
+        let (vek, ask, ark) = (file("vek", &chain.vek), file("ask", &chain.ca[0]), file("ark", &chain.ca[1]));
+        let crl = file("crl", &chain.crl.unwrap());
+        let accepted = format!("{:?}", ExitCode::SUCCESS);
+        let args = ["snp", &report, "--vek", &vek, "--ca", &ark, "--ca", &ask, "--crl", &crl, "--root", &ark];
+        assert_eq!(exit_code(&[&args[..], &["--at", "1790000000"]].concat()).unwrap(), accepted);
+        let args = ["snp", &report, "--vek", &vek, "--ca", &ask, &ark, "--root", &ark, "--at", "1790000000"];
+        assert_eq!(exit_code(&args).unwrap(), accepted);
+
+        let malformed = format!("{:?}", ExitCode::from(30));
+        assert_eq!(exit_code(&["bundle", &report, "--at", "1790000000"]).unwrap(), malformed);
     }
 
     #[test]

@@ -151,6 +151,7 @@ fn revocation(
     };
     let tbs = &list.tbs_cert_list;
     if tbs.issuer != *chain.ark.tbs_certificate().subject()
+        || list.signature_algorithm != tbs.signature
         || !x509::rsa_pss_signed(&der, list.signature.raw_bytes(), &chain.ark)
     {
         return invalid("snp.revocation", "the root did not sign this revocation list");

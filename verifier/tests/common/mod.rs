@@ -1,6 +1,8 @@
 //! Bundles of the development platform: good by default, and every part alterable alone.
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
+use std::sync::LazyLock;
+
 use cocoon_attestation::binding::report_data;
 use cocoon_attestation::dev::{CollateralSpec, DevPlatform, SnpEndorsementSpec, SnpSpec, TdxSpec};
 use cocoon_attestation::reference::{ImageReference, ModelReference, SnpReference, TdxReference};
@@ -19,7 +21,12 @@ pub fn platform() -> DevPlatform {
 
 /// The strict policy, with both roots of the development platform named.
 pub fn policy() -> Policy {
-    Policy { roots: vec![platform().tdx_root_der(), platform().snp_ark_der()], ..Policy::default() }
+    // RSA signatures take their time.
+    static POLICY: LazyLock<Policy> = LazyLock::new(|| {
+        let roots = vec![platform().tdx_root_der(), platform().snp_ark_der()];
+        Policy { roots, ..Policy::default() }
+    });
+    POLICY.clone()
 }
 
 pub fn claims() -> Claims {
