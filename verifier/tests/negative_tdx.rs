@@ -59,6 +59,24 @@ fn signatures() {
 }
 
 #[test]
+fn attributes_changed_after_signing() {
+    let platform = platform();
+    let collateral = platform.tdx_collateral(&collateral());
+    let signed = platform.tdx_quote(&TdxSpec::default());
+    for n in 0..64 {
+        let mut quote = signed.clone();
+        quote[48 + 120 + n / 8] ^= 1 << (n % 8);
+        only(&appraise_tdx(&quote, &collateral, &policy(), AT), "tdx.signature", Outcome::Invalid);
+    }
+    // Nor can a quote of a guest under debugging be made to look like another's.
+    let mut spec = TdxSpec::default();
+    spec.body.td_attributes = bit(0);
+    let mut quote = platform.tdx_quote(&spec);
+    quote[48 + 120] = 0;
+    only(&appraise_tdx(&quote, &collateral, &policy(), AT), "tdx.signature", Outcome::Invalid);
+}
+
+#[test]
 fn the_attestation_key_is_the_quoting_enclaves() {
     only(&quote(|spec| spec.qe.report_data = Some([0; 64])), "tdx.qe-report", Outcome::Invalid);
 }

@@ -9,7 +9,8 @@
 //! Steps 2 to 5 are dcap-qvl's. It also has opinions on TD attributes (debug, migration, SEPT_VE_DISABLE) and stops at them
 //! before it says what the TCB status is. Those are matters of policy here, so it is given the quote with unremarkable
 //! attributes, after step 1 has checked the signature over the real ones; for that one message under that one key its
-//! signature check is answered from step 1.
+//! signature check is answered from step 1. Nothing is gained by choosing that message: everything in it but the attributes
+//! was signed by that key, dcap-qvl still ties the key to the quoting enclave, and its opinion on the attributes is not used.
 
 use std::cell::RefCell;
 
