@@ -1,1 +1,266 @@
-//! Placeholder while the workspace is laid out.
+//! The GPU owner's shim. It launches the guest, has it attested, relays ciphertext, keeps receipts and claims pay. It is trusted with
+//! nothing but availability.
+//!
+//! - [`launch`], [`endorse`], [`attest`]: from a binary to a key that is registered on-chain.
+//! - [`relay`]: sealed requests in, sealed answers out. - [`store`]: receipts, durable before they are acknowledged.
+//! - [`claim`] turns receipts into money.
+
+pub mod attest;
+pub mod claim;
+pub mod endorse;
+mod error;
+pub mod launch;
+mod net;
+pub mod relay;
+pub mod store;
+mod supervise;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use cocoon_attestation::{EnclaveKey, EvidenceId};
+use cocoon_protocol::wire::Announcement;
+use cocoon_settlement::account::Account;
+use cocoon_settlement::chain::Chain;
+use cocoon_settlement::{Address, Nanoton, NetworkId, Prices};
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinHandle;
+
+pub use attest::{Attestation, collect_evidence};
+pub use claim::ClaimReport;
+pub use endorse::{DevEndorser, Endorser};
+pub use error::Error;
+pub use launch::{EnclaveLauncher, LaunchSpec, ProcessLauncher, RunningEnclave};
+pub use relay::Tap;
+
+/// What a host is started with.
+pub struct HostConfig {
+    /// TON network.
+    pub network: NetworkId,
+    /// The provider's contract.
+    pub provider: Address,
+    /// The Registry.
+    pub registry: Address,
+    /// The chain.
+    pub chain: Arc<dyn Chain>,
+    /// The provider's wallet, which pays for attestations and claims.
+    pub account: Arc<Account>,
+    /// Starts guests.
+    pub launcher: Arc<dyn EnclaveLauncher>,
+    /// Gets endorsements.
+    pub endorser: Arc<dyn Endorser>,
+    /// The guest's measured configuration.
+    pub guest_config: PathBuf,
+    /// The model folder.
+    pub model: PathBuf,
+    /// Names of the models served.
+    pub model_names: Vec<String>,
+    /// What is asked, nanoton per million tokens.
+    pub prices: Prices,
+    /// Base URLs of verifier nodes.
+    pub node_urls: Vec<String>,
+    /// Base URLs of gateways.
+    pub gateway_urls: Vec<String>,
+    /// Where the relay listens.
+    pub listen: SocketAddr,
+    /// Where receipts and logs are kept.
+    pub data: PathBuf,
+    /// Sees every byte that passes, if anybody wants to look.
+    pub tap: Option<Arc<dyn Tap>>,
+    /// Seconds that an attestation lasts; it is renewed when two thirds are over.
+    pub attestation_lifetime: u64,
+}
+
+/// An enclave that takes requests.
+#[derive(Clone, Debug)]
+pub struct Ready {
+    /// Its evidence.
+    pub evidence_id: EvidenceId,
+    /// Its key.
+    pub enclave_key: EnclaveKey,
+    /// Its process.
+    pub pid: u32,
+    /// Where the host reaches it.
+    pub base_url: String,
+    /// What the host announces.
+    pub announcement: Announcement,
+}
+
+/// What the host is doing.
+#[derive(Clone, Debug)]
+pub enum Status {
+    /// The guest is being launched or attested.
+    Starting {
+        /// Why it is not ready yet, if something went wrong.
+        why: Option<String>,
+    },
+    /// Requests are served.
+    Ready(Box<Ready>),
+}
+
+pub(crate) struct Shared {
+    pub(crate) config: HostConfig,
+    pub(crate) store: store::Store,
+    pub(crate) http: net::Http,
+    pub(crate) channels: relay::Channels,
+    pub(crate) reserving: Mutex<()>,
+    pub(crate) claiming: Mutex<()>,
+    pub(crate) status: watch::Sender<Status>,
+    pub(crate) relay_url: RwLock<String>,
+}
+
+impl Shared {
+    fn with_ready<T>(&self, look: impl FnOnce(&Ready) -> T) -> Option<T> {
+        match &*self.status.borrow() {
+            Status::Ready(ready) => Some(look(ready)),
+            Status::Starting { .. } => None,
+        }
+    }
+
+    /// Evidence id and base URL of the enclave.
+    pub(crate) fn ready(&self) -> Option<(String, String)> {
+        self.with_ready(|ready| (ready.evidence_id.to_string(), ready.base_url.clone()))
+    }
+
+    pub(crate) fn enclave_key(&self) -> Option<EnclaveKey> {
+        self.with_ready(|ready| ready.enclave_key)
+    }
+
+    pub(crate) fn announcement(&self) -> Option<Announcement> {
+        self.with_ready(|ready| ready.announcement.clone())
+    }
+
+    pub(crate) fn relay_url(&self) -> String {
+        self.relay_url.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn tapped(&self, bytes: &[u8]) {
+        if let Some(tap) = &self.config.tap {
+            tap.bytes(bytes);
+        }
+    }
+}
+
+/// A running host.
+pub struct Host {
+    shared: Arc<Shared>,
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Host {
+    /// Opens the record, starts the relay and begins to launch the guest.
+    ///
+    /// # Errors
+    /// The data folder or the address cannot be used.
+    pub async fn start(config: HostConfig) -> Result<Self, Error> {
+        std::fs::create_dir_all(&config.data).map_err(|error| Error::Store(error.to_string()))?;
+        let store = store::Store::open(&config.data.join("host.redb"))?;
+        let listener =
+            tokio::net::TcpListener::bind(config.listen).await.map_err(|error| Error::Listen(config.listen, error))?;
+        let address = listener.local_addr().map_err(|error| Error::Listen(config.listen, error))?;
+        let shared = Arc::new(Shared {
+            config,
+            store,
+            http: net::Http::new(),
+            channels: relay::Channels::default(),
+            reserving: Mutex::new(()),
+            claiming: Mutex::new(()),
+            status: watch::Sender::new(Status::Starting { why: None }),
+            relay_url: RwLock::new(format!("http://{address}")),
+        });
+        let (stop, stopped) = watch::channel(false);
+        let router = relay::router(shared.clone());
+        let tasks = vec![
+            tokio::spawn(async move {
+                if let Err(error) = axum::serve(listener, router).await {
+                    tracing::error!(%error, "the relay ended");
+                }
+            }),
+            tokio::spawn(supervise::run(shared.clone(), stopped)),
+        ];
+        Ok(Self { shared, stop, tasks })
+    }
+
+    /// Waits until the enclave takes requests.
+    ///
+    /// # Errors
+    /// It does not within `timeout`; the message says what went wrong last.
+    pub async fn ready(&self, timeout: Duration) -> Result<Ready, Error> {
+        let mut status = self.shared.status.subscribe();
+        let waited = tokio::time::timeout(timeout, async {
+            loop {
+                if let Status::Ready(ready) = &*status.borrow_and_update() {
+                    return Some((**ready).clone());
+                }
+                status.changed().await.ok()?;
+            }
+        })
+        .await;
+        match waited {
+            Ok(Some(ready)) => Ok(ready),
+            _ => {
+                let why = match self.status() {
+                    Status::Starting { why } => why,
+                    Status::Ready(_) => None,
+                };
+                let why = why.unwrap_or_else(|| "it is still starting".into());
+                Err(Error::Peer { url: "the enclave".into(), why })
+            }
+        }
+    }
+
+    /// What the host is doing.
+    pub fn status(&self) -> Status {
+        self.shared.status.borrow().clone()
+    }
+
+    /// Process id of the enclave, if it runs.
+    pub fn enclave_pid(&self) -> Option<u32> {
+        self.shared.with_ready(|ready| ready.pid)
+    }
+
+    /// What the host announces, if the enclave is ready.
+    pub fn announcement(&self) -> Option<Announcement> {
+        self.shared.announcement()
+    }
+
+    /// Base URL of the relay.
+    pub fn url(&self) -> String {
+        self.shared.relay_url()
+    }
+
+    /// Vouchers and receipts.
+    pub fn store(&self) -> &store::Store {
+        &self.shared.store
+    }
+
+    /// Claims every receipt that is not yet paid.
+    ///
+    /// # Errors
+    /// The chain or the record does not answer. What was claimed stays claimed.
+    pub async fn claim_all(&self) -> Result<ClaimReport, Error> {
+        claim::claim_all(&self.shared, Nanoton(1)).await
+    }
+
+    /// Claims what is worth at least `least` each, so that no claim costs more than it brings.
+    ///
+    /// # Errors
+    /// As [`Self::claim_all`].
+    pub async fn claim_worth(&self, least: Nanoton) -> Result<ClaimReport, Error> {
+        claim::claim_all(&self.shared, least).await
+    }
+
+    /// Stops the guest and the relay.
+    pub async fn shutdown(mut self) {
+        let _ = self.stop.send(true);
+        if let Some(supervisor) = self.tasks.pop() {
+            let _ = supervisor.await;
+        }
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}

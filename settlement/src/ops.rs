@@ -130,6 +130,11 @@ pub async fn provider_terms(chain: &dyn Chain, provider: &Address) -> Result<Pro
     provider::terms(chain, provider).await
 }
 
+/// What a Channel was deployed with.
+pub async fn channel_terms(chain: &dyn Chain, channel: &Address) -> Result<ChannelInit, Error> {
+    channel::terms(chain, channel).await
+}
+
 /// A Provider's record of an enclave key; `None` if it was never attested.
 pub async fn enclave_record(
     chain: &dyn Chain,

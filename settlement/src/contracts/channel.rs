@@ -211,6 +211,26 @@ pub async fn state(chain: &dyn Chain, channel: &Address) -> Result<ChannelState,
     Ok(ChannelState { balance, available: Nanoton(answer.uint()?), status, keys })
 }
 
+/// Reads what a Channel was deployed with. Its address is checked against the answer, so a wrong one cannot pass.
+pub async fn terms(chain: &dyn Chain, channel: &Address) -> Result<ChannelInit, Error> {
+    let mut answer = Answer::get(chain, &CODE, channel, "terms", Vec::new()).await?;
+    if answer.uint::<u8>()? != VERSION {
+        return Err(Error::Unexpected("terms".into()));
+    }
+    let init = ChannelInit {
+        network: NetworkId(answer.int32()?),
+        provider: answer.address()?,
+        client: answer.address()?,
+        client_key: answer.bytes32()?,
+        close_delay: answer.uint()?,
+        salt: answer.bytes32()?,
+    };
+    if init.address() != *channel {
+        return Err(Error::Unexpected("terms".into()));
+    }
+    Ok(init)
+}
+
 /// What a Channel has paid to one enclave key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PaidRecord {

@@ -1,0 +1,119 @@
+//! From a running guest to a key that is registered on-chain.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use cocoon_attestation::{Beacon, Bundle, Claims, Digest, EvidenceId, UnixTime};
+use cocoon_protocol::statement::SignedKeyStatement;
+use cocoon_protocol::wire::{self, AttestRequest, EnclaveEvidence, SignedVerdict};
+use cocoon_settlement::account::Account;
+use cocoon_settlement::cells::{Signature, Verdict};
+use cocoon_settlement::chain::Chain;
+use cocoon_settlement::{Address, ops};
+use hyper::Method;
+
+use crate::Error;
+use crate::endorse::Endorser;
+use crate::net::{Http, peer};
+
+/// A guest with evidence that the Registry has accepted.
+#[derive(Clone, Debug)]
+pub struct Attestation {
+    /// Its evidence.
+    pub evidence_id: EvidenceId,
+    /// What the evidence claims.
+    pub claims: Claims,
+    /// The bundle with endorsements.
+    pub bundle: Vec<u8>,
+    /// The key to seal to.
+    pub statement: SignedKeyStatement,
+    /// When the registration ends.
+    pub until: UnixTime,
+}
+
+/// Has the guest make evidence on the chain's newest block.
+///
+/// # Errors
+/// The chain or the guest does not answer.
+pub async fn collect_evidence(enclave: &str, chain: &dyn Chain) -> Result<EnclaveEvidence, Error> {
+    let head = chain.head().await?;
+    let beacon = Beacon { seqno: head.seqno, root_hash: head.root_hash, time: head.time };
+    let request = AttestRequest { beacon, nonce_root: Digest::ZERO };
+    let url = format!("{enclave}{}", wire::ATTEST_PATH);
+    let (status, body) = Http::new().call(Method::POST, &url, &[], request.to_cbor().into()).await?;
+    if status != 200 {
+        return Err(peer(&url, format!("no evidence, status {status}; the guest's log says why")));
+    }
+    Ok(EnclaveEvidence::from_cbor(&body)?)
+}
+
+/// What an attestation needs besides the guest.
+pub(crate) struct Parties<'a> {
+    pub(crate) http: &'a Http,
+    pub(crate) endorser: &'a dyn Endorser,
+    pub(crate) nodes: &'a [String],
+    pub(crate) account: &'a Account,
+    pub(crate) registry: &'a Address,
+}
+
+/// Evidence, endorsements, verdicts, registration.
+pub(crate) async fn attest(parties: &Parties<'_>, enclave: &str) -> Result<Attestation, Error> {
+    let chain = parties.account.chain().as_ref();
+    let evidence = collect_evidence(enclave, chain).await?;
+    let mut bundle = Bundle::from_cbor(&evidence.bundle)?;
+    let claims = bundle.claims()?;
+    parties.endorser.endorse(&mut bundle, claims.beacon.time)?;
+    let encoded = bundle.to_cbor();
+    let needed = usize::from(ops::registry_params(chain, parties.registry).await?.threshold);
+    let (verdict, signatures) = verdicts(parties, &encoded, needed).await?;
+    ops::attest(parties.account, parties.registry, &verdict, &signatures).await?.success()?;
+    Ok(Attestation {
+        evidence_id: bundle.evidence_id(),
+        claims,
+        bundle: encoded,
+        statement: evidence.key_statement,
+        until: verdict.until,
+    })
+}
+
+/// Asks every node, and takes the verdict that enough of them signed.
+async fn verdicts(
+    parties: &Parties<'_>,
+    bundle: &[u8],
+    needed: usize,
+) -> Result<(Verdict, Vec<(u8, Signature)>), Error> {
+    let mut groups: Vec<(Verdict, Vec<(u8, Signature)>)> = Vec::new();
+    let mut why = "no node is configured".to_owned();
+    for node in parties.nodes {
+        match verdict(parties.http, node, bundle).await {
+            Ok((index, verdict, signature)) => match groups.iter_mut().find(|(known, _)| *known == verdict) {
+                Some((_, signatures)) => signatures.push((index, signature)),
+                None => groups.push((verdict, vec![(index, signature)])),
+            },
+            Err(error) => why = error.to_string(),
+        }
+    }
+    let best = groups.into_iter().max_by_key(|(_, signatures)| signatures.len());
+    match best {
+        Some((verdict, mut signatures)) if signatures.len() >= needed => {
+            signatures.truncate(needed);
+            Ok((verdict, signatures))
+        }
+        best => Err(Error::Verdicts { signed: best.map_or(0, |(_, signatures)| signatures.len()), needed, why }),
+    }
+}
+
+async fn verdict(http: &Http, node: &str, bundle: &[u8]) -> Result<(u8, Verdict, Signature), Error> {
+    let url = format!("{node}{}", wire::APPRAISE_PATH);
+    let headers = [("content-type", wire::CBOR)];
+    let (status, body) = http.call(Method::POST, &url, &headers, Bytes::copy_from_slice(bundle)).await?;
+    if status != 200 {
+        return Err(peer(&url, format!("status {status}: {}", String::from_utf8_lossy(&body))));
+    }
+    let unreadable = || peer(&url, "its verdict cannot be read");
+    let signed: SignedVerdict = serde_json::from_slice(&body).map_err(|_| unreadable())?;
+    let verdict = Verdict::from_boc(&STANDARD.decode(&signed.verdict).map_err(|_| unreadable())?)?;
+    let mut signature = [0; 64];
+    hex::decode_to_slice(&signed.signature, &mut signature).map_err(|_| unreadable())?;
+    Ok((signed.index, verdict, signature))
+}

@@ -1,0 +1,62 @@
+//! Turning receipts into money.
+
+use cocoon_settlement::contracts::exit;
+use cocoon_settlement::contracts::provider::{ClaimItem, MAX_CLAIM_ITEMS};
+use cocoon_settlement::{Nanoton, ops};
+
+use crate::store::Earned;
+use crate::{Error, Shared};
+
+/// What a round of claims came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClaimReport {
+    /// Receipts that were claimed.
+    pub items: usize,
+    /// What the Channels paid.
+    pub paid: Nanoton,
+    /// Gas of all transactions.
+    pub gas: u64,
+    /// Fees of all transactions.
+    pub fees: Nanoton,
+}
+
+/// Claims every receipt that is worth at least `least` more than was paid.
+pub(crate) async fn claim_all(shared: &Shared, least: Nanoton) -> Result<ClaimReport, Error> {
+    // One round at a time: two would claim the same and pay fees twice.
+    let _one = shared.claiming.lock().await;
+    let chain = shared.config.chain.as_ref();
+    let mut due: Vec<(Earned, Nanoton)> = Vec::new();
+    for earned in shared.store.earned()? {
+        let receipt = &earned.receipt.receipt;
+        let paid = ops::channel_paid(chain, &receipt.channel, &receipt.enclave_key).await?.paid;
+        if earned.claimable().saturating_sub(paid) >= least.max(Nanoton(1)) {
+            due.push((earned, paid));
+        }
+    }
+    let mut report = ClaimReport::default();
+    for batch in due.chunks(MAX_CLAIM_ITEMS) {
+        let items: Vec<ClaimItem> = batch
+            .iter()
+            .map(|(earned, _)| ClaimItem {
+                voucher: earned.voucher.voucher.clone(),
+                voucher_signature: earned.voucher.signature,
+                receipt: earned.receipt.receipt.clone(),
+                receipt_signature: earned.receipt.signature,
+            })
+            .collect();
+        let sent = ops::claim(&shared.config.account, &shared.config.provider, &items).await?;
+        report.gas += sent.gas_used;
+        report.fees = report.fees.saturating_add(sent.fees);
+        if let Some((at, code)) = sent.aborted {
+            // One item that cannot be paid must not hide what the others brought.
+            tracing::warn!(%at, code, "part of a claim was refused: {}", exit::reason(code).unwrap_or("for a reason of TON's own"));
+        }
+        for (earned, before) in batch {
+            let receipt = &earned.receipt.receipt;
+            let after = ops::channel_paid(chain, &receipt.channel, &receipt.enclave_key).await?.paid;
+            report.paid = report.paid.saturating_add(after.saturating_sub(*before));
+            report.items += 1;
+        }
+    }
+    Ok(report)
+}

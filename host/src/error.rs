@@ -1,0 +1,61 @@
+use std::path::PathBuf;
+
+/// Why the host cannot go on. No variant carries content.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The guest could not be started.
+    #[error("the guest {} did not start: {why}; its log is {}", binary.display(), log.display())]
+    Launch {
+        /// Its binary.
+        binary: PathBuf,
+        /// What happened.
+        why: String,
+        /// Where it wrote.
+        log: PathBuf,
+    },
+    /// The guest's binary could not be measured.
+    #[error(transparent)]
+    Measure(#[from] cocoon_firmware_measurements::Error),
+    /// Evidence that could not be read or endorsed.
+    #[error(transparent)]
+    Evidence(#[from] cocoon_attestation::Error),
+    /// A message that could not be read.
+    #[error(transparent)]
+    Protocol(#[from] cocoon_protocol::Error),
+    /// Another part of the network does not answer as it should.
+    #[error("{url}: {why}")]
+    Peer {
+        /// Which one.
+        url: String,
+        /// What it said.
+        why: String,
+    },
+    /// Too few verifier nodes signed.
+    #[error("{signed} of {needed} verdicts: {why}")]
+    Verdicts {
+        /// Nodes that signed the same verdict.
+        signed: usize,
+        /// Verdicts the Registry asks for.
+        needed: usize,
+        /// What the last node that did not said.
+        why: String,
+    },
+    /// The chain could not be asked or refused.
+    #[error(transparent)]
+    Chain(#[from] cocoon_settlement::Error),
+    /// The host's record could not be read or written.
+    #[error("receipts cannot be kept: {0}; check the disk and the data folder")]
+    Store(String),
+    /// The enclave contradicts itself.
+    #[error(
+        "the enclave {enclave} signed two receipts that contradict one another: both are kept as evidence, and it is asked nothing more"
+    )]
+    Equivocation {
+        /// Its key.
+        enclave: String,
+    },
+    /// An address that cannot be listened on.
+    #[error("cannot listen on {0}: {1}")]
+    Listen(std::net::SocketAddr, std::io::Error),
+}

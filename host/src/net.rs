@@ -1,0 +1,57 @@
+//! Plain HTTP to the enclave, to nodes and to gateways.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::{Method, Request, Response};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+
+use crate::Error;
+
+const MAX_BODY: usize = 16 << 20;
+
+#[derive(Clone)]
+pub(crate) struct Http(Client<HttpConnector, Full<Bytes>>);
+
+impl Http {
+    pub(crate) fn new() -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        Self(Client::builder(TokioExecutor::new()).build(connector))
+    }
+
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<Response<Incoming>, Error> {
+        let mut request = Request::builder().method(method).uri(url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(body)).map_err(|error| peer(url, error))?;
+        self.0.request(request).await.map_err(|error| peer(url, error))
+    }
+
+    /// Status and whole body.
+    pub(crate) async fn call(
+        &self,
+        method: Method,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<(u16, Bytes), Error> {
+        let response = self.send(method, url, headers, body).await?;
+        let status = response.status().as_u16();
+        let body = Limited::new(response.into_body(), MAX_BODY).collect().await.map_err(|error| peer(url, error))?;
+        Ok((status, body.to_bytes()))
+    }
+}
+
+pub(crate) fn peer(url: &str, why: impl std::fmt::Display) -> Error {
+    Error::Peer { url: url.to_owned(), why: why.to_string() }
+}

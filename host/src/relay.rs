@@ -1,0 +1,357 @@
+//! The relay: ciphertext in, ciphertext out, and the receipts in between on disk before the client sees the end of its answer.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_stream::stream;
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use cocoon_attestation::UnixTime;
+use cocoon_protocol::frame::{Decoder, Frame};
+use cocoon_protocol::receipt::SignedSettlementReceipt;
+use cocoon_protocol::sealed::MAX_SEALED_REQUEST;
+use cocoon_protocol::voucher::SignedVoucher;
+use cocoon_protocol::wire::{self, Refusal};
+use cocoon_settlement::contracts::channel::ChannelInit;
+use cocoon_settlement::{Address, Nanoton, Prices, ops};
+use http_body_util::BodyExt;
+use hyper::Method;
+use hyper::body::Incoming;
+use tokio::sync::Mutex;
+
+use crate::Shared;
+use crate::store::Store;
+
+/// How often, and how long apart, the host asks for the receipt of a client that hung up.
+const RECEIPT_TRIES: u32 = 50;
+const RECEIPT_WAIT: Duration = Duration::from_millis(100);
+
+/// Sees every byte that passes, in both directions: for tests that search them.
+pub trait Tap: Send + Sync {
+    /// Some bytes.
+    fn bytes(&self, bytes: &[u8]);
+}
+
+/// A refusal outside the seal.
+struct Refused(StatusCode, Refusal);
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        (self.0, axum::Json(self.1)).into_response()
+    }
+}
+
+fn refuse(status: StatusCode, error: &str, what_to_do: &str) -> Refused {
+    Refused(status, Refusal { error: error.into(), what_to_do: what_to_do.into() })
+}
+
+/// Channels whose terms were read from the chain.
+#[derive(Default)]
+pub(crate) struct Channels(Mutex<HashMap<Address, ChannelInit>>);
+
+pub(crate) fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route(wire::RELAY_PATH, post(relay))
+        .route(wire::ENCLAVES_PATH, get(enclaves))
+        .route("/health", get(|| async { "ok" }))
+        .layer(DefaultBodyLimit::max(MAX_SEALED_REQUEST))
+        .with_state(shared)
+}
+
+async fn enclaves(State(shared): State<Arc<Shared>>) -> Response {
+    axum::Json(shared.announcement().into_iter().collect::<Vec<_>>()).into_response()
+}
+
+async fn relay(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
+    shared.tapped(&body);
+    for value in headers.values() {
+        shared.tapped(value.as_bytes());
+    }
+    match forward(shared, &headers, body).await {
+        Ok(response) => response,
+        Err(refused) => refused.into_response(),
+    }
+}
+
+async fn forward(shared: Arc<Shared>, headers: &HeaderMap, body: Bytes) -> Result<Response, Refused> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let Some((evidence_id, base_url)) = shared.ready() else {
+        return Err(refuse(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the enclave is starting",
+            "try again shortly or ask another",
+        ));
+    };
+    if text(wire::ENCLAVE_HEADER) != Some(evidence_id.as_str()) {
+        return Err(refuse(
+            StatusCode::NOT_FOUND,
+            "this host runs no enclave with that evidence",
+            "fetch the list of enclaves again",
+        ));
+    }
+    let header = text(wire::VOUCHER_HEADER).unwrap_or_default();
+    let voucher = SignedVoucher::from_header(header)
+        .map_err(|error| refuse(StatusCode::PAYMENT_REQUIRED, &error.to_string(), "send a signed voucher"))?;
+    accept(&shared, &voucher).await?;
+    let url = format!("{base_url}{}", wire::SEALED_PATH);
+    let passed = [
+        (wire::ENCLAVE_HEADER, evidence_id.as_str()),
+        (wire::VOUCHER_HEADER, header),
+        ("content-type", wire::SEALED_REQUEST),
+    ];
+    let response = shared.http.send(Method::POST, &url, &passed, body).await.map_err(|_| {
+        refuse(StatusCode::BAD_GATEWAY, "the enclave does not answer", "try again shortly or ask another")
+    })?;
+    let (error, what_to_do) = match response.status().as_u16() {
+        200 => {
+            let sealed = Body::from_stream(pass_on(shared, voucher, response.into_body()));
+            return Ok(([(header::CONTENT_TYPE, wire::SEALED_RESPONSE)], sealed).into_response());
+        }
+        400 => (
+            "the enclave cannot open this request: it was altered or is not sealed to it",
+            "fetch its key statement and seal again",
+        ),
+        401 => ("the enclave takes no such voucher", "send a signed voucher"),
+        409 => ("this sealed request was accepted before: it is a replay", "seal the request again to send it again"),
+        410 => ("the request is sealed to a key that has been replaced", "fetch the key statement and seal again"),
+        421 => ("the enclave has new evidence", "fetch the list of enclaves again"),
+        503 => ("the enclave cannot take requests now", "try again shortly or ask another"),
+        _ => ("the enclave failed", "try again or ask another"),
+    };
+    Err(refuse(response.status(), error, what_to_do))
+}
+
+/// Checks a voucher against the enclave, the chain and what else was promised from the same channel, and keeps it.
+async fn accept(shared: &Shared, voucher: &SignedVoucher) -> Result<(), Refused> {
+    let pay = |error: String, what_to_do: &str| refuse(StatusCode::PAYMENT_REQUIRED, &error, what_to_do);
+    let promise = &voucher.voucher;
+    let chain = shared.config.chain.as_ref();
+    let unavailable = |_| refuse(StatusCode::SERVICE_UNAVAILABLE, "the chain does not answer", "try again shortly");
+    if promise.network != shared.config.network {
+        return Err(pay("the voucher is for another network".into(), "sign one for this network"));
+    }
+    if shared.enclave_key() != Some(promise.enclave_key) {
+        return Err(pay("the voucher pays another enclave".into(), "sign one for this enclave's key"));
+    }
+    let now = chain.head().await.map_err(unavailable)?.time;
+    if promise.expiry <= now {
+        return Err(pay("the voucher has expired".into(), "sign a new one"));
+    }
+    if let Some((kind, asked)) = too_cheap(&promise.prices, &shared.config.prices) {
+        return Err(pay(
+            format!("the voucher pays too little for {kind} tokens"),
+            &format!("pay {asked} nanoton per million"),
+        ));
+    }
+    let channel = channel(shared, &promise.channel).await?;
+    voucher
+        .verify(&channel.client_key)
+        .map_err(|_| pay("the voucher is not signed by the channel's client key".into(), "sign it with that key"))?;
+    reserve(shared, voucher, now).await
+}
+
+fn too_cheap(offered: &Prices, asked: &Prices) -> Option<(&'static str, u64)> {
+    let kinds = [
+        ("prompt", offered.prompt, asked.prompt),
+        ("cached", offered.cached, asked.cached),
+        ("completion", offered.completion, asked.completion),
+        ("reasoning", offered.reasoning, asked.reasoning),
+    ];
+    kinds.into_iter().find(|(_, offered, asked)| offered < asked).map(|(kind, _, asked)| (kind, asked))
+}
+
+/// The channel's terms, which never change.
+async fn channel(shared: &Shared, address: &Address) -> Result<ChannelInit, Refused> {
+    let pay = |error: String| refuse(StatusCode::PAYMENT_REQUIRED, &error, "open a channel with this provider");
+    let mut known = shared.channels.0.lock().await;
+    if let Some(channel) = known.get(address) {
+        return Ok(channel.clone());
+    }
+    let chain = shared.config.chain.as_ref();
+    let terms = ops::channel_terms(chain, address)
+        .await
+        .map_err(|error| pay(format!("the channel cannot be used: {error}")))?;
+    if terms.provider != shared.config.provider {
+        return Err(pay("the channel pays another provider".into()));
+    }
+    let provider = ops::provider_terms(chain, &shared.config.provider).await.map_err(|error| pay(error.to_string()))?;
+    terms.check_for(&provider).map_err(|error| pay(error.to_string()))?;
+    // Terms are some 200 bytes; a flood of channels costs its owner a deployment each.
+    if known.len() < 100_000 {
+        known.insert(*address, terms.clone());
+    }
+    Ok(terms)
+}
+
+/// The sum over enclaves of what is promised and not yet paid must stay within what the channel holds. One voucher at a time.
+async fn reserve(shared: &Shared, voucher: &SignedVoucher, now: UnixTime) -> Result<(), Refused> {
+    let promise = &voucher.voucher;
+    let chain = shared.config.chain.as_ref();
+    let unavailable = |_| refuse(StatusCode::SERVICE_UNAVAILABLE, "the chain does not answer", "try again shortly");
+    let broken = |_| refuse(StatusCode::SERVICE_UNAVAILABLE, "the host cannot keep its record", "ask another host");
+    let _one = shared.reserving.lock().await;
+    if let Some(known) = shared.store.voucher(&promise.channel, &promise.enclave_key).map_err(broken)?
+        && known.voucher.cap >= promise.cap
+        && known.voucher.expiry >= promise.expiry
+    {
+        return Ok(());
+    }
+    let available = ops::channel_state(chain, &promise.channel).await.map_err(unavailable)?.available;
+    let mut promised = Nanoton(0);
+    let mut counted = false;
+    for known in shared.store.vouchers(&promise.channel).map_err(broken)? {
+        let own = known.voucher.enclave_key == promise.enclave_key;
+        counted |= own;
+        // What an enclave of the past earned stays owed; what it did not earn can be earned no more.
+        let cap = if own {
+            known.voucher.cap.max(promise.cap)
+        } else if known.voucher.expiry < now || shared.enclave_key() != Some(known.voucher.enclave_key) {
+            let receipt = shared.store.receipt(&promise.channel, &known.voucher.enclave_key).map_err(broken)?;
+            receipt.map_or(Nanoton(0), |receipt| receipt.receipt.total.min(known.voucher.cap))
+        } else {
+            known.voucher.cap
+        };
+        promised = promised.saturating_add(unpaid(shared, &promise.channel, &known.voucher.enclave_key, cap).await?);
+    }
+    if !counted {
+        promised = promised.saturating_add(unpaid(shared, &promise.channel, &promise.enclave_key, promise.cap).await?);
+    }
+    if promised > available {
+        let error = format!("the channel holds {available}, and {promised} would be promised");
+        return Err(refuse(StatusCode::PAYMENT_REQUIRED, &error, "top the channel up, or sign a lower cap"));
+    }
+    shared.store.keep_voucher(voucher).map_err(broken)
+}
+
+async fn unpaid(
+    shared: &Shared,
+    channel: &Address,
+    key: &cocoon_attestation::EnclaveKey,
+    cap: Nanoton,
+) -> Result<Nanoton, Refused> {
+    let paid = ops::channel_paid(shared.config.chain.as_ref(), channel, key)
+        .await
+        .map_err(|_| refuse(StatusCode::SERVICE_UNAVAILABLE, "the chain does not answer", "try again shortly"))?;
+    Ok(cap.saturating_sub(paid.paid))
+}
+
+/// Passes sealed bytes on as they come. Nothing that follows a receipt is passed on before the receipt is on disk.
+fn pass_on(
+    shared: Arc<Shared>,
+    voucher: SignedVoucher,
+    mut body: Incoming,
+) -> impl futures::Stream<Item = Result<Bytes, std::io::Error>> {
+    let mut open = OpenAnswer { shared: shared.clone(), voucher: Some(voucher) };
+    stream! {
+        let mut decoder = Decoder::new();
+        while let Some(frame) = body.frame().await {
+            let Ok(frame) = frame else {
+                yield Err(std::io::Error::other("the enclave broke off"));
+                return;
+            };
+            let Ok(data) = frame.into_data() else { continue };
+            decoder.push(&data);
+            loop {
+                match decoder.next_frame() {
+                    Ok(Some(Frame::Sealed(sealed))) => {
+                        shared.tapped(&sealed);
+                        yield Ok(sealed);
+                    }
+                    Ok(Some(Frame::Receipt(receipt))) => {
+                        shared.tapped(&receipt);
+                        if let Err(error) = open.keep(&receipt).await {
+                            tracing::error!(%error, "a receipt was not kept: the rest of the answer is held back");
+                            yield Err(std::io::Error::other("the receipt could not be kept"));
+                            return;
+                        }
+                    }
+                    Ok(None) => break,
+                    Err(error) => {
+                        tracing::error!(%error, "the enclave sent no frames");
+                        yield Err(std::io::Error::other("the enclave broke off"));
+                        return;
+                    }
+                }
+            }
+        }
+        // It ended by itself: whatever it owed a receipt for has come.
+        open.settled();
+    }
+}
+
+/// An answer under way. If it is dropped before its receipt came, the client has hung up, and the receipt is fetched.
+struct OpenAnswer {
+    shared: Arc<Shared>,
+    voucher: Option<SignedVoucher>,
+}
+
+impl OpenAnswer {
+    fn settled(&mut self) {
+        self.voucher = None;
+    }
+
+    async fn keep(&mut self, receipt: &[u8]) -> Result<(), crate::Error> {
+        let Some(voucher) = self.voucher.take() else {
+            return Err(crate::Error::Store("a second receipt for one answer".into()));
+        };
+        keep(self.shared.clone(), &voucher, receipt).await
+    }
+}
+
+impl Drop for OpenAnswer {
+    fn drop(&mut self) {
+        let Some(voucher) = self.voucher.take() else { return };
+        let shared = self.shared.clone();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { fetch(shared, voucher).await });
+        }
+    }
+}
+
+/// Verifies a receipt and puts it on disk.
+async fn keep(shared: Arc<Shared>, voucher: &SignedVoucher, receipt: &[u8]) -> Result<(), crate::Error> {
+    let signed = SignedSettlementReceipt::from_bytes(receipt)?;
+    signed.verify()?;
+    let (receipt, promise) = (&signed.receipt, &voucher.voucher);
+    let fits = receipt.network == promise.network
+        && receipt.channel == promise.channel
+        && receipt.enclave_key == promise.enclave_key
+        && receipt.provider == shared.config.provider;
+    if !fits {
+        return Err(crate::Error::Store("the enclave's receipt is for something else".into()));
+    }
+    // Waiting for the disk blocks a thread, and other answers go on meanwhile.
+    tokio::task::spawn_blocking(move || shared.store.keep_receipt(&signed))
+        .await
+        .map_err(|error| crate::Error::Store(error.to_string()))?
+}
+
+/// The client hung up: the enclave has stopped, and signs for what it had generated.
+async fn fetch(shared: Arc<Shared>, voucher: SignedVoucher) {
+    let promise = &voucher.voucher;
+    let before = newest(&shared.store, &voucher);
+    let Some((_, base_url)) = shared.ready() else { return };
+    let url = format!("{base_url}{}?channel={}", wire::RECEIPTS_PATH, promise.channel);
+    for _ in 0..RECEIPT_TRIES {
+        tokio::time::sleep(RECEIPT_WAIT).await;
+        let Ok((200, body)) = shared.http.call(Method::GET, &url, &[], Bytes::new()).await else { continue };
+        if let Err(error) = keep(shared.clone(), &voucher, &body).await {
+            tracing::error!(%error, "the receipt of a client that hung up was not kept");
+            return;
+        }
+        if newest(&shared.store, &voucher) > before {
+            return;
+        }
+    }
+    tracing::warn!("no receipt for a client that hung up: nothing had been generated, or the enclave is gone");
+}
+
+fn newest(store: &Store, voucher: &SignedVoucher) -> u64 {
+    let receipt = store.receipt(&voucher.voucher.channel, &voucher.voucher.enclave_key);
+    receipt.ok().flatten().map_or(0, |receipt| receipt.receipt.sequence)
+}

@@ -1,0 +1,133 @@
+//! Keeps one enclave running, attested and announced.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use cocoon_protocol::wire::{self, Announcement, EnclaveEvidence};
+use hyper::Method;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::attest::{Attestation, Parties, attest};
+use crate::launch::{LaunchSpec, RunningEnclave};
+use crate::{Error, Ready, Shared, Status};
+
+const FIRST_BACK_OFF: Duration = Duration::from_millis(200);
+const LONGEST_BACK_OFF: Duration = Duration::from_secs(30);
+/// How often the guest's process is looked at.
+const WATCH: Duration = Duration::from_millis(100);
+/// How often gateways are told, and the key statement is read again.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
+pub(crate) async fn run(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
+    let mut back_off = FIRST_BACK_OFF;
+    while !*stop.borrow() {
+        let started = Instant::now();
+        let why = tokio::select! {
+            result = live(&shared) => match result { Ok(never) => match never {}, Err(error) => error.to_string() },
+            _ = stop.changed() => break,
+        };
+        tracing::warn!(why, "the enclave is started again");
+        shared.status.send_replace(Status::Starting { why: Some(why) });
+        if started.elapsed() > LONGEST_BACK_OFF {
+            back_off = FIRST_BACK_OFF;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(back_off) => {}
+            _ = stop.changed() => break,
+        }
+        back_off = (back_off * 2).min(LONGEST_BACK_OFF);
+    }
+    shared.status.send_replace(Status::Starting { why: Some("the host has stopped".into()) });
+}
+
+/// One life of an enclave: launch, attest, announce, renew, until it ends.
+async fn live(shared: &Arc<Shared>) -> Result<std::convert::Infallible, Error> {
+    let config = &shared.config;
+    let spec = LaunchSpec {
+        config: config.guest_config.clone(),
+        model: config.model.clone(),
+        log: config.data.join("enclave.log"),
+    };
+    let launcher = config.launcher.clone();
+    let mut running = tokio::task::spawn_blocking(move || launcher.launch(&spec))
+        .await
+        .map_err(|error| Error::Store(error.to_string()))??;
+    loop {
+        let attestation = attest(&parties(shared), &running.base_url).await?;
+        tracing::info!(evidence = %attestation.evidence_id, until = %attestation.until, "attested");
+        serve(shared, &mut running, attestation).await?;
+    }
+}
+
+fn parties(shared: &Shared) -> Parties<'_> {
+    let config = &shared.config;
+    Parties {
+        http: &shared.http,
+        endorser: config.endorser.as_ref(),
+        nodes: &config.node_urls,
+        account: &config.account,
+        registry: &config.registry,
+    }
+}
+
+/// Announces the enclave until its attestation is due for renewal.
+async fn serve(shared: &Arc<Shared>, running: &mut RunningEnclave, attestation: Attestation) -> Result<(), Error> {
+    let renew = Instant::now() + Duration::from_secs(shared.config.attestation_lifetime * 2 / 3);
+    let mut statement = attestation.statement.clone();
+    loop {
+        let announcement = announcement(shared, &attestation, &statement.to_bytes());
+        announce(shared, &announcement).await;
+        shared.status.send_replace(Status::Ready(Box::new(Ready {
+            evidence_id: attestation.evidence_id,
+            enclave_key: attestation.claims.enclave_key,
+            pid: running.pid(),
+            base_url: running.base_url.clone(),
+            announcement,
+        })));
+        let heartbeat = Instant::now() + HEARTBEAT;
+        while Instant::now() < heartbeat {
+            if let Some(how) = running.ended() {
+                return Err(Error::Peer { url: "the enclave".into(), why: format!("it ended: {how}") });
+            }
+            tokio::time::sleep(WATCH).await;
+        }
+        if Instant::now() >= renew {
+            return Ok(());
+        }
+        let url = format!("{}{}", running.base_url, wire::EVIDENCE_PATH);
+        let (status, body) = shared.http.call(Method::GET, &url, &[], Bytes::new()).await?;
+        if status == 200 {
+            statement = EnclaveEvidence::from_cbor(&body)?.key_statement;
+        }
+    }
+}
+
+fn announcement(shared: &Shared, attestation: &Attestation, statement: &[u8]) -> Announcement {
+    Announcement {
+        evidence_id: attestation.evidence_id.to_string(),
+        host_url: shared.relay_url(),
+        models: shared.config.model_names.clone(),
+        provider: shared.config.provider,
+        prices: shared.config.prices,
+        bundle: STANDARD.encode(&attestation.bundle),
+        key_statement: STANDARD.encode(statement),
+    }
+}
+
+/// Tells every gateway. One that does not answer misses a heartbeat; the others list the enclave meanwhile.
+async fn announce(shared: &Shared, announcement: &Announcement) {
+    let Ok(body) = serde_json::to_vec(announcement) else { return };
+    for gateway in &shared.config.gateway_urls {
+        let url = format!("{gateway}{}", wire::ANNOUNCEMENTS_PATH);
+        let headers = [("content-type", "application/json")];
+        match shared.http.call(Method::PUT, &url, &headers, body.clone().into()).await {
+            Ok((status, _)) if status < 300 => {}
+            Ok((status, _)) => tracing::warn!(url, status, "a gateway refused the announcement"),
+            Err(error) => tracing::warn!(%error, "a gateway does not answer"),
+        }
+    }
+}
