@@ -46,7 +46,10 @@ impl DataDir {
             .open(&lock_path)
             .with_context(|| format!("cannot write to the data folder {}", path.display()))?;
         if lock.try_lock().is_err() {
-            bail!("{} is in use by another cocoon process: stop it, or name another folder with --data", path.display());
+            bail!(
+                "{} is in use by another cocoon process: stop it, or name another folder with --data",
+                path.display()
+            );
         }
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
@@ -70,14 +73,15 @@ impl DataDir {
         match fs::read_to_string(&path) {
             Ok(text) => {
                 let mut secret = [0; 32];
-                hex::decode_to_slice(text.trim(), &mut secret)
-                    .ok()
-                    .with_context(|| format!("{} does not hold 64 hexadecimal digits: restore it from a copy", path.display()))?;
+                hex::decode_to_slice(text.trim(), &mut secret).ok().with_context(|| {
+                    format!("{} does not hold 64 hexadecimal digits: restore it from a copy", path.display())
+                })?;
                 Ok(secret)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let mut secret = [0; 32];
-                getrandom::fill(&mut secret).map_err(|error| anyhow::anyhow!("no random numbers from the system: {error}"))?;
+                getrandom::fill(&mut secret)
+                    .map_err(|error| anyhow::anyhow!("no random numbers from the system: {error}"))?;
                 fs::DirBuilder::new().recursive(true).mode(0o700).create(self.path.join("secrets"))?;
                 write_durably(&path, hex::encode(secret).as_bytes())?;
                 Ok(secret)

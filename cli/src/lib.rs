@@ -3,5 +3,10 @@
 pub mod chat;
 pub mod data;
 pub mod demo;
+pub mod network;
+pub mod paths;
+pub mod proxy;
+pub mod tap;
 pub mod ui;
+pub mod up;
 pub mod verify;

@@ -1,2 +1,52 @@
-//! Placeholder while the workspace is laid out.
-fn main() {}
+//! The `cocoon` command.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use cocoon_cli::{chat, demo, proxy, up, verify};
+
+#[derive(Parser)]
+#[command(version, about = "Private AI inference that nobody has to be trusted for")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the main job from nothing, then six attacks that must fail
+    Demo(demo::DemoArgs),
+    /// Run everything on this machine, with OpenAI's API at 127.0.0.1:8787
+    Up(up::UpArgs),
+    /// Ask a question through the local proxy
+    Chat(chat::ChatArgs),
+    /// Serve OpenAI's API on loopback for a network that runs elsewhere
+    Proxy(proxy::ProxyArgs),
+    /// Check evidence, offline; the exit code is the outcome: 0 accepted, 10 refused, 20 invalid, 30 malformed
+    Verify(verify::VerifyArgs),
+}
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("COCOON_LOG").unwrap_or_else(|_| "error,cocoon=warn".into()),
+        )
+        .init();
+    let result = match Args::parse().command {
+        Command::Verify(args) => verify::run(args),
+        Command::Demo(args) => run(demo::run(args)),
+        Command::Up(args) => run(up::run(args)),
+        Command::Chat(args) => run(async { chat::run(args).await.map(|()| ExitCode::SUCCESS) }),
+        Command::Proxy(args) => run(proxy::run(args)),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("cocoon: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(job: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(job)
+}

@@ -39,7 +39,9 @@ pub struct Appraised {
     pub gateway: String,
 }
 
+#[derive(Clone)]
 struct Entry {
+    evidence_id: EvidenceId,
     claims: Claims,
     development: bool,
     good_until: UnixTime,
@@ -47,7 +49,8 @@ struct Entry {
 
 /// Appraises announcements and remembers the accepted ones.
 pub struct Appraiser {
-    accepted: Mutex<HashMap<EvidenceId, Entry>>,
+    /// By the SHA-256 of the very bytes that were appraised.
+    accepted: Mutex<HashMap<Digest, Entry>>,
     appraisals: AtomicU64,
 }
 
@@ -92,15 +95,16 @@ impl Appraiser {
     ) -> Result<Appraised, Error> {
         let now = config.clock.now();
         let named = statement.statement.evidence_id;
-        let known = self
-            .lock()
-            .get(&named)
-            .filter(|entry| entry.good_until >= now)
-            .map(|entry| (entry.claims.clone(), entry.development));
-        let (claims, development) = match known {
+        let bytes = Digest::of(&[bundle]);
+        let known = self.lock().get(&bytes).filter(|entry| entry.good_until >= now).cloned();
+        let entry = match known {
             Some(known) => known,
-            None => self.appraise(config, http, bundle, named, now).await?,
+            None => self.appraise(config, http, bundle, bytes, now).await?,
         };
+        if entry.evidence_id != named {
+            return Err(Error::refused("key-statement", "the key statement is for other evidence than came with it"));
+        }
+        let Entry { claims, development, .. } = entry;
         let verified = statement
             .verify(&claims.enclave_key, &named, now)
             .map_err(|error| Error::refused("key-statement", error))?
@@ -115,7 +119,7 @@ impl Appraiser {
         })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<EvidenceId, Entry>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Entry>> {
         self.accepted.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
@@ -124,9 +128,9 @@ impl Appraiser {
         config: &ClientConfig,
         http: &Http,
         bundle: &[u8],
-        named: EvidenceId,
+        bytes: Digest,
         now: UnixTime,
-    ) -> Result<(Claims, bool), Error> {
+    ) -> Result<Entry, Error> {
         self.appraisals.fetch_add(1, Ordering::Relaxed);
         let result = appraise_bundle(bundle, &config.policy, config.references.as_ref(), now);
         if result.appraisal.outcome != Outcome::Accepted {
@@ -137,9 +141,6 @@ impl Appraiser {
         let (Some(claims), Some(evidence_id)) = (result.claims, result.evidence_id) else {
             return Err(Error::refused("evidence", "accepted evidence without claims"));
         };
-        if evidence_id != named {
-            return Err(Error::refused("key-statement", "the key statement is for other evidence than came with it"));
-        }
         if Address::from(claims.provider) != config.channel.provider {
             return Err(Error::refused("provider", "it works for another provider than this client's channel pays"));
         }
@@ -148,7 +149,8 @@ impl Appraiser {
         logged(config, http, &evidence_id).await?;
         let expiry = result.appraisal.not_after.unwrap_or(UnixTime(u64::MAX));
         let entry = Entry {
-            claims: claims.clone(),
+            evidence_id,
+            claims,
             development: result.appraisal.development,
             good_until: expiry.min(now.plus(CACHE_SECONDS)),
         };
@@ -157,9 +159,9 @@ impl Appraiser {
             accepted.retain(|_, entry| entry.good_until >= now);
         }
         if accepted.len() < CACHE_ENTRIES {
-            accepted.insert(evidence_id, entry);
+            accepted.insert(bytes, entry.clone());
         }
-        Ok((claims, result.appraisal.development))
+        Ok(entry)
     }
 }
 

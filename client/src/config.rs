@@ -19,9 +19,16 @@ pub trait Clock: Send + Sync {
 /// The machine's clock.
 pub struct SystemClock;
 
+impl SystemClock {
+    /// Seconds since 1970, by the machine.
+    pub fn time() -> UnixTime {
+        UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs()))
+    }
+}
+
 impl Clock for SystemClock {
     fn now(&self) -> UnixTime {
-        UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs()))
+        Self::time()
     }
 }
 

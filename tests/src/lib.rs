@@ -1,5 +1,7 @@
 //! What the end-to-end tests share: where the built binaries and the demo model are.
 
+pub mod up;
+
 use std::path::{Path, PathBuf};
 
 /// The built `cocoon-enclave`: `COCOON_ENCLAVE_BIN`, else beside this test's own folder.

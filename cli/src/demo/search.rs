@@ -35,7 +35,10 @@ pub fn find(seen: &[u8], secrets: &[&str]) -> Option<Leak> {
         }
     }
     needles.extend(MARKERS.iter().map(|marker| (marker.as_bytes().to_vec(), "api")));
-    needles.iter().filter_map(|(needle, form)| position(seen, needle).map(|offset| Leak { offset, form })).min_by_key(|leak| leak.offset)
+    needles
+        .iter()
+        .filter_map(|(needle, form)| position(seen, needle).map(|offset| Leak { offset, form }))
+        .min_by_key(|leak| leak.offset)
 }
 
 /// The characters of `bytes` in base64 that do not depend on what stands around it, when `shift` bytes precede it in a group of three.

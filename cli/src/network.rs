@@ -1,0 +1,469 @@
+//! The whole network in one process: chain, three verifier nodes, gateway, a provider with its enclave, and a client with its channel.
+//!
+//! It is made once in a data folder and continued from it: secrets, chain, logs, receipts and the client's record stay.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use cocoon_attestation::ReferenceValues;
+use cocoon_attestation::dev::DevPlatform;
+use cocoon_attestation::dev::cpu;
+use cocoon_client::{Client, ClientConfig, LogKey, SystemClock};
+use cocoon_gateway::{Gateway, GatewayConfig};
+use cocoon_host::{DevEndorser, Host, HostConfig, ProcessLauncher};
+use cocoon_image::{ImageManifest, ModelFolder};
+use cocoon_node::{Node, NodeConfig};
+use cocoon_settlement::account::Account;
+use cocoon_settlement::chain::Chain;
+use cocoon_settlement::contracts::channel::{ChannelInit, channel_code_depth, channel_code_hash};
+use cocoon_settlement::contracts::provider::ProviderInit;
+use cocoon_settlement::contracts::registry::{Listed, RegistryInit};
+use cocoon_settlement::local::{Genesis, LocalChain, rpc};
+use cocoon_settlement::wallet::Wallet;
+use cocoon_settlement::{Address, Nanoton, NetworkId, Prices, ops};
+use cocoon_verifier::Policy;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use crate::data::DataDir;
+use crate::tap::Recorder;
+use crate::ui::Ui;
+
+/// Verifier nodes that are run.
+pub const NODES: usize = 3;
+/// Verdicts that the Registry asks for.
+pub const THRESHOLD: u8 = 2;
+/// Seconds that an attestation lasts.
+pub const ATTESTATION_LIFETIME: u64 = 86_400;
+/// Seconds after it in which its receipts are still paid.
+pub const CLAIM_WINDOW: u32 = 259_200;
+/// What everybody starts with on the local chain.
+const PURSE: Nanoton = Nanoton(1_000_000_000_000);
+/// What the client puts into its channel.
+const DEPOSIT: Nanoton = Nanoton(10_000_000_000);
+/// The provider's prices, nanoton per million tokens: at these, the demo's answer is worth more than its claim's fees.
+pub const PRICES: Prices = Prices {
+    prompt: 500_000_000_000,
+    cached: 50_000_000_000,
+    completion: 2_000_000_000_000,
+    reasoning: 2_000_000_000_000,
+};
+/// By how much the client's promise to an enclave grows at a time.
+const VOUCHER_STEP: Nanoton = Nanoton(1_000_000_000);
+
+/// Which CPU the development platform plays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tee {
+    /// Intel TDX.
+    #[default]
+    Tdx,
+    /// AMD SEV-SNP.
+    Snp,
+}
+
+impl FromStr for Tee {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "tdx" => Ok(Self::Tdx),
+            "snp" => Ok(Self::Snp),
+            _ => Err("must be tdx or snp".into()),
+        }
+    }
+}
+
+impl Tee {
+    pub(crate) fn cpu(self) -> cpu::Tee {
+        match self {
+            Self::Tdx => cpu::Tee::Tdx,
+            Self::Snp => cpu::Tee::Snp,
+        }
+    }
+}
+
+/// What a network is started with.
+pub struct Options {
+    /// The guest's binary.
+    pub enclave: PathBuf,
+    /// The model folder.
+    pub model: PathBuf,
+    /// Which CPU is played.
+    pub tee: Tee,
+    /// Keeps what host and gateway see, if anybody wants to look.
+    pub tap: Option<Arc<Recorder>>,
+    /// Where progress goes.
+    pub ui: Ui,
+}
+
+/// Where the parts listen.
+pub struct Urls {
+    /// JSON-RPC of the local chain.
+    pub chain: String,
+    /// The gateway.
+    pub gateway: String,
+    /// The verifier nodes.
+    pub nodes: Vec<String>,
+}
+
+/// A running network.
+pub struct Network {
+    /// The chain.
+    pub chain: Arc<LocalChain>,
+    /// The Registry.
+    pub registry: Address,
+    /// The Provider.
+    pub provider: Address,
+    /// The client's Channel.
+    pub channel: Address,
+    /// The provider's wallet.
+    pub provider_account: Arc<Account>,
+    /// The client's wallet.
+    pub client_account: Arc<Account>,
+    /// The client.
+    pub client: Arc<Client>,
+    /// The host.
+    pub host: Host,
+    /// The nodes.
+    pub nodes: Vec<Arc<Node>>,
+    /// Where they listen.
+    pub urls: Urls,
+    /// The model's name.
+    pub model_name: String,
+    /// The development platform.
+    pub platform: DevPlatform,
+    /// What the client accepts.
+    pub references: ReferenceValues,
+    /// The guest's configuration.
+    pub guest_config: PathBuf,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// Name of the model that ships with the repository.
+pub const MODEL_NAME: &str = "cocoon-demo";
+
+impl Network {
+    /// Starts everything on a data folder and waits until the client accepts the enclave.
+    ///
+    /// # Errors
+    /// Something cannot start; the message says what.
+    pub async fn start(data: &DataDir, options: Options) -> Result<Self> {
+        let ui = options.ui;
+        ui.heading("Network");
+        let platform = DevPlatform::from_seed(data.secret("development-platform")?);
+        let network = NetworkId::LOCAL;
+        let mut tasks = Vec::new();
+
+        let step = ui.step("measuring the guest and the model");
+        let manifest = ImageManifest {
+            name: "cocoon-enclave".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            binary: options.enclave.clone(),
+            models: vec![ModelFolder { name: MODEL_NAME.into(), path: options.model.clone() }],
+        };
+        let references = tokio::task::spawn_blocking(move || manifest.reference_values()).await??;
+        data.write("references.toml", references.to_signed(&data.secret("release")?)?.as_bytes())?;
+        let model_root = references.models.first().context("the manifest names a model")?.root;
+        step.done(format!("image {}, model {}", short(&references.image.digest), short(&model_root)));
+
+        let step = ui.step("TON chain with mainnet's fees");
+        let wallets = ["governance", "provider", "client"];
+        let mut genesis = Genesis { accounts: Vec::new(), time: SystemClock::time() };
+        for name in wallets {
+            genesis.accounts.push((Wallet::new(data.secret(name)?, network)?.address(), PURSE));
+        }
+        let chain = Arc::new(LocalChain::open(&data.join("chain"), genesis).context("the local chain")?);
+        let account = |name: &str| -> Result<Arc<Account>> {
+            Ok(Arc::new(Account::new(chain.clone() as Arc<dyn Chain>, data.secret(name)?)?))
+        };
+        let (governance, provider_account, client_account) =
+            (account("governance")?, account("provider")?, account("client")?);
+        let head = chain.head().await?;
+        let (listener, chain_url) = listen().await?;
+        let served = chain.clone();
+        tasks.push(tokio::spawn(async move {
+            if let Err(error) = rpc::serve(listener, served).await {
+                tracing::error!(%error, "the chain's RPC ended");
+            }
+        }));
+        step.done(format!("block {}", head.seqno));
+
+        let step = ui.step(format!("contracts: Registry ({THRESHOLD} of {NODES}) and Provider"));
+        let mut verifiers = Vec::new();
+        for index in 0..NODES {
+            verifiers.push(
+                cocoon_protocol::identity::SigningKey::from_seed(&data.secret(&format!("node-{index}-verdict"))?)?
+                    .public(),
+            );
+        }
+        let registry = registry(data, &governance, verifiers, &references).await?;
+        let provider_init = ProviderInit {
+            network,
+            registry,
+            owner: provider_account.address(),
+            claim_window: CLAIM_WINDOW,
+            salt: data.secret("provider-salt")?,
+        };
+        let provider = provider_init.address();
+        if !chain.account(&provider).await?.active {
+            ops::deploy_provider(&provider_account, &provider_init).await?.1.success()?;
+        }
+        step.done(format!("Registry {}, Provider {}", short_address(&registry), short_address(&provider)));
+
+        let policy = policy(&platform)?;
+        let (nodes, node_urls, logs) =
+            start_nodes(data, &chain, &policy, &references, registry, &mut tasks, ui).await?;
+
+        let gateway = Gateway::new(GatewayConfig {
+            tap: options.tap.clone().map(|tap| tap as Arc<dyn cocoon_gateway::Tap>),
+            ..GatewayConfig::default()
+        });
+        let (listener, gateway_url) = listen().await?;
+        tasks.push(serve(listener, gateway.router()));
+
+        let step = ui.step("host: launch the guest, attest it, register its key");
+        let guest_config = data.write("guest.toml", guest_config(&provider).as_bytes())?;
+        let launcher = ProcessLauncher::new(options.enclave.clone(), platform.clone(), options.tee.cpu());
+        let host = Host::start(HostConfig {
+            network,
+            provider,
+            registry,
+            chain: chain.clone() as Arc<dyn Chain>,
+            account: provider_account.clone(),
+            launcher: Arc::new(launcher),
+            endorser: Arc::new(DevEndorser::new(platform.clone())),
+            guest_config: guest_config.clone(),
+            model: options.model.clone(),
+            model_names: vec![MODEL_NAME.into()],
+            prices: PRICES,
+            node_urls: node_urls.clone(),
+            gateway_urls: vec![gateway_url.clone()],
+            listen: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
+            data: data.join("host"),
+            tap: options.tap.clone().map(|tap| tap as Arc<dyn cocoon_host::Tap>),
+            attestation_lifetime: ATTESTATION_LIFETIME,
+        })
+        .await
+        .context("the host")?;
+        let ready = host.ready(Duration::from_secs(120)).await.context("the enclave did not become ready")?;
+        step.done(format!("evidence {}", &ready.evidence_id.to_string()[..16]));
+
+        let step = ui.step("client: open a channel and appraise the enclave");
+        let channel_init = ChannelInit {
+            network,
+            provider,
+            client: client_account.address(),
+            client_key: cocoon_protocol::identity::SigningKey::from_seed(&data.secret("client-key")?)?.public(),
+            close_delay: CLAIM_WINDOW,
+            salt: data.secret("channel-salt")?,
+        };
+        let channel = channel_init.address();
+        open_channel(&chain, &client_account, &channel_init).await?;
+        let client = Client::open(ClientConfig {
+            gateways: vec![gateway_url.clone()],
+            chain: chain.clone() as Arc<dyn Chain>,
+            policy,
+            references: Some(references.clone()),
+            logs,
+            required_logs: usize::from(THRESHOLD),
+            require_registered: true,
+            max_beacon_age: Some(ATTESTATION_LIFETIME),
+            channel: channel_init,
+            client_key: data.secret("client-key")?,
+            voucher_step: VOUCHER_STEP,
+            voucher_lifetime: 3_600,
+            max_prices: PRICES,
+            data: data.join("client"),
+            clock: Arc::new(SystemClock),
+        })?;
+        wait_for_enclave(&client).await?;
+        step.done(format!("Channel {}", short_address(&channel)));
+
+        Ok(Self {
+            chain,
+            registry,
+            provider,
+            channel,
+            provider_account,
+            client_account,
+            client,
+            host,
+            nodes,
+            urls: Urls { chain: chain_url, gateway: gateway_url, nodes: node_urls },
+            model_name: MODEL_NAME.into(),
+            platform,
+            references,
+            guest_config,
+            tasks,
+        })
+    }
+
+    /// Process id of the enclave.
+    pub fn enclave_pid(&self) -> Option<u32> {
+        self.host.enclave_pid()
+    }
+
+    /// OpenAI's API over this network's client.
+    pub fn proxy(&self) -> axum::Router {
+        cocoon_client::proxy::router(self.client.clone())
+    }
+
+    /// Stops the enclave and everything else.
+    pub async fn stop(self) {
+        self.host.shutdown().await;
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// Deploys the Registry, or finds the one of an earlier start and allows today's image and models in it.
+async fn registry(
+    data: &DataDir,
+    governance: &Account,
+    verifiers: Vec<[u8; 32]>,
+    references: &ReferenceValues,
+) -> Result<Address> {
+    let models: Vec<_> = references.models.iter().map(|model| model.root).collect();
+    let path = data.join("registry");
+    if let Ok(text) = std::fs::read_to_string(&path) {
+        let registry: Address =
+            text.trim().parse().context("the file `registry` of the data folder holds no address")?;
+        let chain = governance.chain().as_ref();
+        if chain.account(&registry).await?.active {
+            let params = ops::registry_params(chain, &registry).await?;
+            if !params.images.contains(&references.image.digest) {
+                ops::set_allowed(governance, &registry, Listed::Image(references.image.digest), true)
+                    .await?
+                    .success()?;
+            }
+            for root in models.iter().filter(|root| !params.models.contains(root)) {
+                ops::set_allowed(governance, &registry, Listed::Model(*root), true).await?.success()?;
+            }
+            return Ok(registry);
+        }
+    }
+    let init = RegistryInit {
+        network: NetworkId::LOCAL,
+        governance: governance.address(),
+        threshold: THRESHOLD,
+        max_lifetime: 604_800,
+        verifiers,
+        images: vec![references.image.digest],
+        models,
+    };
+    // Written first: a crash in between finds an address without a contract and deploys it.
+    data.write("registry", init.address()?.to_string().as_bytes())?;
+    let (registry, report) = ops::deploy_registry(governance, &init).await?;
+    report.success()?;
+    Ok(registry)
+}
+
+async fn start_nodes(
+    data: &DataDir,
+    chain: &Arc<LocalChain>,
+    policy: &Policy,
+    references: &ReferenceValues,
+    registry: Address,
+    tasks: &mut Vec<JoinHandle<()>>,
+    ui: Ui,
+) -> Result<(Vec<Arc<Node>>, Vec<String>, Vec<LogKey>)> {
+    let step = ui.step(format!("{NODES} verifier nodes, each with its own log and key"));
+    let (mut nodes, mut urls, mut logs) = (Vec::new(), Vec::new(), Vec::new());
+    for index in 0..NODES {
+        let node = Arc::new(Node::open(NodeConfig {
+            dir: data.join(&format!("node-{index}")),
+            name: format!("node-{index}.cocoon.local"),
+            index: u8::try_from(index)?,
+            verdict_seed: data.secret(&format!("node-{index}-verdict"))?,
+            log_seed: data.secret(&format!("node-{index}-log"))?,
+            policy: policy.clone(),
+            references: references.clone(),
+            registry,
+            lifetime: ATTESTATION_LIFETIME,
+            chain: chain.clone() as Arc<dyn Chain>,
+        })?);
+        let (listener, url) = listen().await?;
+        tasks.push(serve(listener, node.clone().router()));
+        logs.push(LogKey { url: url.clone(), key: node.log_key().to_owned() });
+        urls.push(url);
+        nodes.push(node);
+    }
+    step.done("");
+    Ok((nodes, urls, logs))
+}
+
+/// Opens the channel, or tops it up where little is left.
+async fn open_channel(chain: &Arc<LocalChain>, client: &Account, init: &ChannelInit) -> Result<()> {
+    let channel = init.address();
+    if !chain.account(&channel).await?.active {
+        ops::open_channel(client, init, DEPOSIT).await?.success()?;
+        return Ok(());
+    }
+    let state = ops::channel_state(chain.as_ref(), &channel).await?;
+    if state.available < Nanoton(DEPOSIT.0 / 2) {
+        ops::top_up(client, &channel, DEPOSIT).await?.success()?;
+    }
+    Ok(())
+}
+
+async fn wait_for_enclave(client: &Client) -> Result<()> {
+    let mut why = "the gateway lists none".to_owned();
+    for _ in 0..100 {
+        let (enclaves, refused) = client.enclaves().await?;
+        if !enclaves.is_empty() {
+            return Ok(());
+        }
+        if let Some(refused) = refused {
+            why = refused.to_string();
+        }
+        client.refresh();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    bail!("the client accepts no enclave: {why}")
+}
+
+/// Strict, but for naming the development platform's roots.
+fn policy(platform: &DevPlatform) -> Result<Policy> {
+    let mut policy = Policy::default();
+    policy.add_root(&platform.tdx_root_der())?;
+    policy.add_root(&platform.snp_ark_der())?;
+    Ok(policy)
+}
+
+fn guest_config(provider: &Address) -> String {
+    format!(
+        "# Measured: its SHA-256 is among the enclave's claims.\nnetwork = {}\nprovider = \"{provider}\"\nchannel_code_hash = \"{}\"\n\
+         channel_code_depth = {}\nmodel_name = \"{MODEL_NAME}\"\nattestation_lifetime = {ATTESTATION_LIFETIME}\n\
+         least_close_delay = {CLAIM_WINDOW}\n",
+        NetworkId::LOCAL.0,
+        hex::encode(channel_code_hash()),
+        channel_code_depth()
+    )
+}
+
+async fn listen() -> Result<(TcpListener, String)> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.context("cannot listen on loopback")?;
+    let url = format!("http://{}", listener.local_addr()?);
+    Ok((listener, url))
+}
+
+fn serve(listener: TcpListener, router: axum::Router) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            tracing::error!(%error, "a listener ended");
+        }
+    })
+}
+
+fn short(digest: &cocoon_attestation::Digest) -> String {
+    digest.to_string()[..16].to_owned()
+}
+
+fn short_address(address: &Address) -> String {
+    let text = address.to_string();
+    format!("{}...", &text[..14.min(text.len())])
+}

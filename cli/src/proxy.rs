@@ -1,0 +1,144 @@
+//! `cocoon proxy`: OpenAI's API on loopback for a network that runs elsewhere, described by a file.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use cocoon_attestation::ReferenceValues;
+use cocoon_client::{Client, ClientConfig, LogKey, SystemClock};
+use cocoon_settlement::chain::Chain;
+use cocoon_settlement::contracts::channel::ChannelInit;
+use cocoon_settlement::toncenter::Toncenter;
+use cocoon_settlement::{Nanoton, NetworkId, Prices};
+use cocoon_verifier::Policy;
+use serde::{Deserialize, Serialize};
+
+/// Arguments of `cocoon proxy`.
+#[derive(clap::Args)]
+pub struct ProxyArgs {
+    /// What the client trusts and pays with; `cocoon up` writes one as `client.toml` into its data folder
+    #[arg(long)]
+    config: PathBuf,
+    /// Where the proxy listens
+    #[arg(long, default_value = "127.0.0.1:8788")]
+    listen: SocketAddr,
+}
+
+/// A client's configuration, in TOML. Paths are taken from the file's folder.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProxyConfig {
+    /// Base URLs of gateways.
+    pub gateways: Vec<String>,
+    /// toncenter v2 endpoint of the chain.
+    pub chain: String,
+    /// TON network.
+    pub network: i32,
+    /// The channel's initial data, base64 of its bag of cells.
+    pub channel: String,
+    /// File with the channel's client key, 64 hexadecimal digits.
+    pub client_key_file: PathBuf,
+    /// Signed reference values.
+    pub references: PathBuf,
+    /// Ed25519 keys whose signature on the reference values is believed, hexadecimal.
+    pub reference_signers: Vec<String>,
+    /// Appraisal policy; the strict default if absent.
+    #[serde(default)]
+    pub policy: Option<PathBuf>,
+    /// Roots that are accepted besides the vendors', DER in hexadecimal: a development platform's is NOT CONFIDENTIAL.
+    #[serde(default)]
+    pub development_roots: Vec<String>,
+    /// Logs that prove inclusion: base URL and verifier key.
+    pub logs: Vec<(String, String)>,
+    /// How many of them must.
+    pub required_logs: usize,
+    /// By how much the promise to an enclave grows at a time, nanoton.
+    pub voucher_step: u64,
+    /// The most that is paid, nanoton per million tokens.
+    pub max_prices: Prices,
+    /// Where the client keeps its record.
+    pub data: PathBuf,
+}
+
+impl ProxyConfig {
+    /// A client as the file describes it.
+    ///
+    /// # Errors
+    /// A file that is named cannot be read or does not hold what it should.
+    pub fn client(&self, base: &Path) -> Result<ClientConfig> {
+        let read = |path: &Path| {
+            let path = base.join(path);
+            std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+        };
+        let mut client_key = [0; 32];
+        hex::decode_to_slice(read(&self.client_key_file)?.trim(), &mut client_key)
+            .context("the client key is not 64 hexadecimal digits")?;
+        let mut policy = match &self.policy {
+            Some(path) => Policy::from_toml(&read(path)?)?,
+            None => Policy::default(),
+        };
+        for root in &self.development_roots {
+            policy.add_root(&hex::decode(root).context("a development root is not hexadecimal")?)?;
+        }
+        let mut signers = Vec::new();
+        for signer in &self.reference_signers {
+            let mut key = [0; 32];
+            hex::decode_to_slice(signer, &mut key).context("a reference signer is not 64 hexadecimal digits")?;
+            signers.push(key);
+        }
+        let network = NetworkId(self.network);
+        let chain: Arc<dyn Chain> =
+            Arc::new(Toncenter::new(&self.chain, std::env::var("COCOON_TONCENTER_KEY").ok(), network)?);
+        Ok(ClientConfig {
+            gateways: self.gateways.clone(),
+            chain,
+            policy,
+            references: Some(ReferenceValues::from_signed(&read(&self.references)?, &signers)?),
+            logs: self.logs.iter().map(|(url, key)| LogKey { url: url.clone(), key: key.clone() }).collect(),
+            required_logs: self.required_logs,
+            require_registered: true,
+            max_beacon_age: Some(crate::network::ATTESTATION_LIFETIME),
+            channel: ChannelInit::from_boc(&STANDARD.decode(&self.channel).context("the channel is not base64")?)?,
+            client_key,
+            voucher_step: Nanoton(self.voucher_step),
+            voucher_lifetime: 3_600,
+            max_prices: self.max_prices,
+            data: base.join(&self.data),
+            clock: Arc::new(SystemClock),
+        })
+    }
+}
+
+/// Serves until Ctrl-C.
+///
+/// # Errors
+/// The configuration is wrong or the address is taken.
+pub async fn run(args: ProxyArgs) -> Result<ExitCode> {
+    anyhow::ensure!(
+        args.listen.ip().is_loopback(),
+        "the proxy holds the client's keys: let it listen on a loopback address"
+    );
+    let text =
+        std::fs::read_to_string(&args.config).with_context(|| format!("cannot read {}", args.config.display()))?;
+    let config: ProxyConfig =
+        toml::from_str(&text).with_context(|| format!("{} is no client configuration", args.config.display()))?;
+    if !config.development_roots.is_empty() {
+        eprintln!("*** {} ***", crate::ui::NOT_CONFIDENTIAL);
+    }
+    let base = args.config.parent().map(Path::to_owned).unwrap_or_default();
+    let client = Client::open(config.client(&base)?)?;
+    let listener = tokio::net::TcpListener::bind(args.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}: name another address with --listen", args.listen))?;
+    println!("OpenAI's API at http://{}/v1", listener.local_addr()?);
+    axum::serve(listener, cocoon_client::proxy::router(client))
+        .with_graceful_shutdown(async {
+            let _ = tokio::signal::ctrl_c().await;
+        })
+        .await?;
+    Ok(ExitCode::SUCCESS)
+}

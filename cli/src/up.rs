@@ -1,0 +1,99 @@
+//! `cocoon up`: everything on this machine, in one process with the enclave as its child.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::data::DataDir;
+use crate::network::{Network, Options};
+use crate::paths;
+use crate::ui::{Output, Ui};
+
+/// Arguments of `cocoon up`.
+#[derive(clap::Args)]
+pub struct UpArgs {
+    /// The data folder; `$XDG_DATA_HOME/cocoon` if none is named
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// Where the proxy listens
+    #[arg(long, default_value = "127.0.0.1:8787")]
+    listen: SocketAddr,
+    /// The model folder
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// Which CPU the development platform plays: tdx or snp
+    #[arg(long, default_value = "tdx")]
+    tee: crate::network::Tee,
+    /// One JSON line when ready and one when stopped, on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs until Ctrl-C or SIGTERM.
+///
+/// # Errors
+/// Something cannot start; the message says what and what to do.
+pub async fn run(args: UpArgs) -> Result<ExitCode> {
+    anyhow::ensure!(
+        args.listen.ip().is_loopback(),
+        "the proxy holds the client's keys: let it listen on a loopback address"
+    );
+    let ui = Ui::new(if args.json { Output::Json } else { Output::Human });
+    let data = DataDir::open(&args.data.map_or_else(DataDir::default_path, Ok)?)?;
+    ui.banner();
+    let options = Options {
+        enclave: paths::enclave_binary()?,
+        model: args.model.map_or_else(paths::demo_model, Ok)?,
+        tee: args.tee,
+        tap: None,
+        ui,
+    };
+    let network = Network::start(&data, options).await?;
+    let listener = tokio::net::TcpListener::bind(args.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}: name another address with --listen", args.listen))?;
+    let proxy = format!("http://{}/v1", listener.local_addr()?);
+    if args.json {
+        event(&json!({
+            "schema": "cocoon/up/v1", "event": "ready", "platform": "development-not-confidential", "proxy": proxy,
+            "chain": network.urls.chain, "gateway": network.urls.gateway, "model": network.model_name,
+            "enclave_pid": network.enclave_pid(), "registry": network.registry.to_string(),
+            "provider": network.provider.to_string(), "channel": network.channel.to_string(),
+        }))?;
+    } else {
+        ui.heading("Ready");
+        ui.line(format!("  OpenAI's API    {proxy}   (model {}, any API key)", network.model_name));
+        ui.line("  Try             cocoon chat \"Who can read my prompt?\"");
+        ui.line(format!("  Gateway         {}", network.urls.gateway));
+        ui.line(format!("  TON (local)     {}", network.urls.chain));
+        ui.line(format!("  Data            {}", data.path().display()));
+        ui.line("  Stop            Ctrl-C");
+        ui.banner();
+    }
+    let router = network.proxy();
+    let served = axum::serve(listener, router).into_future();
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        result = served => result.context("the proxy ended")?,
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+    network.stop().await;
+    if args.json {
+        event(&json!({"schema": "cocoon/up/v1", "event": "stopped", "platform": "development-not-confidential"}))?;
+    } else {
+        ui.line("Stopped. The data stays where it is; `cocoon up` continues from it.");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn event(value: &serde_json::Value) -> Result<()> {
+    let mut out = std::io::stdout();
+    writeln!(out, "{value}")?;
+    out.flush().context("standard output")
+}
