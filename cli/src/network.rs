@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use cocoon_attestation::ReferenceValues;
 use cocoon_attestation::dev::DevPlatform;
 use cocoon_attestation::dev::cpu;
 use cocoon_client::{Client, ClientConfig, LogKey, SystemClock};
 use cocoon_gateway::{Gateway, GatewayConfig};
-use cocoon_host::{DevEndorser, Host, HostConfig, ProcessLauncher};
+use cocoon_host::{ClaimRule, DevEndorser, Host, HostConfig, ProcessLauncher};
 use cocoon_image::{ImageManifest, ModelFolder};
 use cocoon_node::{Node, NodeConfig};
 use cocoon_settlement::account::Account;
@@ -95,6 +97,8 @@ pub struct Options {
     pub tee: Tee,
     /// Keeps what host and gateway see, if anybody wants to look.
     pub tap: Option<Arc<Recorder>>,
+    /// When the provider claims by itself.
+    pub claims: Option<ClaimRule>,
     /// Where progress goes.
     pub ui: Ui,
 }
@@ -245,6 +249,7 @@ impl Network {
             data: data.join("host"),
             tap: options.tap.clone().map(|tap| tap as Arc<dyn cocoon_host::Tap>),
             attestation_lifetime: ATTESTATION_LIFETIME,
+            claims: options.claims,
         })
         .await
         .context("the host")?;
@@ -279,6 +284,7 @@ impl Network {
             data: data.join("client"),
             clock: Arc::new(SystemClock),
         })?;
+        data.write("client.toml", proxy_config(data, &client, &chain_url, &platform)?.as_bytes())?;
         wait_for_enclave(&client).await?;
         step.done(format!("Channel {}", short_address(&channel)));
 
@@ -394,6 +400,30 @@ async fn start_nodes(
     }
     step.done("");
     Ok((nodes, urls, logs))
+}
+
+/// What `cocoon proxy` needs to be this client in another process.
+fn proxy_config(data: &DataDir, client: &Client, chain_url: &str, platform: &DevPlatform) -> Result<String> {
+    let config = client.config();
+    let signer = cocoon_protocol::identity::SigningKey::from_seed(&data.secret("release")?)?.public();
+    let proxy = crate::proxy::ProxyConfig {
+        gateways: config.gateways.clone(),
+        chain: format!("{chain_url}/api/v2/jsonRPC"),
+        network: config.channel.network.0,
+        channel: STANDARD.encode(config.channel.to_boc()),
+        client_key_file: "secrets/client-key".into(),
+        references: "references.toml".into(),
+        reference_signers: vec![hex::encode(signer)],
+        policy: None,
+        development_roots: vec![hex::encode(platform.tdx_root_der()), hex::encode(platform.snp_ark_der())],
+        required_logs: config.required_logs,
+        voucher_step: config.voucher_step.0,
+        data: "proxy".into(),
+        max_prices: config.max_prices,
+        logs: config.logs.iter().map(|log| (log.url.clone(), log.key.clone())).collect(),
+    };
+    let note = "# Written by `cocoon up` at every start: the addresses hold while it runs. DEVELOPMENT PLATFORM - NOT CONFIDENTIAL\n";
+    Ok(format!("{note}{}", toml::to_string(&proxy)?))
 }
 
 /// Opens the channel, or tops it up where little is left.

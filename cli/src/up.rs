@@ -4,8 +4,11 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use cocoon_host::ClaimRule;
+use cocoon_settlement::Nanoton;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -13,6 +16,9 @@ use crate::data::DataDir;
 use crate::network::{Network, Options};
 use crate::paths;
 use crate::ui::{Output, Ui};
+
+/// Below this, a claim's fees (about 0.014 TON) are a large part of what it brings.
+const CLAIM_LEAST: Nanoton = Nanoton(50_000_000);
 
 /// Arguments of `cocoon up`.
 #[derive(clap::Args)]
@@ -29,6 +35,9 @@ pub struct UpArgs {
     /// Which CPU the development platform plays: tdx or snp
     #[arg(long, default_value = "tdx")]
     tee: crate::network::Tee,
+    /// Seconds between the provider's claims
+    #[arg(long, default_value_t = 60)]
+    claim_every: u64,
     /// One JSON line when ready and one when stopped, on standard output
     #[arg(long)]
     json: bool,
@@ -51,6 +60,7 @@ pub async fn run(args: UpArgs) -> Result<ExitCode> {
         model: args.model.map_or_else(paths::demo_model, Ok)?,
         tee: args.tee,
         tap: None,
+        claims: Some(ClaimRule { every: Duration::from_secs(args.claim_every.max(1)), least: CLAIM_LEAST }),
         ui,
     };
     let network = Network::start(&data, options).await?;
@@ -85,7 +95,9 @@ pub async fn run(args: UpArgs) -> Result<ExitCode> {
     }
     network.stop().await;
     if args.json {
-        event(&json!({"schema": "cocoon/up/v1", "event": "stopped", "platform": "development-not-confidential"}))?;
+        // Whoever read the first line may be gone by now, and everything has stopped cleanly all the same.
+        let _ =
+            event(&json!({"schema": "cocoon/up/v1", "event": "stopped", "platform": "development-not-confidential"}));
     } else {
         ui.line("Stopped. The data stays where it is; `cocoon up` continues from it.");
     }

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use cocoon_attestation::EnclaveKey;
 use cocoon_settlement::{Address, Nanoton};
-use redb::{Database, ReadableDatabase, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use crate::Error;
 
@@ -55,6 +55,29 @@ impl State {
             let (cap, total, sequence) = entry.value();
             Account { cap: Nanoton(cap), total: Nanoton(total), sequence }
         }))
+    }
+
+    /// Every enclave this client ever promised anything to, with the channel that pays.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn accounts(&self) -> Result<Vec<(Address, EnclaveKey, Account)>, Error> {
+        let read = self.database.begin_read().map_err(failed)?;
+        let table = read.open_table(ENCLAVES).map_err(failed)?;
+        let mut accounts = Vec::new();
+        for entry in table.iter().map_err(failed)? {
+            let (key, value) = entry.map_err(failed)?;
+            let (cap, total, sequence) = value.value();
+            let Some((workchain, rest)) = key.value().split_first() else { continue };
+            let (Some(hash), Some(enclave)) = (rest.first_chunk::<32>(), rest.last_chunk::<32>()) else { continue };
+            let channel = Address { workchain: *workchain as i8, hash: *hash };
+            accounts.push((
+                channel,
+                EnclaveKey(*enclave),
+                Account { cap: Nanoton(cap), total: Nanoton(total), sequence },
+            ));
+        }
+        Ok(accounts)
     }
 
     /// Raises what is recorded: no cap, total or sequence ever falls.

@@ -1,11 +1,13 @@
 //! Turning receipts into money.
 
+use std::sync::Arc;
+
 use cocoon_settlement::contracts::exit;
 use cocoon_settlement::contracts::provider::{ClaimItem, MAX_CLAIM_ITEMS};
 use cocoon_settlement::{Nanoton, ops};
 
 use crate::store::Earned;
-use crate::{Error, Shared};
+use crate::{ClaimRule, Error, Shared};
 
 /// What a round of claims came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,6 +20,18 @@ pub struct ClaimReport {
     pub gas: u64,
     /// Fees of all transactions.
     pub fees: Nanoton,
+}
+
+/// Claims from time to time. A round that fails is made up for by the next.
+pub(crate) async fn regularly(shared: Arc<Shared>, rule: ClaimRule) {
+    loop {
+        tokio::time::sleep(rule.every).await;
+        match claim_all(&shared, rule.least).await {
+            Ok(report) if report.items > 0 => tracing::info!(paid = %report.paid, fees = %report.fees, "claimed"),
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "a round of claims failed"),
+        }
+    }
 }
 
 /// Claims every receipt that is worth at least `least` more than was paid.

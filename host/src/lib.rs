@@ -71,6 +71,17 @@ pub struct HostConfig {
     pub tap: Option<Arc<dyn Tap>>,
     /// Seconds that an attestation lasts; it is renewed when two thirds are over.
     pub attestation_lifetime: u64,
+    /// When to claim without being asked; `None` claims only when asked.
+    pub claims: Option<ClaimRule>,
+}
+
+/// When a host claims by itself.
+#[derive(Clone, Copy, Debug)]
+pub struct ClaimRule {
+    /// Time between two rounds.
+    pub every: Duration,
+    /// What a receipt must be worth, so that no claim costs more than it brings.
+    pub least: Nanoton,
 }
 
 /// An enclave that takes requests.
@@ -173,14 +184,18 @@ impl Host {
         });
         let (stop, stopped) = watch::channel(false);
         let router = relay::router(shared.clone());
-        let tasks = vec![
+        let mut tasks = Vec::new();
+        if let Some(rule) = shared.config.claims {
+            tasks.push(tokio::spawn(claim::regularly(shared.clone(), rule)));
+        }
+        tasks.extend([
             tokio::spawn(async move {
                 if let Err(error) = axum::serve(listener, router).await {
                     tracing::error!(%error, "the relay ended");
                 }
             }),
             tokio::spawn(supervise::run(shared.clone(), stopped)),
-        ];
+        ]);
         Ok(Self { shared, stop, tasks })
     }
 

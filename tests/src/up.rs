@@ -46,7 +46,7 @@ impl Up {
     pub fn spawn(data: &Path) -> Child {
         Command::new(crate::cocoon_binary())
             .env("COCOON_ENCLAVE_BIN", crate::enclave_binary())
-            .args(["up", "--json", "--listen", "127.0.0.1:0", "--data"])
+            .args(["up", "--json", "--listen", "127.0.0.1:0", "--claim-every", "1", "--data"])
             .arg(data)
             .arg("--model")
             .arg(crate::demo_model())

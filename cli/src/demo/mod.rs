@@ -52,6 +52,7 @@ pub async fn run(args: DemoArgs) -> Result<ExitCode> {
         model: args.model.map_or_else(paths::demo_model, Ok)?,
         tee: args.tee,
         tap: Some(recorder.clone()),
+        claims: None,
         ui,
     };
     let (enclave_binary, model) = (options.enclave.clone(), options.model.clone());
