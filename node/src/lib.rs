@@ -165,10 +165,11 @@ impl Node {
         if params.verifiers.get(usize::from(self.index)) != Some(&self.public) {
             return Err(Error::NotVerifier { index: self.index });
         }
-        if let Some(verdict) = record.verdict.as_deref().and_then(read_verdict) {
-            if verdict.expiry > now && verdict.set_epoch == params.set_epoch {
-                return self.sign(&verdict, &record);
-            }
+        if let Some(verdict) = record.verdict.as_deref().and_then(read_verdict)
+            && verdict.expiry > now
+            && verdict.set_epoch == params.set_epoch
+        {
+            return self.sign(&verdict, &record);
         }
         let image = self.references.image.digest;
         let policy = |reason: String| refused(Outcome::Refused, reason);

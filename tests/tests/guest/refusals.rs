@@ -76,8 +76,9 @@ fn a_voucher_past_its_cap_is_refused_and_one_with_little_left_shortens_the_answe
 
 #[test]
 fn a_voucher_that_does_not_fit_is_refused() {
+    type Alteration = (&'static str, fn(&mut Client));
     let (_, evidence) = Guest::shared();
-    let alterations: [(&str, fn(&mut Client)); 4] = [
+    let alterations: [Alteration; 4] = [
         ("another enclave's", |client| client.voucher.enclave_key = EnclaveKey([9; 32])),
         ("expired", |client| client.voucher.expiry = UnixTime(BEACON_TIME - 1)),
         ("of another channel", |client| client.channel.salt = [0xee; 32]),
