@@ -43,9 +43,9 @@ pub const ATTESTATION_LIFETIME: u64 = 86_400;
 /// Seconds after it in which its receipts are still paid.
 pub const CLAIM_WINDOW: u32 = 259_200;
 /// What everybody starts with on the local chain.
-const PURSE: Nanoton = Nanoton(1_000_000_000_000);
+const PURSE: Nanoton = Nanoton(100_000_000_000_000);
 /// What the client puts into its channel.
-const DEPOSIT: Nanoton = Nanoton(10_000_000_000);
+const DEPOSIT: Nanoton = Nanoton(500_000_000_000);
 /// The provider's prices, nanoton per million tokens: at these, the demo's answer is worth more than its claim's fees.
 pub const PRICES: Prices = Prices {
     prompt: 500_000_000_000,

@@ -7,14 +7,15 @@ use anyhow::{Context, Result};
 use cocoon_engine::{Engine, EngineConfig, Event, Message, Role, Sampling};
 use serde_json::json;
 
-/// Answers one prompt `runs` times, one after another, and prints a JSON line for each: microseconds to the first token and to the
-/// end, and tokens.
+/// Answers the prompt once for each line of standard input, and prints a JSON line each time: microseconds to the first token and to
+/// the end, and tokens.
 ///
 /// # Errors
 /// The model cannot be loaded or fails.
-pub async fn run(model: &Path, prompt: &str, max_tokens: u64, runs: usize) -> Result<()> {
+pub async fn run(model: &Path, prompt: &str, max_tokens: u64) -> Result<()> {
     let engine = Engine::load(model, EngineConfig::default()).await?;
-    for run in 0..runs {
+    for line in std::io::stdin().lines() {
+        line?;
         let messages = [Message { role: Role::User, content: prompt.to_owned() }];
         let started = Instant::now();
         let tokens = engine.prompt(&messages).await?;
@@ -32,7 +33,7 @@ pub async fn run(model: &Path, prompt: &str, max_tokens: u64, runs: usize) -> Re
         let first = first.context("an answer without text")?;
         println!(
             "{}",
-            json!({"run": run, "ttft_us": first.as_micros(), "total_us": started.elapsed().as_micros(), "tokens": completion})
+            json!({"ttft_us": first.as_micros(), "total_us": started.elapsed().as_micros(), "tokens": completion})
         );
     }
     Ok(())

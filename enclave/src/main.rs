@@ -50,8 +50,6 @@ enum Command {
         prompt: String,
         #[arg(long, default_value_t = 64)]
         max_tokens: u64,
-        #[arg(long, default_value_t = 10)]
-        runs: usize,
     },
 }
 
@@ -75,8 +73,8 @@ fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match Args::parse().command {
         Command::Serve { config, model, listen, platform } => runtime.block_on(serve(config, model, listen, platform)),
-        Command::BenchEngine { model, prompt, max_tokens, runs } => {
-            runtime.block_on(cocoon_enclave::bench::run(&model, &prompt, max_tokens, runs))
+        Command::BenchEngine { model, prompt, max_tokens } => {
+            runtime.block_on(cocoon_enclave::bench::run(&model, &prompt, max_tokens))
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use cocoon_attestation::{Digest, EvidenceId, UnixTime};
 use cocoon_protocol::Error;
-use cocoon_protocol::sealed::{AnswerHead, ENC_LEN, HEADER_LEN, InnerRequest, Receiver, RequestSealer, ResponseOpener};
+use cocoon_protocol::sealed::{
+    AnswerHead, ENC_LEN, Field, HEADER_LEN, InnerRequest, Receiver, RequestSealer, ResponseOpener,
+};
 use cocoon_protocol::statement::KeyStatement;
 use futures::executor::block_on;
 use futures::io::Cursor;
@@ -44,7 +46,7 @@ fn answer(receiver: &Receiver, sealed: &[u8]) -> Vec<Vec<u8>> {
     ]
 }
 
-fn open(opener: ResponseOpener, bytes: Vec<u8>) -> Result<(Vec<u8>, Vec<(String, String)>), Error> {
+fn open(opener: ResponseOpener, bytes: Vec<u8>) -> Result<(Vec<u8>, Vec<Field>), Error> {
     block_on(async {
         let mut answer = opener.open(Cursor::new(bytes))?;
         assert_eq!(answer.head().await?.status, 200);

@@ -22,9 +22,11 @@ pub fn cocoon_binary() -> PathBuf {
 }
 
 fn binary(variable: &str, name: &str) -> PathBuf {
+    // Tests lie in target/release/deps, programs in target/release.
     let beside = || {
-        let test = std::env::current_exe().expect("a test knows its own path");
-        test.ancestors().nth(2).expect("tests lie in target/release/deps").join(name)
+        let own = std::env::current_exe().expect("a program knows its own path");
+        let folders = own.ancestors().skip(1).take(2).map(|folder| folder.join(name));
+        folders.filter(|path| path.is_file()).last().unwrap_or_else(|| PathBuf::from(name))
     };
     let path = std::env::var_os(variable).map_or_else(beside, PathBuf::from);
     assert!(path.is_file(), "{} is not there: run `make build` first, or name it in {variable}", path.display());
