@@ -483,7 +483,7 @@ async fn listen() -> Result<(TcpListener, String)> {
 
 fn serve(listener: TcpListener, router: axum::Router) -> JoinHandle<()> {
     tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
+        if let Err(error) = axum::serve(cocoon_host::no_delay(listener), router).await {
             tracing::error!(%error, "a listener ended");
         }
     })

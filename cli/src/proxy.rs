@@ -135,7 +135,7 @@ pub async fn run(args: ProxyArgs) -> Result<ExitCode> {
         .await
         .with_context(|| format!("cannot listen on {}: name another address with --listen", args.listen))?;
     println!("OpenAI's API at http://{}/v1", listener.local_addr()?);
-    axum::serve(listener, cocoon_client::proxy::router(client))
+    axum::serve(cocoon_host::no_delay(listener), cocoon_client::proxy::router(client))
         .with_graceful_shutdown(async {
             let _ = tokio::signal::ctrl_c().await;
         })

@@ -86,7 +86,7 @@ pub async fn run(args: UpArgs) -> Result<ExitCode> {
         ui.banner();
     }
     let router = network.proxy();
-    let served = axum::serve(listener, router).into_future();
+    let served = axum::serve(cocoon_host::no_delay(listener), router).into_future();
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
         result = served => result.context("the proxy ended")?,

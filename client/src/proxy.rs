@@ -98,6 +98,8 @@ async fn relay(answer: Answer) -> Response {
 
 async fn json_answer(answer: Answer) -> Response {
     match answer.whole().await {
+        // An answer is charged, and a charge has a receipt; a refusal has neither.
+        Ok((head, _, None)) if head.status == 200 => failure(&Error::Receipt("the enclave sent none".into())),
         Ok((_, body, _)) => body.into_response(),
         Err(failed) => failure(&failed),
     }
@@ -117,14 +119,20 @@ fn events(mut answer: Answer) -> Response {
                     }
                     if ended {
                         match answer.finish().await {
-                            Ok(_) => yield Ok(Bytes::from_static(DONE)),
+                            Ok(Some(_)) => yield Ok(Bytes::from_static(DONE)),
+                            Ok(None) => yield Ok(error_event(&Error::Receipt("the enclave sent none".into()))),
                             Err(failed) => yield Ok(error_event(&failed)),
                         }
                         return;
                     }
                 }
-                // An end without [DONE]: the enclave has already sent the error that ended it.
-                Ok(None) => return,
+                // An end without [DONE]: the enclave has sent the error that ended it, or the answer is incomplete.
+                Ok(None) => {
+                    if let Err(failed) = answer.finish().await {
+                        yield Ok(error_event(&failed));
+                    }
+                    return;
+                }
                 Err(failed) => {
                     yield Ok(error_event(&failed));
                     return;

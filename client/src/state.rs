@@ -104,6 +104,33 @@ impl State {
         Ok(after)
     }
 
+    /// Records a verified receipt, if it continues what the enclave signed before: every signing takes a new number, and the total
+    /// grows by at least what was charged, and by exactly that from one number to the next.
+    ///
+    /// # Errors
+    /// [`Error::Receipt`] if the enclave contradicts itself.
+    pub fn earned(
+        &self,
+        channel: &Address,
+        enclave: &EnclaveKey,
+        new: Account,
+        charge: Nanoton,
+    ) -> Result<Account, Error> {
+        let known = self.account(channel, enclave)?;
+        let grown = new.total.checked_sub(known.total);
+        let continues = match new.sequence.checked_sub(known.sequence) {
+            Some(0) => false,
+            Some(1) => grown == Some(charge),
+            Some(_) => grown.is_some_and(|grown| grown >= charge),
+            // An older one that ended later, among several at once.
+            None => new.total <= known.total,
+        };
+        if !continues {
+            return Err(Error::Receipt("its total does not continue what this enclave signed before".into()));
+        }
+        self.raise(channel, enclave, new)
+    }
+
     /// The sum of all caps signed out of a channel.
     ///
     /// # Errors
@@ -134,6 +161,26 @@ mod tests {
     use super::*;
 
     const CHANNEL: Address = Address { workchain: 0, hash: [1; 32] };
+
+    #[test]
+    fn totals_must_continue_one_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::open(&folder.path().join("state.redb")).unwrap();
+        let enclave = EnclaveKey([1; 32]);
+        let earned = |sequence: u64, total: u64, charge: u64| {
+            let new = Account { cap: Nanoton(0), total: Nanoton(total), sequence };
+            state.earned(&CHANNEL, &enclave, new, Nanoton(charge)).is_ok()
+        };
+        assert!(earned(1, 10, 10));
+        assert!(!earned(1, 10, 10), "the same number twice");
+        assert!(!earned(2, 25, 10), "more than was charged");
+        assert!(!earned(2, 15, 10), "less than was charged");
+        assert!(earned(2, 20, 10));
+        assert!(earned(4, 50, 10), "another answer ended in between");
+        assert!(!earned(6, 55, 10), "less than was charged, whatever else ended");
+        assert!(earned(3, 35, 10), "that other answer");
+        assert!(!earned(3, 60, 10), "an older number with a newer total");
+    }
 
     #[test]
     fn nothing_falls_and_a_restart_knows_it() {

@@ -12,7 +12,7 @@ use cocoon_protocol::statement::SignedKeyStatement;
 use cocoon_protocol::voucher::SignedVoucher;
 use cocoon_protocol::wire::{self, Announcement, Refusal};
 use cocoon_settlement::cells::Voucher;
-use cocoon_settlement::{Nanoton, Prices};
+use cocoon_settlement::{Nanoton, Prices, ops};
 use futures::TryStreamExt;
 use http_body_util::BodyExt;
 
@@ -162,19 +162,21 @@ impl Client {
     /// The prices are above this client's limits, or the channel cannot pay.
     pub async fn voucher(&self, enclave: &Appraised) -> Result<SignedVoucher, Error> {
         self.check_prices(&enclave.prices)?;
-        let channel = self.config.channel.address();
         let account = self.account(enclave)?;
         let step = self.config.voucher_step;
-        let mut cap = account.cap;
-        if cap.saturating_sub(account.total) < Nanoton(step.0 / 2) {
-            cap = account.total.saturating_add(step).max(cap);
-            let state = cocoon_settlement::ops::channel_state(self.config.chain.as_ref(), &channel).await?;
-            let paid =
-                cocoon_settlement::ops::channel_paid(self.config.chain.as_ref(), &channel, &enclave.claims.enclave_key)
-                    .await?;
-            if cap.saturating_sub(paid.paid) > state.available {
-                return Err(Error::ChannelEmpty);
-            }
+        if account.cap.saturating_sub(account.total) >= Nanoton(step.0 / 2) {
+            return self.voucher_with_cap(enclave, account.cap);
+        }
+        self.affordable(enclave, account.total.saturating_add(step).max(account.cap)).await
+    }
+
+    /// Signs a promise of `cap`, if the channel can pay what of it is not paid yet.
+    async fn affordable(&self, enclave: &Appraised, cap: Nanoton) -> Result<SignedVoucher, Error> {
+        let (chain, channel) = (self.config.chain.as_ref(), self.config.channel.address());
+        let state = ops::channel_state(chain, &channel).await?;
+        let paid = ops::channel_paid(chain, &channel, &enclave.claims.enclave_key).await?;
+        if cap.saturating_sub(paid.paid) > state.available {
+            return Err(Error::ChannelEmpty);
         }
         self.voucher_with_cap(enclave, cap)
     }
@@ -256,7 +258,7 @@ impl Client {
         }
         let stream = response.into_body().into_data_stream().map_err(std::io::Error::other);
         let mut answer = call.opener.open(Box::pin(stream).into_async_read())?;
-        let head = answer.head().await?;
+        let head = answer.head().await.map_err(|error| Error::Broken(error.to_string()))?;
         Ok(Answer {
             client: self.clone(),
             enclave: call.enclave,
@@ -291,11 +293,10 @@ impl Client {
             let serving =
                 enclaves.iter().filter(|enclave| model.is_none_or(|model| enclave.claims.model_name == model));
             for enclave in serving {
-                let voucher = self.voucher(enclave).await?;
-                let call = self.seal(enclave, voucher, method, path, body.clone())?;
-                match self.send(call).await {
+                match self.ask(enclave, method, path, &body).await {
                     Ok(answer) => return Ok(answer),
-                    // Outside the seal, or before the head of an answer: nothing was generated.
+                    // It may have generated, and may be owed: asking again could pay twice.
+                    Err(error @ Error::Broken(_)) => return Err(error),
                     Err(error) => {
                         tracing::debug!(%error, "an enclave did not answer");
                         why = error.to_string();
@@ -304,6 +305,32 @@ impl Client {
             }
         }
         Err(Error::NoEnclave { model: model.unwrap_or("any model").to_owned(), why })
+    }
+}
+
+impl Client {
+    /// Asks one enclave. Where the cap is used up by answers that this client never saw the end of, it is raised once.
+    async fn ask(
+        self: &Arc<Self>,
+        enclave: &Appraised,
+        method: &str,
+        path: &str,
+        body: &[u8],
+    ) -> Result<Answer, Error> {
+        let voucher = self.voucher(enclave).await?;
+        let cap = voucher.voucher.cap;
+        let answer = self.send(self.seal(enclave, voucher, method, path, body.to_vec())?).await?;
+        if answer.head.status != 402 {
+            return Ok(answer);
+        }
+        let (head, content, _) = answer.whole().await?;
+        let error: serde_json::Value = serde_json::from_slice(&content).unwrap_or_default();
+        if error["error"]["code"] != "voucher_cap_reached" {
+            let reason = error["error"]["message"].as_str().unwrap_or("it gave no reason").to_owned();
+            return Err(Error::Relay { who: "enclave", status: head.status, reason });
+        }
+        let voucher = self.affordable(enclave, cap.saturating_add(self.config.voucher_step)).await?;
+        self.send(self.seal(enclave, voucher, method, path, body.to_vec())?).await
     }
 }
 
@@ -361,7 +388,7 @@ impl Answer {
         let settlement = &receipt.settlement.receipt;
         let channel = self.client.config.channel.address();
         let earned = Account { cap: Nanoton(0), total: settlement.total, sequence: settlement.sequence };
-        self.client.state.raise(&channel, &self.enclave.claims.enclave_key, earned)?;
+        self.client.state.earned(&channel, &self.enclave.claims.enclave_key, earned, receipt.charge)?;
         Ok(Some(signed))
     }
 

@@ -10,7 +10,8 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use cocoon_protocol::Error;
-use cocoon_protocol::sealed::MAX_SEALED_REQUEST;
+use cocoon_protocol::auth;
+use cocoon_protocol::sealed::{InnerRequest, MAX_SEALED_REQUEST};
 use cocoon_protocol::voucher::SignedVoucher;
 use cocoon_protocol::wire;
 use cocoon_settlement::Address;
@@ -73,7 +74,10 @@ async fn sealed(State(enclave): State<Arc<Enclave>>, headers: HeaderMap, body: B
     let Some(voucher) = text(wire::VOUCHER_HEADER).and_then(|value| SignedVoucher::from_header(value).ok()) else {
         return StatusCode::UNAUTHORIZED.into_response();
     };
-    let opened = match enclave.attester.receiver().open(&body, now) {
+    // Only a request that somebody pays for takes a place in the replay guard; the others are refused inside the seal.
+    let authorised =
+        |request: &InnerRequest, enc: &[u8]| auth::verify(&enclave.expected(), &voucher, enc, request, now).is_ok();
+    let opened = match enclave.attester.receiver().open_if(&body, now, authorised) {
         Ok(opened) => opened,
         Err(error) => {
             return match error {

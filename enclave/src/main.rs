@@ -104,6 +104,10 @@ async fn serve(config: PathBuf, model: PathBuf, listen: SocketAddr, platform: Pl
     let enclave = Arc::new(Enclave { attester, ledger, engine });
     let listener = tokio::net::TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
     println!("{}", serde_json::json!({"listening": listener.local_addr()?.to_string()}));
+    // A streamed token must not wait for the acknowledgement of the last.
+    let listener = axum::serve::ListenerExt::tap_io(listener, |connection| {
+        let _ = connection.set_nodelay(true);
+    });
     axum::serve(listener, cocoon_enclave::http::router(enclave)).await?;
     Ok(())
 }

@@ -140,7 +140,7 @@ impl Enclave {
     }
 
     /// What vouchers must fit.
-    fn expected(&self) -> Expected {
+    pub(crate) fn expected(&self) -> Expected {
         let config = self.attester.config();
         Expected {
             network: config.network(),

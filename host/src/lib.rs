@@ -35,6 +35,16 @@ pub use error::Error;
 pub use launch::{EnclaveLauncher, LaunchSpec, ProcessLauncher, RunningEnclave};
 pub use relay::Tap;
 
+/// A listener whose connections send every piece at once: a streamed token must not wait for the acknowledgement of the last.
+pub fn no_delay(listener: tokio::net::TcpListener) -> impl axum::serve::Listener<Addr = SocketAddr> {
+    use axum::serve::ListenerExt;
+    listener.tap_io(|connection| {
+        if let Err(error) = connection.set_nodelay(true) {
+            tracing::debug!(%error, "a connection keeps Nagle's algorithm");
+        }
+    })
+}
+
 /// What a host is started with.
 pub struct HostConfig {
     /// TON network.
@@ -190,7 +200,7 @@ impl Host {
         }
         tasks.extend([
             tokio::spawn(async move {
-                if let Err(error) = axum::serve(listener, router).await {
+                if let Err(error) = axum::serve(no_delay(listener), router).await {
                     tracing::error!(%error, "the relay ended");
                 }
             }),

@@ -76,11 +76,25 @@ impl Receiver {
         insert(&mut self.lock(), 1, config, now, lifetime, overlap)
     }
 
-    /// Opens a sealed request. It is accepted once: only a request that is authentic takes a place in the replay guard.
+    /// Opens a sealed request. It is accepted once.
     ///
     /// # Errors
     /// Unknown key, altered bytes, truncation, replay, or no Binary HTTP inside.
     pub fn open(&self, sealed: &[u8], at: UnixTime) -> Result<Opened, Error> {
+        self.open_if(sealed, at, |_, _| true)
+    }
+
+    /// Opens a sealed request. Only one that `authorised` finds good takes a place in the replay guard, so that nobody fills it for
+    /// nothing; one that is not may be opened again, and must not be acted on.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_if(
+        &self,
+        sealed: &[u8],
+        at: UnixTime,
+        authorised: impl FnOnce(&InnerRequest, &[u8]) -> bool,
+    ) -> Result<Opened, Error> {
         if sealed.len() > MAX_SEALED_REQUEST {
             return Err(Error::TooLarge { what: "the sealed request", limit: MAX_SEALED_REQUEST });
         }
@@ -98,9 +112,11 @@ impl Receiver {
         let inner = read_request(&plain)?;
         let sink = Sink::default();
         let writer: Target = Box::new(request.response(sink.clone()).map_err(ohttp_error)?);
-        let mut epochs = self.lock();
-        let epoch = epochs.iter_mut().find(|epoch| epoch.id == id).ok_or(Error::UnknownKey)?;
-        epoch.guard.accept(&enc)?;
+        if authorised(&inner, &enc) {
+            let mut epochs = self.lock();
+            let epoch = epochs.iter_mut().find(|epoch| epoch.id == id).ok_or(Error::UnknownKey)?;
+            epoch.guard.accept(&enc)?;
+        }
         Ok(Opened { request: inner, enc, sealer: ResponseSealer { sink, writer } })
     }
 
@@ -234,5 +250,54 @@ fn write_varint(out: &mut Vec<u8>, value: u64) {
         0x40..=0x3fff => out.extend_from_slice(&(value as u16 | 0x4000).to_be_bytes()),
         0x4000..=0x3fff_ffff => out.extend_from_slice(&(value as u32 | 0x8000_0000).to_be_bytes()),
         _ => out.extend_from_slice(&(value | 0xc000_0000_0000_0000).to_be_bytes()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sealed::RequestSealer;
+    use crate::statement::KeyStatement;
+    use cocoon_attestation::{Digest, EvidenceId};
+
+    const NOW: UnixTime = UnixTime(1_000);
+
+    fn sealed(receiver: &Receiver) -> Vec<u8> {
+        let key = receiver.rotate(NOW, 3_600, 60).unwrap();
+        let statement = KeyStatement {
+            evidence_id: EvidenceId(Digest::ZERO),
+            key_config: key.key_config,
+            not_before: key.not_before,
+            not_after: key.not_after,
+        };
+        let request =
+            InnerRequest { method: "GET".into(), path: "/v1/models".into(), headers: Vec::new(), body: Vec::new() };
+        RequestSealer::new(&statement).unwrap().seal(&request).unwrap().0
+    }
+
+    /// The control of the attack "a replayed request": with the guard off it succeeds.
+    #[test]
+    fn without_the_guard_a_replay_is_served() {
+        let receiver = Receiver::new();
+        let request = sealed(&receiver);
+        receiver.without_replay_guard();
+        receiver.open(&request, NOW).unwrap();
+        receiver.open(&request, NOW).expect("the guard alone refuses a replay");
+    }
+
+    #[test]
+    fn what_is_not_authorised_takes_no_place() {
+        let receiver = Receiver::new();
+        let request = sealed(&receiver);
+        receiver.open_if(&request, NOW, |_, _| false).unwrap();
+        receiver.open(&request, NOW).unwrap();
+        assert!(matches!(receiver.open_if(&request, NOW, |_, _| true), Err(Error::Replayed)));
+    }
+
+    #[test]
+    fn a_key_from_a_seed_is_always_the_same() {
+        let config = |seed: &[u8]| Receiver::new().derive(seed, NOW, 1, 1).unwrap().key_config;
+        assert_eq!(config(&[7; 32]), config(&[7; 32]));
+        assert_ne!(config(&[7; 32]), config(&[8; 32]));
     }
 }

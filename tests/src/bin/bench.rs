@@ -186,7 +186,7 @@ async fn main() -> Result<()> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let proxy_url = format!("http://{}", listener.local_addr()?);
     let router = network.proxy();
-    tokio::spawn(async move { axum::serve(listener, router).await });
+    tokio::spawn(async move { axum::serve(cocoon_host::no_delay(listener), router).await });
     let http: Http = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http();
     let (enclaves, _) = network.client.enclaves().await?;
     let enclave = enclaves.into_iter().next().context("an enclave")?;
