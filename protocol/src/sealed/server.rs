@@ -294,6 +294,22 @@ mod tests {
         assert!(matches!(receiver.open_if(&request, NOW, |_, _| true), Err(Error::Replayed)));
     }
 
+    /// The sealed request of `docs/vectors/protocol.json`: written once, opened for ever.
+    #[test]
+    fn a_recorded_request_is_opened() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/vectors/protocol.json");
+        let vectors: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let vector = &vectors["sealed_request"];
+        let receiver = Receiver::new();
+        let key = receiver.derive(&hex::decode(vector["key_seed"].as_str().unwrap()).unwrap(), NOW, 3_600, 60).unwrap();
+        assert_eq!(hex::encode(key.key_config), vector["key_config"].as_str().unwrap());
+        let sealed = hex::decode(vector["sealed"].as_str().unwrap()).unwrap();
+        let request = receiver.open(&sealed, NOW).unwrap().request;
+        assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", "/v1/chat/completions"));
+        assert_eq!(request.header("content-type"), Some("application/json"));
+        assert_eq!(request.body, vector["body"].as_str().unwrap().as_bytes());
+    }
+
     #[test]
     fn a_key_from_a_seed_is_always_the_same() {
         let config = |seed: &[u8]| Receiver::new().derive(seed, NOW, 1, 1).unwrap().key_config;
