@@ -1,9 +1,10 @@
 //! One request: choose an enclave, promise to pay, seal, relay, open, verify the receipt.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use cocoon_attestation::Digest;
+use cocoon_attestation::{Digest, EnclaveKey};
 use cocoon_protocol::auth;
 use cocoon_protocol::identity::SigningKey;
 use cocoon_protocol::receipt::{FullReceipt, SignedFullReceipt};
@@ -33,6 +34,8 @@ pub struct Client {
     appraiser: Appraiser,
     state: State,
     directory: Mutex<Option<(u64, Vec<Appraised>)>>,
+    /// The latest promise to each enclave: a new one is signed only for a higher cap or before it expires.
+    promises: Mutex<HashMap<EnclaveKey, SignedVoucher>>,
 }
 
 /// A sealed request that has not been sent yet.
@@ -66,6 +69,7 @@ impl Client {
             appraiser: Appraiser::default(),
             state,
             directory: Mutex::default(),
+            promises: Mutex::default(),
         }))
     }
 
@@ -186,18 +190,29 @@ impl Client {
     /// # Errors
     /// The record cannot be written.
     pub fn voucher_with_cap(&self, enclave: &Appraised, cap: Nanoton) -> Result<SignedVoucher, Error> {
+        let key = enclave.claims.enclave_key;
         let channel = self.config.channel.address();
-        let promise = Account { cap, ..Account::default() };
-        self.state.raise(&channel, &enclave.claims.enclave_key, promise)?;
+        let now = self.config.clock.now();
+        let mut promises = self.promises.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = promises.get(&key) {
+            let fresh = known.voucher.expiry >= now.plus(self.config.voucher_lifetime / 2);
+            if fresh && known.voucher.cap == cap && known.voucher.prices == enclave.prices {
+                return Ok(known.clone());
+            }
+        }
+        self.state.raise(&channel, &key, Account { cap, ..Account::default() })?;
         let voucher = Voucher {
             network: self.config.channel.network,
             channel,
-            enclave_key: enclave.claims.enclave_key,
+            enclave_key: key,
             cap,
             prices: enclave.prices,
-            expiry: self.config.clock.now().plus(self.config.voucher_lifetime),
+            expiry: now.plus(self.config.voucher_lifetime),
         };
-        Ok(SignedVoucher::sign(voucher, self.key.seed())?)
+        let signed = SignedVoucher::sign(voucher, self.key.seed())?;
+        promises.retain(|_, known| known.voucher.expiry >= now);
+        promises.insert(key, signed.clone());
+        Ok(signed)
     }
 
     fn check_prices(&self, asked: &Prices) -> Result<(), Error> {

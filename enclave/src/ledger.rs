@@ -148,7 +148,8 @@ impl Reservation<'_> {
             enclave_key: key.enclave_key(),
             sequence,
             total,
-            time,
+            // The request came while the voucher held, however long its answer took: the contract pays up to that second.
+            time: time.min(self.voucher.expiry),
         };
         let signed = SignedSettlementReceipt::sign(receipt, key).map_err(|_| Error::Signing)?;
         account.total = total;
@@ -235,6 +236,14 @@ mod tests {
         assert!(ledger.reserve(&voucher(30), 10, 5).is_err());
         drop(first);
         ledger.reserve(&voucher(30), 10, 5).expect("a failed answer is free");
+    }
+
+    #[test]
+    fn an_answer_that_outlives_its_voucher_stays_payable() {
+        let (ledger, key) = (ledger(), SigningKey::from_seed(&[1; 32]).unwrap());
+        let short = Voucher { expiry: UnixTime(7), ..voucher(1_000) };
+        let (_, signed) = ledger.reserve(&short, 10, 5).unwrap().settle(served(10, 5), UnixTime(9), &key).unwrap();
+        assert_eq!(signed.receipt.time, UnixTime(7));
     }
 
     #[test]

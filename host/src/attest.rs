@@ -9,6 +9,7 @@ use cocoon_protocol::wire::{self, AttestRequest, EnclaveEvidence, SignedVerdict}
 use cocoon_settlement::account::Account;
 use cocoon_settlement::cells::{Signature, Verdict};
 use cocoon_settlement::chain::Chain;
+use cocoon_settlement::contracts::RegistryParams;
 use cocoon_settlement::{Address, ops};
 use hyper::Method;
 
@@ -64,8 +65,8 @@ pub(crate) async fn attest(parties: &Parties<'_>, enclave: &str) -> Result<Attes
     let claims = bundle.claims()?;
     parties.endorser.endorse(&mut bundle, claims.beacon.time)?;
     let encoded = bundle.to_cbor();
-    let needed = usize::from(ops::registry_params(chain, parties.registry).await?.threshold);
-    let (verdict, signatures) = verdicts(parties, &encoded, needed).await?;
+    let params = ops::registry_params(chain, parties.registry).await?;
+    let (verdict, signatures) = verdicts(parties, &encoded, &params).await?;
     ops::attest(parties.account, parties.registry, &verdict, &signatures).await?.success()?;
     Ok(Attestation {
         evidence_id: bundle.evidence_id(),
@@ -80,13 +81,24 @@ pub(crate) async fn attest(parties: &Parties<'_>, enclave: &str) -> Result<Attes
 async fn verdicts(
     parties: &Parties<'_>,
     bundle: &[u8],
-    needed: usize,
+    params: &RegistryParams,
 ) -> Result<(Verdict, Vec<(u8, Signature)>), Error> {
+    let needed = usize::from(params.threshold);
     let mut groups: Vec<(Verdict, Vec<(u8, Signature)>)> = Vec::new();
     let mut why = "no node is configured".to_owned();
     for node in parties.nodes {
         match verdict(parties.http, node, bundle).await {
+            // A node that signs with another key than the Registry knows must not spoil what the others signed.
+            Ok((index, verdict, signature))
+                if params
+                    .verifiers
+                    .get(usize::from(index))
+                    .is_none_or(|key| verdict.verify(&signature, key).is_err()) =>
+            {
+                why = format!("{node} does not sign with the key that the Registry has at place {index}");
+            }
             Ok((index, verdict, signature)) => match groups.iter_mut().find(|(known, _)| *known == verdict) {
+                Some((_, signatures)) if signatures.iter().any(|(known, _)| *known == index) => {}
                 Some((_, signatures)) => signatures.push((index, signature)),
                 None => groups.push((verdict, vec![(index, signature)])),
             },

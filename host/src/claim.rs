@@ -42,9 +42,16 @@ pub(crate) async fn claim_all(shared: &Shared, least: Nanoton) -> Result<ClaimRe
     let mut due: Vec<(Earned, Nanoton)> = Vec::new();
     for earned in shared.store.earned()? {
         let receipt = &earned.receipt.receipt;
-        let paid = ops::channel_paid(chain, &receipt.channel, &receipt.enclave_key).await?.paid;
-        if earned.claimable().saturating_sub(paid) >= least.max(Nanoton(1)) {
-            due.push((earned, paid));
+        if shared.unpayable().contains(&earned.receipt.hash()) {
+            continue;
+        }
+        match ops::channel_paid(chain, &receipt.channel, &receipt.enclave_key).await {
+            Ok(paid) if earned.claimable().saturating_sub(paid.paid) >= least.max(Nanoton(1)) => {
+                due.push((earned, paid.paid))
+            }
+            Ok(_) => {}
+            // One channel that was deleted must not hold up the others.
+            Err(error) => tracing::warn!(%error, channel = %receipt.channel, "a channel cannot be asked"),
         }
     }
     let mut report = ClaimReport::default();
@@ -67,8 +74,14 @@ pub(crate) async fn claim_all(shared: &Shared, least: Nanoton) -> Result<ClaimRe
         }
         for (earned, before) in batch {
             let receipt = &earned.receipt.receipt;
-            let after = ops::channel_paid(chain, &receipt.channel, &receipt.enclave_key).await?.paid;
-            report.paid = report.paid.saturating_add(after.saturating_sub(*before));
+            let Ok(after) = ops::channel_paid(chain, &receipt.channel, &receipt.enclave_key).await else { continue };
+            let paid = after.paid.saturating_sub(*before);
+            if paid == Nanoton(0) {
+                // Closed, lapsed or empty: asking again for the same receipt would only cost fees.
+                shared.unpayable().insert(earned.receipt.hash());
+                continue;
+            }
+            report.paid = report.paid.saturating_add(paid);
             report.items += 1;
         }
     }

@@ -15,8 +15,10 @@ pub mod relay;
 pub mod store;
 mod supervise;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -128,6 +130,10 @@ pub(crate) struct Shared {
     pub(crate) channels: relay::Channels,
     pub(crate) reserving: Mutex<()>,
     pub(crate) claiming: Mutex<()>,
+    /// Receipts that a claim was made for and brought nothing.
+    pub(crate) unpayable: std::sync::Mutex<HashSet<[u8; 32]>>,
+    /// The enclave contradicted itself and is to be replaced.
+    pub(crate) condemned: AtomicBool,
     pub(crate) status: watch::Sender<Status>,
     pub(crate) relay_url: RwLock<String>,
 }
@@ -155,6 +161,10 @@ impl Shared {
 
     pub(crate) fn relay_url(&self) -> String {
         self.relay_url.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn unpayable(&self) -> std::sync::MutexGuard<'_, HashSet<[u8; 32]>> {
+        self.unpayable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn tapped(&self, bytes: &[u8]) {
@@ -189,6 +199,8 @@ impl Host {
             channels: relay::Channels::default(),
             reserving: Mutex::new(()),
             claiming: Mutex::new(()),
+            unpayable: std::sync::Mutex::default(),
+            condemned: AtomicBool::new(false),
             status: watch::Sender::new(Status::Starting { why: None }),
             relay_url: RwLock::new(format!("http://{address}")),
         });

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_stream::stream;
 use axum::Router;
@@ -17,7 +17,7 @@ use cocoon_protocol::receipt::SignedSettlementReceipt;
 use cocoon_protocol::sealed::MAX_SEALED_REQUEST;
 use cocoon_protocol::voucher::SignedVoucher;
 use cocoon_protocol::wire::{self, Refusal};
-use cocoon_settlement::contracts::channel::ChannelInit;
+use cocoon_settlement::contracts::channel::{ChannelInit, ChannelStatus};
 use cocoon_settlement::{Address, Nanoton, Prices, ops};
 use http_body_util::BodyExt;
 use hyper::Method;
@@ -50,9 +50,14 @@ fn refuse(status: StatusCode, error: &str, what_to_do: &str) -> Refused {
     Refused(status, Refusal { error: error.into(), what_to_do: what_to_do.into() })
 }
 
-/// Channels whose terms were read from the chain.
+/// Channels whose terms were read from the chain, and when each was last seen open.
 #[derive(Default)]
-pub(crate) struct Channels(Mutex<HashMap<Address, ChannelInit>>);
+pub(crate) struct Channels(Mutex<HashMap<Address, (ChannelInit, Instant)>>);
+
+/// How long a channel that was open is taken to be so. It closes alone only after its delay, which is far longer.
+const OPEN_FOR: Duration = Duration::from_secs(30);
+/// A voucher must hold this much longer, so that its answer can end before it does.
+const VOUCHER_MARGIN: u64 = 30;
 
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
@@ -139,8 +144,8 @@ async fn accept(shared: &Shared, voucher: &SignedVoucher) -> Result<(), Refused>
         return Err(pay("the voucher pays another enclave".into(), "sign one for this enclave's key"));
     }
     let now = chain.head().await.map_err(unavailable)?.time;
-    if promise.expiry <= now {
-        return Err(pay("the voucher has expired".into(), "sign a new one"));
+    if promise.expiry < now.plus(VOUCHER_MARGIN) {
+        return Err(pay("the voucher has expired, or is about to".into(), "sign a new one"));
     }
     if let Some((kind, asked)) = too_cheap(&promise.prices, &shared.config.prices) {
         return Err(pay(
@@ -168,22 +173,31 @@ fn too_cheap(offered: &Prices, asked: &Prices) -> Option<(&'static str, u64)> {
 /// The channel's terms, which never change.
 async fn channel(shared: &Shared, address: &Address) -> Result<ChannelInit, Refused> {
     let pay = |error: String| refuse(StatusCode::PAYMENT_REQUIRED, &error, "open a channel with this provider");
-    let mut known = shared.channels.0.lock().await;
-    if let Some(channel) = known.get(address) {
+    if let Some((channel, seen)) = shared.channels.0.lock().await.get(address)
+        && seen.elapsed() < OPEN_FOR
+    {
         return Ok(channel.clone());
     }
     let chain = shared.config.chain.as_ref();
-    let terms = ops::channel_terms(chain, address)
-        .await
-        .map_err(|error| pay(format!("the channel cannot be used: {error}")))?;
+    let terms = ops::channel_terms(chain, address).await.map_err(|error| match error {
+        cocoon_settlement::Error::NotDeployed(_) | cocoon_settlement::Error::Unexpected(_) => {
+            pay(format!("the channel cannot be used: {error}"))
+        }
+        _ => refuse(StatusCode::SERVICE_UNAVAILABLE, "the chain does not answer", "try again shortly"),
+    })?;
     if terms.provider != shared.config.provider {
         return Err(pay("the channel pays another provider".into()));
     }
     let provider = ops::provider_terms(chain, &shared.config.provider).await.map_err(|error| pay(error.to_string()))?;
     terms.check_for(&provider).map_err(|error| pay(error.to_string()))?;
+    let state = ops::channel_state(chain, address).await.map_err(|error| pay(error.to_string()))?;
+    if state.status != ChannelStatus::Open {
+        return Err(pay("the channel is being closed".into()));
+    }
+    let mut known = shared.channels.0.lock().await;
     // Terms are some 200 bytes; a flood of channels costs its owner a deployment each.
-    if known.len() < 100_000 {
-        known.insert(*address, terms.clone());
+    if known.len() < 100_000 || known.contains_key(address) {
+        known.insert(*address, (terms.clone(), Instant::now()));
     }
     Ok(terms)
 }
@@ -195,37 +209,49 @@ async fn reserve(shared: &Shared, voucher: &SignedVoucher, now: UnixTime) -> Res
     let unavailable = |_| refuse(StatusCode::SERVICE_UNAVAILABLE, "the chain does not answer", "try again shortly");
     let broken = |_| refuse(StatusCode::SERVICE_UNAVAILABLE, "the host cannot keep its record", "ask another host");
     let _one = shared.reserving.lock().await;
-    if let Some(known) = shared.store.voucher(&promise.channel, &promise.enclave_key).map_err(broken)?
-        && known.voucher.cap >= promise.cap
-        && known.voucher.expiry >= promise.expiry
-    {
-        return Ok(());
+    let kept = shared.store.vouchers_of(&promise.channel, &promise.enclave_key).map_err(broken)?;
+    if kept.iter().any(|kept| kept.voucher.cap >= promise.cap) {
+        // Nothing more is promised than before.
+        return keep(shared, voucher);
     }
     let available = ops::channel_state(chain, &promise.channel).await.map_err(unavailable)?.available;
-    let mut promised = Nanoton(0);
-    let mut counted = false;
+    // The most that each enclave can still be owed.
+    let mut caps = HashMap::from([(promise.enclave_key, promise.cap)]);
     for known in shared.store.vouchers(&promise.channel).map_err(broken)? {
-        let own = known.voucher.enclave_key == promise.enclave_key;
-        counted |= own;
+        let key = known.voucher.enclave_key;
+        let alive = known.voucher.expiry >= now && shared.enclave_key() == Some(key);
         // What an enclave of the past earned stays owed; what it did not earn can be earned no more.
-        let cap = if own {
-            known.voucher.cap.max(promise.cap)
-        } else if known.voucher.expiry < now || shared.enclave_key() != Some(known.voucher.enclave_key) {
-            let receipt = shared.store.receipt(&promise.channel, &known.voucher.enclave_key).map_err(broken)?;
-            receipt.map_or(Nanoton(0), |receipt| receipt.receipt.total.min(known.voucher.cap))
-        } else {
+        let cap = if alive {
             known.voucher.cap
+        } else {
+            let receipt = shared.store.receipt(&promise.channel, &key).map_err(broken)?;
+            receipt.map_or(Nanoton(0), |receipt| receipt.receipt.total.min(known.voucher.cap))
         };
-        promised = promised.saturating_add(unpaid(shared, &promise.channel, &known.voucher.enclave_key, cap).await?);
+        let most = caps.entry(key).or_default();
+        *most = cap.max(*most);
     }
-    if !counted {
-        promised = promised.saturating_add(unpaid(shared, &promise.channel, &promise.enclave_key, promise.cap).await?);
+    let mut promised = Nanoton(0);
+    for (key, cap) in caps {
+        promised = promised.saturating_add(unpaid(shared, &promise.channel, &key, cap).await?);
     }
     if promised > available {
         let error = format!("the channel holds {available}, and {promised} would be promised");
         return Err(refuse(StatusCode::PAYMENT_REQUIRED, &error, "top the channel up, or sign a lower cap"));
     }
-    shared.store.keep_voucher(voucher).map_err(broken)
+    keep(shared, voucher)
+}
+
+/// Puts a voucher on disk before it is relied on.
+fn keep(shared: &Shared, voucher: &SignedVoucher) -> Result<(), Refused> {
+    match shared.store.keep_voucher(voucher) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(refuse(
+            StatusCode::PAYMENT_REQUIRED,
+            "too many vouchers of different caps and expiries are held",
+            "sign one whose cap and expiry are both the highest so far",
+        )),
+        Err(_) => Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "the host cannot keep its record", "ask another host")),
+    }
 }
 
 async fn unpaid(
@@ -299,7 +325,7 @@ impl OpenAnswer {
         let Some(voucher) = self.voucher.take() else {
             return Err(crate::Error::Store("a second receipt for one answer".into()));
         };
-        keep(self.shared.clone(), &voucher, receipt).await
+        keep_receipt(self.shared.clone(), &voucher, receipt).await
     }
 }
 
@@ -314,7 +340,7 @@ impl Drop for OpenAnswer {
 }
 
 /// Verifies a receipt and puts it on disk.
-async fn keep(shared: Arc<Shared>, voucher: &SignedVoucher, receipt: &[u8]) -> Result<(), crate::Error> {
+async fn keep_receipt(shared: Arc<Shared>, voucher: &SignedVoucher, receipt: &[u8]) -> Result<(), crate::Error> {
     let signed = SignedSettlementReceipt::from_bytes(receipt)?;
     signed.verify()?;
     let (receipt, promise) = (&signed.receipt, &voucher.voucher);
@@ -326,9 +352,14 @@ async fn keep(shared: Arc<Shared>, voucher: &SignedVoucher, receipt: &[u8]) -> R
         return Err(crate::Error::Store("the enclave's receipt is for something else".into()));
     }
     // Waiting for the disk blocks a thread, and other answers go on meanwhile.
-    tokio::task::spawn_blocking(move || shared.store.keep_receipt(&signed))
+    let writing = shared.clone();
+    let kept = tokio::task::spawn_blocking(move || writing.store.keep_receipt(&signed))
         .await
-        .map_err(|error| crate::Error::Store(error.to_string()))?
+        .map_err(|error| crate::Error::Store(error.to_string()))?;
+    if let Err(crate::Error::Equivocation { .. }) = kept {
+        shared.condemned.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+    kept
 }
 
 /// The client hung up: the enclave has stopped, and signs for what it had generated.
@@ -340,7 +371,7 @@ async fn fetch(shared: Arc<Shared>, voucher: SignedVoucher) {
     for _ in 0..RECEIPT_TRIES {
         tokio::time::sleep(RECEIPT_WAIT).await;
         let Ok((200, body)) = shared.http.call(Method::GET, &url, &[], Bytes::new()).await else { continue };
-        if let Err(error) = keep(shared.clone(), &voucher, &body).await {
+        if let Err(error) = keep_receipt(shared.clone(), &voucher, &body).await {
             tracing::error!(%error, "the receipt of a client that hung up was not kept");
             return;
         }

@@ -6,13 +6,16 @@ use std::sync::Mutex;
 use cocoon_attestation::EnclaveKey;
 use cocoon_protocol::receipt::SignedSettlementReceipt;
 use cocoon_protocol::voucher::SignedVoucher;
+use cocoon_settlement::cells::Voucher;
 use cocoon_settlement::{Address, Nanoton};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use crate::Error;
 
-/// (channel, enclave key) to the voucher with the highest cap.
+/// (channel, enclave key, hash) to each voucher that no other one covers in both cap and expiry.
 const VOUCHERS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("vouchers-v1");
+/// Vouchers of one enclave in one channel that are kept at most.
+const MAX_VOUCHERS: usize = 16;
 /// (channel, enclave key) to the newest receipt.
 const RECEIPTS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("receipts-v1");
 /// Receipts that contradict the newest one: evidence against an enclave.
@@ -68,13 +71,23 @@ impl Store {
         write.commit().map_err(failed)
     }
 
-    /// The voucher with the highest cap of an enclave in a channel.
+    /// The vouchers of an enclave in a channel.
     ///
     /// # Errors
     /// The record cannot be read.
-    pub fn voucher(&self, channel: &Address, enclave: &EnclaveKey) -> Result<Option<SignedVoucher>, Error> {
-        let bytes = self.get(VOUCHERS, &key(channel, enclave))?;
-        Ok(bytes.map(|bytes| SignedVoucher::from_bytes(&bytes)).transpose()?)
+    pub fn vouchers_of(&self, channel: &Address, enclave: &EnclaveKey) -> Result<Vec<SignedVoucher>, Error> {
+        let prefix = key(channel, enclave);
+        self.vouchers_between(&[prefix.as_slice(), &[0; 32]].concat(), &[prefix.as_slice(), &[0xff; 32]].concat())
+    }
+
+    fn vouchers_between(&self, from: &[u8], to: &[u8]) -> Result<Vec<SignedVoucher>, Error> {
+        let read = self.database.begin_read().map_err(failed)?;
+        let table = read.open_table(VOUCHERS).map_err(failed)?;
+        let mut vouchers = Vec::new();
+        for entry in table.range(from..=to).map_err(failed)? {
+            vouchers.push(SignedVoucher::from_bytes(entry.map_err(failed)?.1.value())?);
+        }
+        Ok(vouchers)
     }
 
     /// The newest receipt of an enclave in a channel.
@@ -86,20 +99,33 @@ impl Store {
         Ok(bytes.map(|bytes| SignedSettlementReceipt::from_bytes(&bytes)).transpose()?)
     }
 
-    /// Keeps a voucher, unless one with a higher cap, or the same cap and a later expiry, is kept already.
+    /// Keeps a voucher, in place of those that it covers. Gives whether it, or one that covers it, is kept now.
     ///
     /// # Errors
     /// The record cannot be written.
-    pub fn keep_voucher(&self, voucher: &SignedVoucher) -> Result<(), Error> {
+    pub fn keep_voucher(&self, voucher: &SignedVoucher) -> Result<bool, Error> {
         let _updating = self.lock()?;
-        let (channel, enclave) = (&voucher.voucher.channel, &voucher.voucher.enclave_key);
-        if let Some(known) = self.voucher(channel, enclave)? {
-            let (known, new) = (&known.voucher, &voucher.voucher);
-            if (known.cap, known.expiry) >= (new.cap, new.expiry) {
-                return Ok(());
-            }
+        let new = &voucher.voucher;
+        let prefix = key(&new.channel, &new.enclave_key);
+        let at = |voucher: &SignedVoucher| [prefix.as_slice(), &voucher.hash()].concat();
+        let known = self.vouchers_of(&new.channel, &new.enclave_key)?;
+        if known.iter().any(|known| covers(&known.voucher, new)) {
+            return Ok(true);
         }
-        self.put(VOUCHERS, &key(channel, enclave), &voucher.to_bytes())
+        let covered: Vec<_> = known.iter().filter(|known| covers(new, &known.voucher)).map(at).collect();
+        if known.len() - covered.len() >= MAX_VOUCHERS {
+            return Ok(false);
+        }
+        let write = self.database.begin_write().map_err(failed)?;
+        {
+            let mut table = write.open_table(VOUCHERS).map_err(failed)?;
+            for covered in covered {
+                table.remove(covered.as_slice()).map_err(failed)?;
+            }
+            table.insert(at(voucher).as_slice(), voucher.to_bytes().as_slice()).map_err(failed)?;
+        }
+        write.commit().map_err(failed)?;
+        Ok(true)
     }
 
     /// Keeps a verified receipt. An older one is no news; one that contradicts the newest is kept beside it.
@@ -133,22 +159,25 @@ impl Store {
         self.put(RECEIPTS, &at, &receipt.to_bytes())
     }
 
-    /// Everything that was earned, by channel and enclave.
+    /// Everything that was earned, by channel and enclave, each with the voucher that pays most of it.
     ///
     /// # Errors
     /// The record cannot be read.
     pub fn earned(&self) -> Result<Vec<Earned>, Error> {
-        let read = self.database.begin_read().map_err(failed)?;
-        let (vouchers, receipts) =
-            (read.open_table(VOUCHERS).map_err(failed)?, read.open_table(RECEIPTS).map_err(failed)?);
+        let mut receipts = Vec::new();
+        {
+            let read = self.database.begin_read().map_err(failed)?;
+            for entry in read.open_table(RECEIPTS).map_err(failed)?.iter().map_err(failed)? {
+                receipts.push(SignedSettlementReceipt::from_bytes(entry.map_err(failed)?.1.value())?);
+            }
+        }
         let mut earned = Vec::new();
-        for entry in receipts.iter().map_err(failed)? {
-            let (key, receipt) = entry.map_err(failed)?;
-            let Some(voucher) = vouchers.get(key.value()).map_err(failed)? else { continue };
-            earned.push(Earned {
-                voucher: SignedVoucher::from_bytes(voucher.value())?,
-                receipt: SignedSettlementReceipt::from_bytes(receipt.value())?,
-            });
+        for receipt in receipts {
+            let vouchers = self.vouchers_of(&receipt.receipt.channel, &receipt.receipt.enclave_key)?;
+            let paying = vouchers.into_iter().filter(|voucher| voucher.voucher.expiry >= receipt.receipt.time);
+            if let Some(voucher) = paying.max_by_key(|voucher| voucher.voucher.cap) {
+                earned.push(Earned { voucher, receipt });
+            }
         }
         Ok(earned)
     }
@@ -158,19 +187,18 @@ impl Store {
     /// # Errors
     /// The record cannot be read.
     pub fn vouchers(&self, channel: &Address) -> Result<Vec<SignedVoucher>, Error> {
-        let read = self.database.begin_read().map_err(failed)?;
-        let table = read.open_table(VOUCHERS).map_err(failed)?;
-        let (from, to) = (key(channel, &EnclaveKey([0; 32])), key(channel, &EnclaveKey([0xff; 32])));
-        let mut vouchers = Vec::new();
-        for entry in table.range(from.as_slice()..=to.as_slice()).map_err(failed)? {
-            vouchers.push(SignedVoucher::from_bytes(entry.map_err(failed)?.1.value())?);
-        }
-        Ok(vouchers)
+        let (first, last) = (key(channel, &EnclaveKey([0; 32])), key(channel, &EnclaveKey([0xff; 32])));
+        self.vouchers_between(&first, &[last.as_slice(), &[0xff; 32]].concat())
     }
 
     fn lock(&self) -> Result<std::sync::MutexGuard<'_, ()>, Error> {
         self.updating.lock().map_err(|_| Error::Store("an earlier write failed".into()))
     }
+}
+
+/// Whether whatever `less` pays, `more` pays too.
+fn covers(more: &Voucher, less: &Voucher) -> bool {
+    more.cap >= less.cap && more.expiry >= less.expiry && more.prices == less.prices
 }
 
 fn key(channel: &Address, enclave: &EnclaveKey) -> Vec<u8> {
@@ -218,6 +246,42 @@ mod tests {
         let store = Store::open(&path).unwrap();
         let key = receipt(1, 10).receipt.enclave_key;
         assert_eq!(store.receipt(&CHANNEL, &key).unwrap(), Some(receipt(3, 30)));
+    }
+
+    fn voucher(cap: u64, expiry: u64) -> SignedVoucher {
+        let voucher = Voucher {
+            network: NetworkId::LOCAL,
+            channel: CHANNEL,
+            enclave_key: receipt(1, 10).receipt.enclave_key,
+            cap: Nanoton(cap),
+            prices: cocoon_settlement::Prices { prompt: 1, cached: 1, completion: 1, reasoning: 1 },
+            expiry: UnixTime(expiry),
+        };
+        SignedVoucher::sign(voucher, &[9; 32]).unwrap()
+    }
+
+    #[test]
+    fn a_voucher_is_dropped_only_for_one_that_pays_all_it_pays() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("host.redb")).unwrap();
+        let enclave = receipt(1, 10).receipt.enclave_key;
+        for (cap, expiry) in [(100, 10), (50, 90), (40, 80)] {
+            assert!(store.keep_voucher(&voucher(cap, expiry)).unwrap());
+        }
+        let mut kept: Vec<u64> =
+            store.vouchers_of(&CHANNEL, &enclave).unwrap().iter().map(|kept| kept.voucher.cap.0).collect();
+        kept.sort_unstable();
+        assert_eq!(kept, [50, 100]);
+        // Time 5: the higher cap pays. Later than its expiry: the other one does.
+        store.keep_receipt(&receipt(1, 80)).unwrap();
+        assert_eq!(store.earned().unwrap()[0].claimable(), Nanoton(80));
+        let mut late = receipt(2, 90).receipt;
+        late.time = UnixTime(50);
+        let key = SigningKey::from_seed(&[7; 32]).unwrap();
+        store.keep_receipt(&SignedSettlementReceipt::sign(late, &key).unwrap()).unwrap();
+        assert_eq!(store.earned().unwrap()[0].claimable(), Nanoton(50));
+        store.keep_voucher(&voucher(200, 200)).unwrap();
+        assert_eq!(store.vouchers_of(&CHANNEL, &enclave).unwrap().len(), 1);
     }
 
     #[test]

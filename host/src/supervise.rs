@@ -1,6 +1,7 @@
 //! Keeps one enclave running, attested and announced.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use base64::Engine;
@@ -56,10 +57,11 @@ async fn live(shared: &Arc<Shared>) -> Result<std::convert::Infallible, Error> {
     let mut running = tokio::task::spawn_blocking(move || launcher.launch(&spec))
         .await
         .map_err(|error| Error::Store(error.to_string()))??;
+    shared.condemned.store(false, Ordering::Relaxed);
+    let mut attestation = attest(&parties(shared), &running.base_url).await?;
     loop {
-        let attestation = attest(&parties(shared), &running.base_url).await?;
         tracing::info!(evidence = %attestation.evidence_id, until = %attestation.until, "attested");
-        serve(shared, &mut running, attestation).await?;
+        attestation = serve(shared, &mut running, attestation).await?;
     }
 }
 
@@ -74,34 +76,56 @@ fn parties(shared: &Shared) -> Parties<'_> {
     }
 }
 
-/// Announces the enclave until its attestation is due for renewal.
-async fn serve(shared: &Arc<Shared>, running: &mut RunningEnclave, attestation: Attestation) -> Result<(), Error> {
-    let renew = Instant::now() + Duration::from_secs(shared.config.attestation_lifetime * 2 / 3);
+/// Announces the enclave until its attestation is renewed. A renewal that fails is tried again while the old attestation lasts: nothing
+/// but the guest's own end, or its attestation's, ends a guest that works.
+async fn serve(
+    shared: &Arc<Shared>,
+    running: &mut RunningEnclave,
+    attestation: Attestation,
+) -> Result<Attestation, Error> {
+    let lifetime = attestation.until.0.saturating_sub(attestation.claims.beacon.time.0);
+    let renew = Instant::now() + Duration::from_secs(lifetime * 2 / 3);
+    let end = Instant::now() + Duration::from_secs(lifetime);
     let mut statement = attestation.statement.clone();
     loop {
         let announcement = announcement(shared, &attestation, &statement.to_bytes());
-        announce(shared, &announcement).await;
         shared.status.send_replace(Status::Ready(Box::new(Ready {
             evidence_id: attestation.evidence_id,
             enclave_key: attestation.claims.enclave_key,
             pid: running.pid(),
             base_url: running.base_url.clone(),
-            announcement,
+            announcement: announcement.clone(),
         })));
+        announce(shared, &announcement).await;
         let heartbeat = Instant::now() + HEARTBEAT;
         while Instant::now() < heartbeat {
             if let Some(how) = running.ended() {
                 return Err(Error::Peer { url: "the enclave".into(), why: format!("it ended: {how}") });
             }
+            if shared.condemned.load(Ordering::Relaxed) {
+                return Err(Error::Equivocation { enclave: attestation.claims.enclave_key.to_string() });
+            }
             tokio::time::sleep(WATCH).await;
         }
         if Instant::now() >= renew {
-            return Ok(());
+            match attest(&parties(shared), &running.base_url).await {
+                Ok(renewed) => return Ok(renewed),
+                Err(error) if Instant::now() >= end => return Err(error),
+                Err(error) => tracing::warn!(%error, "the attestation could not be renewed yet"),
+            }
         }
         let url = format!("{}{}", running.base_url, wire::EVIDENCE_PATH);
-        let (status, body) = shared.http.call(Method::GET, &url, &[], Bytes::new()).await?;
-        if status == 200 {
-            statement = EnclaveEvidence::from_cbor(&body)?.key_statement;
+        match shared.http.call(Method::GET, &url, &[], Bytes::new()).await {
+            Ok((200, body)) => match EnclaveEvidence::from_cbor(&body) {
+                // After a renewal that failed on the way the guest already holds newer evidence than is registered.
+                Ok(evidence) if evidence.key_statement.statement.evidence_id == attestation.evidence_id => {
+                    statement = evidence.key_statement;
+                }
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%error, "the guest's evidence cannot be read"),
+            },
+            Ok((status, _)) => tracing::warn!(status, "the guest gives no evidence"),
+            Err(error) => tracing::warn!(%error, "the guest does not answer"),
         }
     }
 }
