@@ -13,7 +13,7 @@ use cocoon_client::{Client, ClientConfig, LogKey, SystemClock};
 use cocoon_settlement::chain::Chain;
 use cocoon_settlement::contracts::channel::ChannelInit;
 use cocoon_settlement::toncenter::Toncenter;
-use cocoon_settlement::{Nanoton, NetworkId, Prices};
+use cocoon_settlement::{Address, Nanoton, NetworkId, Prices};
 use cocoon_verifier::Policy;
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +38,8 @@ pub struct ProxyConfig {
     pub chain: String,
     /// TON network.
     pub network: i32,
+    /// The Registry whose verdicts count.
+    pub registry: Address,
     /// The channel's initial data, base64 of its bag of cells.
     pub channel: String,
     /// File with the channel's client key, 64 hexadecimal digits.
@@ -100,6 +102,7 @@ impl ProxyConfig {
             references: Some(ReferenceValues::from_signed(&read(&self.references)?, &signers)?),
             logs: self.logs.iter().map(|(url, key)| LogKey { url: url.clone(), key: key.clone() }).collect(),
             required_logs: self.required_logs,
+            registry: self.registry,
             require_registered: true,
             max_beacon_age: Some(crate::network::ATTESTATION_LIFETIME),
             channel: ChannelInit::from_boc(&STANDARD.decode(&self.channel).context("the channel is not base64")?)?,

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use cocoon_attestation::{Claims, Digest, EvidenceId, UnixTime};
 use cocoon_protocol::statement::{KeyStatement, SignedKeyStatement};
 use cocoon_protocol::wire::{self, Announcement, LogInclusion};
+use cocoon_settlement::contracts::provider::KeyState;
 use cocoon_settlement::{Address, Prices, ops};
 use cocoon_transparency::{InclusionProof, Leaf, verify_inclusion};
 use cocoon_verifier::{Outcome, appraise_bundle};
@@ -186,10 +187,17 @@ async fn registered(config: &ClientConfig, claims: &Claims, evidence: &EvidenceI
     if !config.require_registered {
         return Ok(());
     }
+    let terms = ops::provider_terms(config.chain.as_ref(), &config.channel.provider).await?;
+    if terms.registry != config.registry {
+        return Err(Error::refused("registration", "its provider answers to another Registry than this client trusts"));
+    }
     let record = ops::enclave_record(config.chain.as_ref(), &config.channel.provider, &claims.enclave_key).await?;
     let Some(record) = record else {
         return Err(Error::refused("registration", "its key is not registered with the provider on TON"));
     };
+    if record.state != KeyState::Active {
+        return Err(Error::refused("registration", "the registration of its key was ended on TON"));
+    }
     if record.until < now {
         return Err(Error::refused("registration", "the registration of its key has ended: the host must attest anew"));
     }

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use cocoon_attestation::{ReferenceValues, UnixTime};
 use cocoon_settlement::chain::Chain;
 use cocoon_settlement::contracts::channel::ChannelInit;
-use cocoon_settlement::{Nanoton, Prices};
+use cocoon_settlement::{Address, Nanoton, Prices};
 use cocoon_verifier::Policy;
 
 /// Where the time comes from: a test sets its own.
@@ -56,7 +56,9 @@ pub struct ClientConfig {
     pub logs: Vec<LogKey>,
     /// How many of them must.
     pub required_logs: usize,
-    /// Whether the enclave's key must be registered with the provider on-chain.
+    /// The Registry whose verdicts count.
+    pub registry: Address,
+    /// Whether the enclave's key must be registered, by that Registry, with the provider on-chain.
     pub require_registered: bool,
     /// Oldest beacon in seconds; `None` accepts any age, and is for tests.
     pub max_beacon_age: Option<u64>,

@@ -46,7 +46,11 @@ impl Http {
     }
 
     async fn send(&self, url: &str, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Error> {
-        self.0.request(request).await.map_err(|error| unreachable(url, error))
+        self.0.request(request).await.map_err(|error| match error.is_connect() {
+            true => unreachable(url, error),
+            // The request may have arrived: whoever asks again could pay twice.
+            false => Error::Broken(format!("{url}: {error}")),
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! What this client has promised to each enclave and what it was charged, on disk before it is relied on.
 
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
 use cocoon_attestation::EnclaveKey;
 use cocoon_settlement::{Address, Nanoton};
@@ -85,7 +85,16 @@ impl State {
     /// # Errors
     /// The file cannot be written.
     pub fn raise(&self, channel: &Address, enclave: &EnclaveKey, to: Account) -> Result<Account, Error> {
-        let _updating = self.updating.lock().map_err(|_| Error::State("an earlier write failed".into()))?;
+        let _updating = self.lock()?;
+        self.write(channel, enclave, to)
+    }
+
+    fn lock(&self) -> Result<MutexGuard<'_, ()>, Error> {
+        self.updating.lock().map_err(|_| Error::State("an earlier write failed".into()))
+    }
+
+    /// With the lock held.
+    fn write(&self, channel: &Address, enclave: &EnclaveKey, to: Account) -> Result<Account, Error> {
         let before = self.account(channel, enclave)?;
         let after = Account {
             cap: before.cap.max(to.cap),
@@ -116,6 +125,7 @@ impl State {
         new: Account,
         charge: Nanoton,
     ) -> Result<Account, Error> {
+        let _updating = self.lock()?;
         let known = self.account(channel, enclave)?;
         let grown = new.total.checked_sub(known.total);
         let continues = match new.sequence.checked_sub(known.sequence) {
@@ -128,7 +138,7 @@ impl State {
         if !continues {
             return Err(Error::Receipt("its total does not continue what this enclave signed before".into()));
         }
-        self.raise(channel, enclave, new)
+        self.write(channel, enclave, new)
     }
 
     /// The sum of all caps signed out of a channel.

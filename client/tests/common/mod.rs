@@ -1,0 +1,209 @@
+//! A chain with a Registry and a Provider, an enclave's evidence from the development platform, and a log that holds it.
+
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use cocoon_attestation::dev::cpu::{DevCpu, Launch, Tee};
+use cocoon_attestation::dev::{CollateralSpec, DevPlatform};
+use cocoon_attestation::reference::{ImageReference, ModelReference, TdxReference};
+use cocoon_attestation::tsm::{self, SocketTsm};
+use cocoon_attestation::{Beacon, Bundle, Claims, Digest, Endorsements, Measurement, ReferenceValues, UnixTime};
+use cocoon_client::{Client, ClientConfig, Clock, Error, LogKey};
+use cocoon_protocol::identity::SigningKey;
+use cocoon_protocol::statement::{KeyStatement, SignedKeyStatement};
+use cocoon_protocol::wire::{INCLUSION_PATH, LogInclusion};
+use cocoon_settlement::account::Account;
+use cocoon_settlement::cells::Verdict;
+use cocoon_settlement::chain::Chain;
+use cocoon_settlement::contracts::channel::ChannelInit;
+use cocoon_settlement::contracts::{ProviderInit, RegistryInit};
+use cocoon_settlement::local::{Genesis, LocalChain, ManualClock};
+use cocoon_settlement::{Address, Nanoton, NetworkId, Prices, ops};
+use cocoon_transparency::{Leaf, Log};
+use cocoon_verifier::Policy;
+
+pub const AT: UnixTime = UnixTime(1_790_000_000);
+pub const PRICES: Prices = Prices { prompt: 10, cached: 1, completion: 20, reasoning: 20 };
+pub const MODEL: Digest = Digest([3; 32]);
+const IMAGE: Digest = Digest([9; 32]);
+const VERIFIER: [u8; 32] = [21; 32];
+const CLIENT_KEY: [u8; 32] = [31; 32];
+
+struct Time(Arc<ManualClock>);
+
+impl Clock for Time {
+    fn now(&self) -> UnixTime {
+        cocoon_settlement::local::Clock::now(self.0.as_ref())
+    }
+}
+
+pub fn enclave() -> SigningKey {
+    SigningKey::from_seed(&[41; 32]).unwrap()
+}
+
+pub fn platform() -> DevPlatform {
+    DevPlatform::from_seed([7; 32])
+}
+
+pub struct World {
+    pub chain: Arc<LocalChain>,
+    pub clock: Arc<ManualClock>,
+    pub account: Account,
+    pub registry: Address,
+    pub provider: Address,
+    folder: tempfile::TempDir,
+}
+
+impl World {
+    pub async fn new() -> Self {
+        let clock = Arc::new(ManualClock::new(AT));
+        let wallet = cocoon_settlement::wallet::Wallet::new([5; 32], NetworkId::LOCAL).unwrap().address();
+        let accounts = vec![(wallet, Nanoton(100_000_000_000))];
+        let chain = Arc::new(LocalChain::in_memory(Genesis { accounts, time: AT }, clock.clone()).unwrap());
+        let account = Account::new(chain.clone(), [5; 32]).unwrap();
+        let registry = RegistryInit {
+            network: NetworkId::LOCAL,
+            governance: wallet,
+            threshold: 1,
+            max_lifetime: 86_400,
+            verifiers: vec![SigningKey::from_seed(&VERIFIER).unwrap().public()],
+            images: vec![IMAGE],
+            models: vec![MODEL],
+        };
+        let (registry, report) = ops::deploy_registry(&account, &registry).await.unwrap();
+        report.success().unwrap();
+        let provider =
+            ProviderInit { network: NetworkId::LOCAL, registry, owner: wallet, claim_window: 259_200, salt: [0; 32] };
+        let (provider, report) = ops::deploy_provider(&account, &provider).await.unwrap();
+        report.success().unwrap();
+        Self { chain, clock, account, registry, provider, folder: tempfile::tempdir().unwrap() }
+    }
+
+    pub async fn claims(&self) -> Claims {
+        let head = self.chain.head().await.unwrap();
+        Claims {
+            enclave_key: enclave().enclave_key(),
+            provider: self.provider.into(),
+            model_name: "demo".into(),
+            model_root: MODEL,
+            config_digest: Digest([4; 32]),
+            beacon: Beacon { seqno: head.seqno, root_hash: head.root_hash, time: head.time },
+            nonce_root: Digest::ZERO,
+            gpu_digest: None,
+        }
+    }
+
+    /// Registers the claims' key with this evidence until then.
+    pub async fn register(&self, claims: &Claims, evidence_id: Digest, until: UnixTime) {
+        let verdict = Verdict {
+            network: NetworkId::LOCAL,
+            registry: self.registry,
+            provider: self.provider,
+            enclave_key: claims.enclave_key,
+            evidence_id,
+            image: IMAGE,
+            model_root: MODEL,
+            generation: 0,
+            until,
+            expiry: AT.plus(3_600),
+            set_epoch: ops::registry_params(self.chain.as_ref(), &self.registry).await.unwrap().set_epoch,
+        };
+        let signature = verdict.sign(&VERIFIER).unwrap();
+        let report = ops::attest(&self.account, &self.registry, &verdict, &[(0, signature)]).await.unwrap();
+        report.success().unwrap();
+    }
+
+    /// A client that demands everything but a log's proof.
+    pub fn config(&self) -> ClientConfig {
+        let client_key = SigningKey::from_seed(&CLIENT_KEY).unwrap().public();
+        let mut references =
+            ReferenceValues::new(ImageReference { name: "enclave".into(), version: "1".into(), digest: IMAGE });
+        let mrtd = Measurement(MRTD);
+        references.tdx.push(TdxReference { mrtd, rtmr0: None, rtmr1: None, rtmr2: None, rtmr3: None });
+        references.models.push(ModelReference { name: "demo".into(), root: MODEL });
+        ClientConfig {
+            gateways: Vec::new(),
+            chain: self.chain.clone(),
+            policy: Policy { roots: vec![platform().tdx_root_der()], ..Policy::default() },
+            references: Some(references),
+            logs: Vec::new(),
+            required_logs: 0,
+            require_registered: true,
+            max_beacon_age: Some(86_400),
+            channel: ChannelInit {
+                network: NetworkId::LOCAL,
+                provider: self.provider,
+                client: self.account.address(),
+                client_key,
+                close_delay: 259_200,
+                salt: [0; 32],
+            },
+            client_key: CLIENT_KEY,
+            voucher_step: Nanoton(1_000),
+            voucher_lifetime: 3_600,
+            max_prices: PRICES,
+            data: self.folder.path().join("client"),
+            clock: Arc::new(Time(self.clock.clone())),
+        }
+    }
+
+    /// A log that holds a bundle, its proof, and its key.
+    pub fn log(&self, bundle: &[u8], seed: [u8; 32]) -> (LogInclusion, String) {
+        let folder = tempfile::tempdir_in(self.folder.path()).unwrap();
+        let log = Log::open(folder.path(), "log.example/one", seed).unwrap();
+        let leaf = Leaf { bundle: bundle.to_vec(), appraisal: b"{}".to_vec(), time: AT, node: "one".into() };
+        let index = log.append(&leaf).unwrap();
+        let (proof, checkpoint) = log.inclusion(index).unwrap();
+        let inclusion = LogInclusion {
+            leaf_index: proof.index,
+            leaf: STANDARD.encode(log.leaf(index).unwrap()),
+            tree_size: proof.tree_size,
+            hashes: proof.hashes.iter().map(ToString::to_string).collect(),
+            checkpoint,
+        };
+        (inclusion, log.vkey().to_owned())
+    }
+}
+
+pub const MRTD: [u8; 48] = [0xa1; 48];
+
+/// What a guest with this measurement gets from its CPU for these claims.
+pub fn bundle(platform: &DevPlatform, mrtd: [u8; 48], claims: &Claims) -> Bundle {
+    let (host, guest) = UnixStream::pair().unwrap();
+    let cpu = DevCpu::new(platform.clone(), Tee::Tdx, Launch { mrtd, ..Launch::default() });
+    std::thread::spawn(move || cpu.serve(host));
+    let claims = claims.to_cbor();
+    let (cpu, _) = tsm::collect(&mut SocketTsm::new(guest), &claims).unwrap();
+    let collateral = CollateralSpec::issued(UnixTime(AT.0 - 3_600), AT.plus(8 * 86_400));
+    let endorsements = Endorsements::Tdx { collateral: platform.tdx_collateral(&collateral) };
+    Bundle { claims, cpu, gpu: Vec::new(), event_log: None, endorsements }
+}
+
+pub fn statement(bundle: &Bundle, key: &SigningKey) -> SignedKeyStatement {
+    let evidence_id = bundle.evidence_id();
+    KeyStatement { evidence_id, key_config: vec![1], not_before: AT, not_after: AT.plus(86_400) }.sign(key)
+}
+
+pub async fn appraise(
+    config: ClientConfig,
+    bundle: &Bundle,
+    statement: &SignedKeyStatement,
+) -> Result<cocoon_client::Appraised, Error> {
+    Client::open(config).unwrap().appraise(&bundle.to_cbor(), statement, PRICES).await
+}
+
+pub async fn serve(router: axum::Router) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
+}
+
+/// A node that answers every request for a proof with this one.
+pub async fn node(inclusion: LogInclusion, key: String) -> LogKey {
+    let route = format!("{INCLUSION_PATH}/{{id}}");
+    let router = axum::Router::new().route(&route, axum::routing::get(|| async move { axum::Json(inclusion) }));
+    LogKey { url: serve(router).await, key }
+}
