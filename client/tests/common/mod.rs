@@ -1,3 +1,4 @@
+#![allow(dead_code)]
 //! A chain with a Registry and a Provider, an enclave's evidence from the development platform, and a log that holds it.
 
 use std::os::unix::net::UnixStream;
@@ -126,6 +127,7 @@ impl World {
         ClientConfig {
             gateways: Vec::new(),
             chain: self.chain.clone(),
+            registry: self.registry,
             policy: Policy { roots: vec![platform().tdx_root_der()], ..Policy::default() },
             references: Some(references),
             logs: Vec::new(),
