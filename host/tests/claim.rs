@@ -1,0 +1,121 @@
+//! A host is paid what was both promised and earned, once; also for an enclave that no longer runs.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use cocoon_attestation::dev::DevPlatform;
+use cocoon_attestation::{Digest, UnixTime};
+use cocoon_host::{DevEndorser, EnclaveLauncher, Error, Host, HostConfig, LaunchSpec, RunningEnclave};
+use cocoon_protocol::identity::SigningKey;
+use cocoon_protocol::receipt::SignedSettlementReceipt;
+use cocoon_protocol::voucher::SignedVoucher;
+use cocoon_settlement::account::Account;
+use cocoon_settlement::cells::{SettlementReceipt, Verdict, Voucher};
+use cocoon_settlement::contracts::channel::ChannelInit;
+use cocoon_settlement::contracts::{ProviderInit, RegistryInit};
+use cocoon_settlement::local::{Genesis, LocalChain, ManualClock};
+use cocoon_settlement::{Nanoton, NetworkId, Prices, ops};
+
+const AT: UnixTime = UnixTime(1_790_000_000);
+const PRICES: Prices = Prices { prompt: 10, cached: 1, completion: 20, reasoning: 20 };
+
+/// The enclave is gone and does not come back.
+struct Gone;
+
+impl EnclaveLauncher for Gone {
+    fn launch(&self, spec: &LaunchSpec) -> Result<RunningEnclave, Error> {
+        Err(Error::Launch { binary: "gone".into(), why: "gone".into(), log: spec.log.clone() })
+    }
+}
+
+fn key(seed: u8) -> SigningKey {
+    SigningKey::from_seed(&[seed; 32]).unwrap()
+}
+
+/// Claims twice with this promise and this total; gives what each round brought.
+async fn claim_twice(folder: &Path, cap: Nanoton, total: Nanoton) -> [Nanoton; 2] {
+    let clock = Arc::new(ManualClock::new(AT));
+    let wallet = cocoon_settlement::wallet::Wallet::new([5; 32], NetworkId::LOCAL).unwrap().address();
+    let accounts = vec![(wallet, Nanoton(100_000_000_000))];
+    let chain = Arc::new(LocalChain::in_memory(Genesis { accounts, time: AT }, clock).unwrap());
+    let account = Arc::new(Account::new(chain.clone(), [5; 32]).unwrap());
+    let registry = RegistryInit {
+        network: NetworkId::LOCAL,
+        governance: wallet,
+        threshold: 1,
+        max_lifetime: 86_400,
+        verifiers: vec![key(21).public()],
+        images: vec![Digest([9; 32])],
+        models: vec![Digest([3; 32])],
+    };
+    let registry = ops::deploy_registry(&account, &registry).await.unwrap().0;
+    let provider =
+        ProviderInit { network: NetworkId::LOCAL, registry, owner: wallet, claim_window: 259_200, salt: [0; 32] };
+    let provider = ops::deploy_provider(&account, &provider).await.unwrap().0;
+    let verdict = Verdict {
+        network: NetworkId::LOCAL,
+        registry,
+        provider,
+        enclave_key: key(41).enclave_key(),
+        evidence_id: Digest([8; 32]),
+        image: Digest([9; 32]),
+        model_root: Digest([3; 32]),
+        generation: 0,
+        until: AT.plus(80_000),
+        expiry: AT.plus(3_600),
+        set_epoch: ops::registry_params(chain.as_ref(), &registry).await.unwrap().set_epoch,
+    };
+    let signature = verdict.sign(&[21; 32]).unwrap();
+    ops::attest(&account, &registry, &verdict, &[(0, signature)]).await.unwrap().success().unwrap();
+    let channel = ChannelInit {
+        network: NetworkId::LOCAL,
+        provider,
+        client: wallet,
+        client_key: key(31).public(),
+        close_delay: 259_200,
+        salt: [0; 32],
+    };
+    ops::open_channel(&account, &channel, Nanoton(10_000_000_000)).await.unwrap().success().unwrap();
+
+    let host = Host::start(HostConfig {
+        network: NetworkId::LOCAL,
+        provider,
+        registry,
+        chain,
+        account,
+        launcher: Arc::new(Gone),
+        endorser: Arc::new(DevEndorser::new(DevPlatform::from_seed([7; 32]))),
+        guest_config: folder.join("guest.toml"),
+        model: folder.join("model"),
+        model_names: vec!["demo".into()],
+        prices: PRICES,
+        node_urls: Vec::new(),
+        gateway_urls: Vec::new(),
+        listen: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
+        data: folder.join("host"),
+        tap: None,
+        attestation_lifetime: 80_000,
+        claims: None,
+    })
+    .await
+    .unwrap();
+    let (channel, enclave_key) = (channel.address(), key(41).enclave_key());
+    let expiry = AT.plus(3_600);
+    let voucher = Voucher { network: NetworkId::LOCAL, channel, enclave_key, cap, prices: PRICES, expiry };
+    host.store().keep_voucher(&SignedVoucher::sign(voucher, &[31; 32]).unwrap()).unwrap();
+    let receipt =
+        SettlementReceipt { network: NetworkId::LOCAL, provider, channel, enclave_key, sequence: 1, total, time: AT };
+    host.store().keep_receipt(&SignedSettlementReceipt::sign(receipt, &key(41)).unwrap()).unwrap();
+    let paid = [host.claim_all().await.unwrap().paid, host.claim_all().await.unwrap().paid];
+    host.shutdown().await;
+    paid
+}
+
+#[tokio::test]
+async fn a_claim_brings_what_was_promised_and_earned_and_a_second_one_nothing() {
+    for (cap, total) in [(300_000_000, 200_000_000), (200_000_000, 300_000_000)] {
+        let folder = tempfile::tempdir().unwrap();
+        let paid = claim_twice(folder.path(), Nanoton(cap), Nanoton(total)).await;
+        assert_eq!(paid, [Nanoton(200_000_000), Nanoton(0)], "cap {cap}, total {total}");
+    }
+}
