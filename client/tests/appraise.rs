@@ -136,6 +136,15 @@ async fn the_key_is_registered_with_this_evidence_and_still_is() {
 }
 
 #[tokio::test]
+async fn the_provider_answers_to_the_registry_that_the_client_trusts() {
+    let world = World::new().await;
+    let bundle = registered(&world, &world.claims().await, MRTD).await;
+    let mut config = world.config();
+    config.registry.hash[0] ^= 1;
+    refused(appraise(config, &bundle, &statement(&bundle, &enclave())).await, "registration");
+}
+
+#[tokio::test]
 async fn a_log_proves_that_it_holds_this_evidence() {
     let world = World::new().await;
     let bundle = registered(&world, &world.claims().await, MRTD).await;
