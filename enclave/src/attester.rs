@@ -44,6 +44,8 @@ pub struct Attester {
     receiver: Receiver,
     tsm: Mutex<Box<dyn Tsm>>,
     state: Mutex<Option<Attested>>,
+    /// The evidence before the newest: clients that appraised it are served until it ends.
+    previous: Mutex<Option<(EvidenceId, UnixTime)>>,
 }
 
 impl Attester {
@@ -60,6 +62,7 @@ impl Attester {
             receiver: Receiver::new(),
             tsm: Mutex::new(tsm),
             state: Mutex::new(None),
+            previous: Mutex::new(None),
         })
     }
 
@@ -106,6 +109,19 @@ impl Attester {
         if now > attested.until { Err(Error::NotAttested) } else { Ok((attested.evidence_id, now)) }
     }
 
+    /// The evidence of this id, if something may still be signed under it, and the time. `None` if this enclave has no such evidence.
+    ///
+    /// # Errors
+    /// There is no evidence, or its time is over.
+    pub fn attested_as(&self, id: &str) -> Result<Option<(EvidenceId, UnixTime)>, Error> {
+        let (current, now) = self.attested()?;
+        if current.to_string() == id {
+            return Ok(Some((current, now)));
+        }
+        let previous = *self.previous.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(previous.filter(|(known, until)| known.to_string() == id && now <= *until).map(|(known, _)| (known, now)))
+    }
+
     /// Makes new evidence on a beacon, with the same identity key and a new key to seal to. Blocks while the platform signs.
     ///
     /// # Errors
@@ -138,6 +154,10 @@ impl Attester {
         let now = beacon.0.plus(beacon.1.elapsed().as_secs());
         let statement = self.statement(evidence_id, now)?;
         let evidence = EnclaveEvidence { bundle: bundle.to_cbor(), key_statement: statement.clone() };
+        if let Some(before) = state.as_ref().filter(|before| before.evidence_id != evidence_id) {
+            let mut previous = self.previous.lock().unwrap_or_else(PoisonError::into_inner);
+            *previous = Some((before.evidence_id, before.until));
+        }
         *state = Some(Attested {
             evidence_id,
             bundle: evidence.bundle.clone(),
@@ -182,7 +202,7 @@ fn clock(attested: &Attested) -> UnixTime {
 mod tests {
     use super::*;
     use cocoon_attestation::Beacon;
-    use cocoon_attestation::tsm::{FakeTsm, PROVIDER_TDX, TsmReport};
+    use cocoon_attestation::tsm::{PROVIDER_TDX, TsmReport};
 
     struct Fixed;
 
@@ -193,7 +213,6 @@ mod tests {
     }
 
     fn attester(lifetime: u64) -> Attester {
-        let _ = std::any::type_name::<FakeTsm>();
         let config = Config {
             attestation_lifetime: lifetime,
             ..toml::from_str(
@@ -242,5 +261,10 @@ mod tests {
         assert_eq!(claims(&first).enclave_key, claims(&second).enclave_key);
         assert_ne!(first.key_statement.statement.key_config, second.key_statement.statement.key_config);
         assert_eq!(enclave.evidence().unwrap(), second, "a fresh key is not rotated again");
+        for evidence in [&first, &second] {
+            let id = evidence.key_statement.statement.evidence_id.to_string();
+            assert!(enclave.attested_as(&id).unwrap().is_some(), "clients of both are served");
+        }
+        assert!(enclave.attested_as("another").unwrap().is_none());
     }
 }

@@ -65,12 +65,11 @@ async fn attest(State(enclave): State<Arc<Enclave>>, body: Bytes) -> Response {
 /// enclave, 503 not attested or full. None says anything of the content.
 async fn sealed(State(enclave): State<Arc<Enclave>>, headers: HeaderMap, body: Bytes) -> Response {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let Ok((evidence_id, now)) = enclave.attester.attested() else {
-        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    let (evidence_id, now) = match enclave.attester.attested_as(text(wire::ENCLAVE_HEADER).unwrap_or_default()) {
+        Ok(Some(attested)) => attested,
+        Ok(None) => return StatusCode::MISDIRECTED_REQUEST.into_response(),
+        Err(_) => return StatusCode::SERVICE_UNAVAILABLE.into_response(),
     };
-    if text(wire::ENCLAVE_HEADER) != Some(evidence_id.to_string().as_str()) {
-        return StatusCode::MISDIRECTED_REQUEST.into_response();
-    }
     let Some(voucher) = text(wire::VOUCHER_HEADER).and_then(|value| SignedVoucher::from_header(value).ok()) else {
         return StatusCode::UNAUTHORIZED.into_response();
     };
@@ -90,7 +89,7 @@ async fn sealed(State(enclave): State<Arc<Enclave>>, headers: HeaderMap, body: B
         }
     };
     let (sender, frames) = mpsc::channel(FRAMES_WAITING);
-    tokio::spawn(enclave.answer(opened, voucher, sender));
+    tokio::spawn(enclave.answer(opened, voucher, evidence_id, sender));
     let body = Body::from_stream(ReceiverStream::new(frames).map(Ok::<_, std::convert::Infallible>));
     ([(header::CONTENT_TYPE, wire::FRAMES)], body).into_response()
 }

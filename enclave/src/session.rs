@@ -83,9 +83,15 @@ impl Out {
 }
 
 impl Enclave {
-    /// Answers an opened request into `frames`. If the host goes away, what was generated until then is charged all the same, and the
+    /// Answers a request that was opened under this evidence into `frames`. If the host goes away, what was generated until then is charged all the same, and the
     /// receipt waits for the host.
-    pub async fn answer(self: Arc<Self>, opened: Opened, voucher: SignedVoucher, frames: mpsc::Sender<Bytes>) {
+    pub async fn answer(
+        self: Arc<Self>,
+        opened: Opened,
+        voucher: SignedVoucher,
+        evidence_id: EvidenceId,
+        frames: mpsc::Sender<Bytes>,
+    ) {
         let Opened { request, enc, sealer } = opened;
         let mut salt = [0; 32];
         if getrandom::fill(&mut salt).is_err() {
@@ -93,7 +99,7 @@ impl Enclave {
         }
         let out = Out::new(sealer, frames, &salt);
         // Nobody reads any more where this fails, so there is nobody to tell.
-        let _ = self.serve(&request, &enc, &voucher, salt, out).await;
+        let _ = self.serve(&request, &enc, &voucher, (evidence_id, salt), out).await;
     }
 
     async fn serve(
@@ -101,11 +107,11 @@ impl Enclave {
         request: &InnerRequest,
         enc: &[u8],
         voucher: &SignedVoucher,
-        salt: [u8; 32],
+        (evidence_id, salt): (EvidenceId, [u8; 32]),
         mut out: Out,
     ) -> Result<(), Gone> {
-        let (evidence_id, now) = match self.attester.attested() {
-            Ok(attested) => attested,
+        let now = match self.attester.attested() {
+            Ok((_, now)) => now,
             Err(error) => {
                 return out.refuse(&ApiError::other(503, "server_error", "not_attested", error.to_string())).await;
             }

@@ -85,30 +85,22 @@ async fn relay(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Byte
 
 async fn forward(shared: Arc<Shared>, headers: &HeaderMap, body: Bytes) -> Result<Response, Refused> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let Some((evidence_id, base_url)) = shared.ready() else {
+    let Some((_, base_url)) = shared.ready() else {
         return Err(refuse(
             StatusCode::SERVICE_UNAVAILABLE,
             "the enclave is starting",
             "try again shortly or ask another",
         ));
     };
-    if text(wire::ENCLAVE_HEADER) != Some(evidence_id.as_str()) {
-        return Err(refuse(
-            StatusCode::NOT_FOUND,
-            "this host runs no enclave with that evidence",
-            "fetch the list of enclaves again",
-        ));
-    }
+    // The enclave knows which evidence it still serves: for a while after a renewal, the one before too.
+    let evidence_id = text(wire::ENCLAVE_HEADER).unwrap_or_default();
     let header = text(wire::VOUCHER_HEADER).unwrap_or_default();
     let voucher = SignedVoucher::from_header(header)
         .map_err(|error| refuse(StatusCode::PAYMENT_REQUIRED, &error.to_string(), "send a signed voucher"))?;
     accept(&shared, &voucher).await?;
     let url = format!("{base_url}{}", wire::SEALED_PATH);
-    let passed = [
-        (wire::ENCLAVE_HEADER, evidence_id.as_str()),
-        (wire::VOUCHER_HEADER, header),
-        ("content-type", wire::SEALED_REQUEST),
-    ];
+    let passed =
+        [(wire::ENCLAVE_HEADER, evidence_id), (wire::VOUCHER_HEADER, header), ("content-type", wire::SEALED_REQUEST)];
     let response = shared.http.send(Method::POST, &url, &passed, body).await.map_err(|_| {
         refuse(StatusCode::BAD_GATEWAY, "the enclave does not answer", "try again shortly or ask another")
     })?;
@@ -124,7 +116,7 @@ async fn forward(shared: Arc<Shared>, headers: &HeaderMap, body: Bytes) -> Resul
         401 => ("the enclave takes no such voucher", "send a signed voucher"),
         409 => ("this sealed request was accepted before: it is a replay", "seal the request again to send it again"),
         410 => ("the request is sealed to a key that has been replaced", "fetch the key statement and seal again"),
-        421 => ("the enclave has new evidence", "fetch the list of enclaves again"),
+        421 => ("this host runs no enclave with that evidence", "fetch the list of enclaves again"),
         503 => ("the enclave cannot take requests now", "try again shortly or ask another"),
         _ => ("the enclave failed", "try again or ask another"),
     };
