@@ -109,7 +109,7 @@ pub struct FullReceipt {
     pub model_root: Digest,
     /// Evidence of the enclave that answered.
     pub evidence_id: EvidenceId,
-    /// `stop`, `length` or `cancelled`.
+    /// `stop` or `length`.
     pub finish_reason: String,
     /// The settlement receipt that charges for it, with its signature.
     pub settlement: SignedSettlementReceipt,
@@ -248,12 +248,28 @@ impl SignedFullReceipt {
 }
 
 fn four(items: Vec<Value>) -> Result<[u64; 4], Error> {
-    let numbers: Vec<u64> = items
-        .into_iter()
-        .filter_map(|item| match item {
-            Value::Integer(number) => u64::try_from(number).ok(),
-            _ => None,
-        })
-        .collect();
-    numbers.try_into().map_err(|_| Error::malformed("a receipt", "four counts are expected"))
+    let count = |item: Value| match item {
+        Value::Integer(number) => u64::try_from(number).ok(),
+        _ => None,
+    };
+    // Every item must be a count: one that was skipped would be lost from what the signature is checked over.
+    let counts: Option<Vec<u64>> = items.into_iter().map(count).collect();
+    counts
+        .and_then(|counts| counts.try_into().ok())
+        .ok_or_else(|| Error::malformed("a receipt", "four counts are expected"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn four_counts_are_four_and_counts_only() {
+        let good = || (1..=4_u64).map(Value::from).collect::<Vec<_>>();
+        assert_eq!(four(good()).unwrap(), [1, 2, 3, 4]);
+        assert!(four(good()[..3].to_vec()).is_err(), "three");
+        for extra in [Value::from(5_u64), Value::Text("x".into()), Value::from(-1)] {
+            assert!(four([good(), vec![extra]].concat()).is_err(), "a fifth item");
+        }
+    }
 }

@@ -1,14 +1,18 @@
 //! `docs/vectors/protocol.json`, byte for byte: what is written today must be readable in ten years.
 
+use std::collections::BTreeSet;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use cocoon_attestation::{Beacon, Digest, EnclaveKey, EvidenceId, UnixTime};
 use cocoon_protocol::auth;
-use cocoon_protocol::frame::Frame;
+use cocoon_protocol::frame::{Decoder, Frame};
 use cocoon_protocol::identity::SigningKey;
 use cocoon_protocol::receipt::{FullReceipt, SignedFullReceipt, SignedSettlementReceipt, TokenCounts};
 use cocoon_protocol::sealed::padme;
 use cocoon_protocol::statement::{KeyStatement, SignedKeyStatement};
 use cocoon_protocol::voucher::SignedVoucher;
-use cocoon_protocol::wire::{AttestRequest, EnclaveEvidence};
+use cocoon_protocol::wire::{Announcement, AttestRequest, EnclaveEvidence, LogInclusion, Refusal, SignedVerdict};
 use cocoon_settlement::cells::{SettlementReceipt, Voucher};
 use cocoon_settlement::contracts::channel::ChannelInit;
 use cocoon_settlement::{Address, Nanoton, NetworkId, Prices};
@@ -98,6 +102,33 @@ fn evidence() -> EnclaveEvidence {
     EnclaveEvidence { bundle: b"bundle".to_vec(), key_statement: statement() }
 }
 
+fn announcement() -> Announcement {
+    Announcement {
+        evidence_id: EvidenceId(Digest([0xee; 32])).to_string(),
+        host_url: "http://127.0.0.1:8002".into(),
+        models: vec!["m".into()],
+        provider: PROVIDER,
+        prices: PRICES,
+        bundle: STANDARD.encode(b"bundle"),
+        key_statement: STANDARD.encode(statement().to_bytes()),
+    }
+}
+
+fn verdict() -> SignedVerdict {
+    let inclusion = LogInclusion {
+        leaf_index: 1,
+        leaf: STANDARD.encode(b"leaf"),
+        tree_size: 2,
+        hashes: vec!["aa".repeat(32)],
+        checkpoint: "a log\n2\nroot\n\n\u{2014} a log signature\n".into(),
+    };
+    SignedVerdict { index: 1, verdict: STANDARD.encode(b"verdict"), signature: "99".repeat(64), inclusion }
+}
+
+fn refusal() -> Refusal {
+    Refusal { error: "what is wrong".into(), what_to_do: "what to do".into() }
+}
+
 fn made() -> Value {
     let enc = [0x88; 1120];
     let headers: Vec<Value> = auth::headers(&enc, &voucher(), &channel(), &client())
@@ -113,6 +144,10 @@ fn made() -> Value {
         "voucher_hash": hex::encode(voucher().hash()),
         "request_headers": headers,
         "settlement_receipt": hex::encode(settlement().to_bytes()),
+        "full_receipt_trailer": receipt().to_trailer(),
+        "announcement": announcement(),
+        "signed_verdict": verdict(),
+        "refusal": refusal(),
         "full_receipt": hex::encode(receipt().to_bytes()),
         "frame_sealed": hex::encode(Frame::Sealed(b"sealed".as_slice().into()).encode()),
         "frame_receipt": hex::encode(Frame::Receipt(b"receipt".as_slice().into()).encode()),
@@ -145,6 +180,18 @@ fn everything_that_was_written_is_read() {
     let read = SignedFullReceipt::from_bytes(&bytes("full_receipt")).unwrap();
     assert_eq!(read, receipt());
     read.verify(&enclave().enclave_key()).unwrap();
+    let trailer = written["full_receipt_trailer"].as_str().unwrap();
+    assert_eq!(SignedFullReceipt::from_trailer(trailer).unwrap(), receipt());
+    let json = |name: &str| written[name].clone();
+    assert_eq!(serde_json::from_value::<Announcement>(json("announcement")).unwrap(), announcement());
+    assert_eq!(serde_json::from_value::<SignedVerdict>(json("signed_verdict")).unwrap(), verdict());
+    assert_eq!(serde_json::from_value::<Refusal>(json("refusal")).unwrap(), refusal());
+    for (name, payload) in [("frame_sealed", "sealed"), ("frame_receipt", "receipt")] {
+        let mut decoder = Decoder::new();
+        decoder.push(&bytes(name));
+        let (Frame::Sealed(read) | Frame::Receipt(read)) = decoder.next_frame().unwrap().unwrap();
+        assert_eq!((read, decoder.is_whole()), (payload.into(), true));
+    }
     assert_eq!(AttestRequest::from_cbor(&bytes("attest_request")).unwrap(), attest_request());
     assert_eq!(EnclaveEvidence::from_cbor(&bytes("enclave_evidence")).unwrap(), evidence());
 }
@@ -158,6 +205,15 @@ fn no_truncation_of_what_was_written_is_read() {
     }
     for end in 0..bytes("settlement_receipt").len() {
         assert!(SignedSettlementReceipt::from_bytes(&bytes("settlement_receipt")[..end]).is_err());
+    }
+    for end in 0..bytes("key_statement").len() {
+        assert!(SignedKeyStatement::from_bytes(&bytes("key_statement")[..end]).is_err());
+    }
+    for end in 0..bytes("attest_request").len() {
+        assert!(AttestRequest::from_cbor(&bytes("attest_request")[..end]).is_err());
+    }
+    for end in 0..bytes("enclave_evidence").len() {
+        assert!(EnclaveEvidence::from_cbor(&bytes("enclave_evidence")[..end]).is_err());
     }
     let voucher = voucher().to_bytes();
     for end in 0..voucher.len() {
@@ -174,5 +230,26 @@ fn the_document_shows_the_vectors() {
         ["key_statement", "voucher_header", "settlement_receipt", "full_receipt", "frame_sealed", "frame_receipt"]
     {
         assert!(shown.contains(written[name].as_str().unwrap()), "{name}");
+    }
+}
+
+/// `docs/schemas/wire.schema.json` names the keys that are written, all of them required.
+#[test]
+fn the_schema_names_every_key() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schemas/wire.schema.json");
+    let schema: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
+    let written = written();
+    for (name, value) in [
+        ("announcement", &written["announcement"]),
+        ("prices", &written["announcement"]["prices"]),
+        ("signed_verdict", &written["signed_verdict"]),
+        ("log_inclusion", &written["signed_verdict"]["inclusion"]),
+        ("refusal", &written["refusal"]),
+    ] {
+        let shape = &schema["$defs"][name];
+        let required: BTreeSet<String> =
+            shape["required"].as_array().unwrap().iter().map(|key| key.as_str().unwrap().into()).collect();
+        assert_eq!((keys(value), keys(value)), (keys(&shape["properties"]), required), "{name}");
     }
 }

@@ -83,6 +83,19 @@ mod tests {
         }
     }
 
+    /// `record` of `docs/vectors/protocol.json`, both ways.
+    #[test]
+    fn a_record_is_written_and_read_as_it_was() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/vectors/protocol.json");
+        let vectors: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let vector = |name: &str| hex::decode(vectors["record"][name].as_str().unwrap()).unwrap();
+        assert_eq!(record(&vector("data")), vector("record"));
+        let mut records = Records::default();
+        records.push(&vector("record"));
+        assert_eq!(records.next_data().unwrap().unwrap(), vector("data"));
+        assert!(records.is_whole());
+    }
+
     #[test]
     fn an_absurd_record_is_refused_at_once() {
         let mut records = Records::default();

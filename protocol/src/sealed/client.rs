@@ -18,6 +18,9 @@ use crate::statement::KeyStatement;
 /// The least length of a request before it is sealed.
 const REQUEST_FLOOR: usize = 1024;
 
+/// Key identifier, KEM, X-Wing public key, length of the list of suites, one suite (RFC 9458 section 3.1).
+const KEY_CONFIG_LEN: usize = 1 + 2 + 1216 + 2 + 4;
+
 type Respond = Box<dyn FnOnce(Source) -> Result<Source, Error> + Send>;
 
 /// A request about to be sealed: its encapsulated key is known, its content is not yet written.
@@ -35,9 +38,10 @@ impl RequestSealer {
     pub fn new(statement: &KeyStatement) -> Result<Self, Error> {
         let mut config = KeyConfig::decode(&statement.key_config).map_err(ohttp_error)?;
         let encoded = config.encode().map_err(ohttp_error)?;
-        // The key identifier, then the KEM: X-Wing and nothing else.
-        if encoded.get(1..3) != Some(&[0x64, 0x7a])
-            || !encoded.ends_with(&[0, 1, 0, 1])
+        // The key identifier, then the KEM: X-Wing. The length leaves room for one suite, which is the one at the end.
+        if encoded.len() != KEY_CONFIG_LEN
+            || encoded.get(1..3) != Some(&[0x64, 0x7a])
+            || !encoded.ends_with(&[0, 4, 0, 1, 0, 1])
             || encoded != statement.key_config
         {
             return Err(Error::malformed(
@@ -164,5 +168,33 @@ impl OpenAnswer {
                 _ => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cocoon_attestation::{Digest, EvidenceId, UnixTime};
+    use ohttp::SymmetricSuite;
+    use ohttp::hpke::{Aead, Kdf, Kem};
+
+    use super::*;
+
+    fn seals_to(suites: &[Aead]) -> bool {
+        let suites = suites.iter().map(|aead| SymmetricSuite::new(Kdf::HkdfSha256, *aead)).collect();
+        let statement = KeyStatement {
+            evidence_id: EvidenceId(Digest::ZERO),
+            key_config: KeyConfig::new(1, Kem::XWing, suites).unwrap().encode().unwrap(),
+            not_before: UnixTime(0),
+            not_after: UnixTime(1),
+        };
+        RequestSealer::new(&statement).is_ok()
+    }
+
+    #[test]
+    fn one_suite_is_used_and_nothing_is_negotiated() {
+        assert!(seals_to(&[Aead::Aes128Gcm]));
+        assert!(!seals_to(&[Aead::ChaCha20Poly1305]), "another suite");
+        assert!(!seals_to(&[Aead::ChaCha20Poly1305, Aead::Aes128Gcm]), "another suite before it");
+        assert!(!seals_to(&[Aead::Aes128Gcm, Aead::ChaCha20Poly1305]), "another suite after it");
     }
 }
