@@ -226,11 +226,21 @@ fn the_document_shows_the_vectors() {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/protocol.md");
     let shown: String = std::fs::read_to_string(path).unwrap().split_whitespace().collect();
     let written = written();
-    for name in
-        ["key_statement", "voucher_header", "settlement_receipt", "full_receipt", "frame_sealed", "frame_receipt"]
-    {
+    for name in [
+        "key_statement",
+        "voucher_header",
+        "voucher_hash",
+        "settlement_receipt",
+        "full_receipt",
+        "frame_sealed",
+        "frame_receipt",
+        "attest_request",
+        "enclave_evidence",
+    ] {
         assert!(shown.contains(written[name].as_str().unwrap()), "{name}");
     }
+    assert!(shown.contains(written["request_headers"][0]["value"].as_str().unwrap()), "the request's signature");
+    assert!(shown.contains(&written["record"]["record"].as_str().unwrap()[..32]), "the record");
 }
 
 /// `docs/schemas/wire.schema.json` names the keys that are written, all of them required.
