@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::session::Enclave;
+use crate::session::{Enclave, Terms};
 
 /// Frames that may wait for the host: a slow reader stops its own answer, never the engine.
 const FRAMES_WAITING: usize = 64;
@@ -74,8 +74,11 @@ async fn sealed(State(enclave): State<Arc<Enclave>>, headers: HeaderMap, body: B
         return StatusCode::UNAUTHORIZED.into_response();
     };
     // Only a request that somebody pays for takes a place in the replay guard; the others are refused inside the seal.
-    let authorised =
-        |request: &InnerRequest, enc: &[u8]| auth::verify(&enclave.expected(), &voucher, enc, request, now).is_ok();
+    let mut unpaid = None;
+    let authorised = |request: &InnerRequest, enc: &[u8]| {
+        unpaid = auth::verify(&enclave.expected(), &voucher, enc, request, now).err().map(|error| error.to_string());
+        unpaid.is_none()
+    };
     let opened = match enclave.attester.receiver().open_if(&body, now, authorised) {
         Ok(opened) => opened,
         Err(error) => {
@@ -89,7 +92,7 @@ async fn sealed(State(enclave): State<Arc<Enclave>>, headers: HeaderMap, body: B
         }
     };
     let (sender, frames) = mpsc::channel(FRAMES_WAITING);
-    tokio::spawn(enclave.answer(opened, voucher, evidence_id, sender));
+    tokio::spawn(enclave.answer(opened, Terms { voucher, evidence_id, unpaid }, sender));
     let body = Body::from_stream(ReceiverStream::new(frames).map(Ok::<_, std::convert::Infallible>));
     ([(header::CONTENT_TYPE, wire::FRAMES)], body).into_response()
 }

@@ -6,7 +6,7 @@ use aws_lc_rs::digest;
 use bytes::Bytes;
 use cocoon_attestation::{Digest, EvidenceId, UnixTime};
 use cocoon_engine::{Engine, Event, FinishReason, Generation};
-use cocoon_protocol::auth::{self, Expected};
+use cocoon_protocol::auth::Expected;
 use cocoon_protocol::frame::Frame;
 use cocoon_protocol::receipt::{FullReceipt, SignedSettlementReceipt, TokenCounts};
 use cocoon_protocol::sealed::{AnswerHead, InnerRequest, Opened, ResponseSealer};
@@ -28,6 +28,16 @@ pub struct Enclave {
     pub ledger: Ledger,
     /// The model.
     pub engine: Engine,
+}
+
+/// Under what a request was opened.
+pub struct Terms {
+    /// The promise that pays.
+    pub voucher: SignedVoucher,
+    /// The evidence that the client appraised.
+    pub evidence_id: EvidenceId,
+    /// Why the promise does not pay for this request, if it does not.
+    pub unpaid: Option<String>,
 }
 
 /// The host has closed its connection: nobody reads any more.
@@ -85,40 +95,22 @@ impl Out {
 impl Enclave {
     /// Answers a request that was opened under this evidence into `frames`. If the host goes away, what was generated until then is charged all the same, and the
     /// receipt waits for the host.
-    pub async fn answer(
-        self: Arc<Self>,
-        opened: Opened,
-        voucher: SignedVoucher,
-        evidence_id: EvidenceId,
-        frames: mpsc::Sender<Bytes>,
-    ) {
-        let Opened { request, enc, sealer } = opened;
+    pub async fn answer(self: Arc<Self>, opened: Opened, terms: Terms, frames: mpsc::Sender<Bytes>) {
+        let Opened { request, sealer, .. } = opened;
         let mut salt = [0; 32];
         if getrandom::fill(&mut salt).is_err() {
             return;
         }
         let out = Out::new(sealer, frames, &salt);
         // Nobody reads any more where this fails, so there is nobody to tell.
-        let _ = self.serve(&request, &enc, &voucher, (evidence_id, salt), out).await;
+        let _ = self.serve(&request, &terms, salt, out).await;
     }
 
-    async fn serve(
-        &self,
-        request: &InnerRequest,
-        enc: &[u8],
-        voucher: &SignedVoucher,
-        (evidence_id, salt): (EvidenceId, [u8; 32]),
-        mut out: Out,
-    ) -> Result<(), Gone> {
-        let now = match self.attester.attested() {
-            Ok((_, now)) => now,
-            Err(error) => {
-                return out.refuse(&ApiError::other(503, "server_error", "not_attested", error.to_string())).await;
-            }
-        };
-        if let Err(error) = auth::verify(&self.expected(), voucher, enc, request, now) {
-            return out.refuse(&ApiError::other(402, "payment_error", "voucher_refused", error.to_string())).await;
+    async fn serve(&self, request: &InnerRequest, terms: &Terms, salt: [u8; 32], mut out: Out) -> Result<(), Gone> {
+        if let Some(why) = &terms.unpaid {
+            return out.refuse(&ApiError::other(402, "payment_error", "voucher_refused", why)).await;
         }
+        let Terms { voucher, evidence_id, .. } = terms;
         match (request.method.as_str(), request.path.as_str()) {
             ("GET", "/v1/models") => {
                 out.head(200, "application/json").await?;
@@ -130,7 +122,11 @@ impl Enclave {
                     Ok(chat) => chat,
                     Err(error) => return out.refuse(&error).await,
                 };
-                let context = Context { evidence_id, salt, request_digest: FullReceipt::digest(&salt, &request.body) };
+                let context = Context {
+                    evidence_id: *evidence_id,
+                    salt,
+                    request_digest: FullReceipt::digest(&salt, &request.body),
+                };
                 self.chat(chat, voucher, context, out).await
             }
             _ => {

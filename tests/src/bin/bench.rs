@@ -9,11 +9,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
+use cocoon_attestation::UnixTime;
 use cocoon_cli::data::DataDir;
 use cocoon_cli::network::{Network, Options, Tee};
 use cocoon_cli::ui::{Output, Ui};
 use cocoon_client::{Appraised, Client, SystemClock};
 use cocoon_protocol::frame::{Decoder, Frame};
+use cocoon_protocol::identity::{self, SigningKey};
+use cocoon_protocol::sealed::{InnerRequest, Receiver, RequestSealer};
+use cocoon_protocol::statement::KeyStatement;
 use cocoon_protocol::wire;
 use futures::StreamExt;
 use http_body_util::{BodyExt, Full};
@@ -226,9 +230,68 @@ async fn main() -> Result<()> {
             base / total
         );
     }
+    components(&enclave)?;
     appraisals(&network)?;
     println!("\nEvidence was appraised {} times for {} requests.", network.client.appraisals(), (WARM_UP + runs) * 4);
     network.stop().await;
+    Ok(())
+}
+
+fn micros(mut work: impl FnMut() -> Result<()>) -> Result<f64> {
+    let mut times = Vec::with_capacity(500);
+    for _ in 0..500 {
+        let started = Instant::now();
+        work()?;
+        times.push(started.elapsed());
+    }
+    Ok(percentile(times, 50).as_secs_f64() * 1e6)
+}
+
+/// What the path does besides generating: once per request, and once per token.
+fn components(enclave: &Appraised) -> Result<()> {
+    let receiver = Receiver::new();
+    let epoch = receiver.rotate(UnixTime(0), 3_600, 60)?;
+    let statement = KeyStatement {
+        key_config: epoch.key_config,
+        not_before: epoch.not_before,
+        not_after: epoch.not_after,
+        ..enclave.statement.clone()
+    };
+    let request = InnerRequest { method: "POST".into(), path: "/".into(), headers: Vec::new(), body: body(true) };
+    let seal = || -> Result<Vec<u8>> { Ok(RequestSealer::new(&statement)?.seal(&request)?.0) };
+    let sealing = micros(|| seal().map(drop))?;
+    let mut sealed = (0..500).map(|_| seal()).collect::<Result<Vec<_>>>()?;
+    let opening = micros(|| Ok(drop(receiver.open(&sealed.pop().context("a request")?, UnixTime(0))?)))?;
+    let mut sealer = receiver.open(&seal()?, UnixTime(0))?.sealer;
+    let chunk = micros(|| Ok(drop(sealer.data(&[b'x'; 200])?)))?;
+    let key = SigningKey::generate()?;
+    let signing = micros(|| {
+        std::hint::black_box(key.sign(&[7; 32]));
+        Ok(())
+    })?;
+    let (signature, public) = (key.sign(&[7; 32]), key.public());
+    let verifying = micros(|| Ok(identity::verify("a bench", &public, &[7; 32], &signature)?))?;
+    let folder = tempfile::tempdir()?;
+    let mut file = std::fs::File::create(folder.path().join("synced"))?;
+    let syncing = micros(|| {
+        file.write_all(&[7; 512])?;
+        Ok(file.sync_data()?)
+    })?;
+    println!("\n| part | us, p50 | how often |\n|---|---|---|");
+    for (part, time, often) in [
+        ("seal a request (X-Wing, client)", sealing, "once"),
+        ("open a request (X-Wing, enclave)", opening, "once"),
+        (
+            "verify an Ed25519 signature",
+            verifying,
+            "voucher in host and enclave, request, settlement receipt in host and client, full receipt",
+        ),
+        ("make an Ed25519 signature", signing, "request, settlement receipt, full receipt"),
+        ("seal one streamed token's record", chunk, "per token"),
+        ("write 512 bytes and sync them to disk", syncing, "the receipt, once"),
+    ] {
+        println!("| {part} | {time:.1} | {often} |");
+    }
     Ok(())
 }
 
