@@ -261,16 +261,17 @@ fn components(enclave: &Appraised) -> Result<()> {
     let seal = || -> Result<Vec<u8>> { Ok(RequestSealer::new(&statement)?.seal(&request)?.0) };
     let sealing = micros(|| seal().map(drop))?;
     let mut sealed = (0..500).map(|_| seal()).collect::<Result<Vec<_>>>()?;
-    let opening = micros(|| Ok(drop(receiver.open(&sealed.pop().context("a request")?, UnixTime(0))?)))?;
+    let opening =
+        micros(|| receiver.open(&sealed.pop().context("a request")?, UnixTime(0)).map(drop).context("opening"))?;
     let mut sealer = receiver.open(&seal()?, UnixTime(0))?.sealer;
-    let chunk = micros(|| Ok(drop(sealer.data(&[b'x'; 200])?)))?;
+    let chunk = micros(|| sealer.data(&[b'x'; 200]).map(drop).context("sealing"))?;
     let key = SigningKey::generate()?;
     let signing = micros(|| {
         std::hint::black_box(key.sign(&[7; 32]));
         Ok(())
     })?;
     let (signature, public) = (key.sign(&[7; 32]), key.public());
-    let verifying = micros(|| Ok(identity::verify("a bench", &public, &[7; 32], &signature)?))?;
+    let verifying = micros(|| identity::verify("a bench", &public, &[7; 32], &signature).context("verifying"))?;
     let folder = tempfile::tempdir()?;
     let mut file = std::fs::File::create(folder.path().join("synced"))?;
     let syncing = micros(|| {
