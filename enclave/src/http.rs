@@ -74,7 +74,7 @@ async fn sealed(State(enclave): State<Arc<Enclave>>, headers: HeaderMap, body: B
         return StatusCode::UNAUTHORIZED.into_response();
     };
     // Only a request that somebody pays for takes a place in the replay guard; the others are refused inside the seal.
-    let mut unpaid = None;
+    let mut unpaid = Some("nothing was checked".to_owned());
     let authorised = |request: &InnerRequest, enc: &[u8]| {
         unpaid = auth::verify(&enclave.expected(), &voucher, enc, request, now).err().map(|error| error.to_string());
         unpaid.is_none()

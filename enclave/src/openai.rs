@@ -115,8 +115,8 @@ impl ChatRequest {
         };
         let sampling = Sampling {
             temperature: Some(number(&mut fields, "temperature", 0.0, 2.0)?.unwrap_or(1.0)),
-            top_p: number(&mut fields, "top_p", 0.0, 1.0)?,
-            min_p: number(&mut fields, "min_p", 0.0, 1.0)?,
+            // 0 would turn it off instead of choosing the likeliest.
+            top_p: number(&mut fields, "top_p", f64::MIN_POSITIVE, 1.0)?,
             top_k: integer(&mut fields, "top_k")?.map(|k| usize::try_from(k).unwrap_or(usize::MAX)),
             frequency_penalty: number(&mut fields, "frequency_penalty", -2.0, 2.0)?.map(|value| value as f32),
             presence_penalty: number(&mut fields, "presence_penalty", -2.0, 2.0)?.map(|value| value as f32),
@@ -221,7 +221,6 @@ fn message(index: usize, item: Value) -> Result<Message, ApiError> {
         }
         _ => return Err(ApiError::invalid(&at("content"), "must be text")),
     };
-    fields.remove("name");
     fields.retain(|_, value| !value.is_null() && value.as_array().is_none_or(|items| !items.is_empty()));
     match fields.keys().next() {
         Some(name) => Err(unsupported(&at(name))),
@@ -325,6 +324,7 @@ mod tests {
     fn a_parameter_that_would_be_ignored_is_refused_by_name() {
         for (extra, name) in [
             (r#","seed":7"#, "seed"),
+            (r#","min_p":0.1"#, "min_p"),
             (r#","n":2"#, "n"),
             (r#","logit_bias":{"1":2}"#, "logit_bias"),
             (r#","logprobs":true"#, "logprobs"),

@@ -182,12 +182,13 @@ impl Enclave {
             Ok(generation) => generation,
             Err(error) => return out.refuse(&engine_error(&error)).await,
         };
+        let most = reservation.max_tokens;
         let tokens = TokenCounts { prompt: prompt_tokens, ..TokenCounts::default() };
         let mut id = [0; 12];
         let _ = getrandom::fill(&mut id);
         let created = self.attester.now().map_or(0, |now| now.0);
         let answer = Answer { id: format!("chatcmpl-{}", hex::encode(id)), created, model: chat.model.clone() };
-        Served { enclave: self, voucher, context, tokens, reservation: Some(reservation) }
+        Served { enclave: self, voucher, context, tokens, most, reservation: Some(reservation) }
             .run(&chat, generation, &answer, out)
             .await
     }
@@ -205,6 +206,8 @@ struct Served<'a> {
     voucher: &'a SignedVoucher,
     context: Context,
     tokens: TokenCounts,
+    /// Generated tokens that money was set aside for: never more are charged.
+    most: u64,
     /// Taken when the answer is charged: nothing is charged twice.
     reservation: Option<Reservation<'a>>,
 }
@@ -232,7 +235,7 @@ impl Served<'_> {
             // The engine failed: an error was sent, and the answer is free.
             Ok(None) => out.finish(&[]).await,
             Err(Gone) => {
-                self.tokens.completion = generation.tokens_so_far().await;
+                self.tokens.completion = generation.tokens_so_far().await.min(self.most);
                 drop(generation);
                 self.settle();
                 Err(Gone)
@@ -258,7 +261,7 @@ impl Served<'_> {
             match event {
                 Event::Text(text) => out.data(&answer.chunk(json!({"content": text}), None)).await?,
                 Event::Done { reason, completion_tokens } => {
-                    self.tokens.completion = completion_tokens;
+                    self.tokens.completion = completion_tokens.min(self.most);
                     let reason = reason_text(reason);
                     let mut end = answer.chunk(json!({}), Some(reason));
                     if chat.include_usage {
@@ -292,7 +295,7 @@ impl Served<'_> {
             match event {
                 Event::Text(piece) => text.push_str(&piece),
                 Event::Done { reason, completion_tokens } => {
-                    self.tokens.completion = completion_tokens;
+                    self.tokens.completion = completion_tokens.min(self.most);
                     let reason = reason_text(reason);
                     out.head(200, "application/json").await?;
                     out.data(&answer.completion(&text, reason, self.tokens)).await?;

@@ -56,8 +56,6 @@ pub struct Sampling {
     pub temperature: Option<f64>,
     /// Nucleus.
     pub top_p: Option<f64>,
-    /// Least probability relative to the likeliest.
-    pub min_p: Option<f64>,
     /// Number of candidates.
     pub top_k: Option<usize>,
     /// OpenAI's frequency penalty.
@@ -267,7 +265,6 @@ fn params(sampling: &Sampling, max_tokens: usize) -> SamplingParams {
         params.temperature = Some(temperature);
         params.top_k = sampling.top_k;
         params.top_p = sampling.top_p;
-        params.min_p = sampling.min_p;
     }
     params.frequency_penalty = sampling.frequency_penalty;
     params.presence_penalty = sampling.presence_penalty;

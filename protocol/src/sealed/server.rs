@@ -33,6 +33,8 @@ pub struct EpochKey {
 }
 
 struct Epoch {
+    /// Never the same twice, unlike the one byte that requests carry.
+    serial: u64,
     id: u8,
     config: KeyConfig,
     /// Requests are opened until then: a little longer than clients may seal.
@@ -63,7 +65,14 @@ impl Receiver {
     pub fn rotate(&self, now: UnixTime, lifetime: u64, overlap: u64) -> Result<EpochKey, Error> {
         let mut epochs = self.lock();
         epochs.retain(|epoch| epoch.accept_until >= now);
-        let id = epochs.back().map_or(1, |epoch| epoch.id.wrapping_add(1));
+        let mut id = epochs.back().map_or(1, |epoch| epoch.id.wrapping_add(1));
+        // Two live keys must not answer to one identifier.
+        if epochs.len() > usize::from(u8::MAX) {
+            return Err(Error::Crypto("256 keys are still in use: rotate less often"));
+        }
+        while epochs.iter().any(|epoch| epoch.id == id) {
+            id = id.wrapping_add(1);
+        }
         let config = KeyConfig::new(id, Kem::XWing, vec![SymmetricSuite::new(Kdf::HkdfSha256, Aead::Aes128Gcm)]);
         insert(&mut epochs, id, config.map_err(ohttp_error)?, now, lifetime, overlap)
     }
@@ -100,10 +109,10 @@ impl Receiver {
         }
         let enc = sealed.get(HEADER_LEN..HEADER_LEN + ENC_LEN).ok_or(Error::Truncated)?.to_vec();
         let id = sealed[0];
-        let config = {
+        let (serial, config) = {
             let epochs = self.lock();
             let epoch = epochs.iter().find(|epoch| epoch.id == id && epoch.accept_until >= at);
-            epoch.ok_or(Error::UnknownKey)?.config.clone()
+            epoch.map(|epoch| (epoch.serial, epoch.config.clone())).ok_or(Error::UnknownKey)?
         };
         let server = ohttp::Server::new(config).map_err(ohttp_error)?;
         let mut request = server.decapsulate_stream(Cursor::new(sealed));
@@ -114,7 +123,7 @@ impl Receiver {
         let writer: Target = Box::new(request.response(sink.clone()).map_err(ohttp_error)?);
         if authorised(&inner, &enc) {
             let mut epochs = self.lock();
-            let epoch = epochs.iter_mut().find(|epoch| epoch.id == id).ok_or(Error::UnknownKey)?;
+            let epoch = epochs.iter_mut().find(|epoch| epoch.serial == serial).ok_or(Error::UnknownKey)?;
             epoch.guard.accept(&enc)?;
         }
         Ok(Opened { request: inner, enc, sealer: ResponseSealer { sink, writer } })
@@ -138,7 +147,9 @@ fn insert(
 ) -> Result<EpochKey, Error> {
     let key_config = config.encode().map_err(ohttp_error)?;
     let not_after = now.plus(lifetime);
+    let serial = epochs.back().map_or(0, |epoch| epoch.serial + 1);
     epochs.push_back(Epoch {
+        serial,
         id,
         config,
         accept_until: not_after.plus(overlap),
@@ -283,6 +294,22 @@ mod tests {
         receiver.without_replay_guard();
         receiver.open(&request, NOW).unwrap();
         receiver.open(&request, NOW).expect("the guard alone refuses a replay");
+    }
+
+    /// A host that asks for new keys again and again must not make the guard forget.
+    #[test]
+    fn no_number_of_rotations_lets_a_replay_through() {
+        let receiver = Receiver::new();
+        let request = sealed(&receiver);
+        receiver.open(&request, NOW).unwrap();
+        for _ in 1..=300 {
+            let rotated = receiver.rotate(NOW, 3_600, 60);
+            assert!(receiver.open(&request, NOW).is_err());
+            if rotated.is_err() {
+                return;
+            }
+        }
+        panic!("more than 256 keys at once");
     }
 
     #[test]
