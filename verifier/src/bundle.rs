@@ -3,9 +3,10 @@
 use cocoon_attestation::{Bundle, Claims, CpuEvidence, Endorsements, EvidenceId, ReferenceValues, UnixTime};
 
 use crate::binding::{self, Authentic};
+use crate::cache::Cache;
 use crate::outcome::{Appraisal, CheckOutcome, Record};
 use crate::policy::Policy;
-use crate::tdx::QuoteSignature;
+use crate::tdx::{Platform, QuoteSignature};
 use crate::{snp, tdx};
 
 /// The result for a bundle.
@@ -26,6 +27,16 @@ pub fn appraise_bundle(
     references: Option<&ReferenceValues>,
     at: UnixTime,
 ) -> BundleAppraisal {
+    appraise_bundle_with(bundle, policy, references, at, None)
+}
+
+pub(crate) fn appraise_bundle_with(
+    bundle: &[u8],
+    policy: &Policy,
+    references: Option<&ReferenceValues>,
+    at: UnixTime,
+    platforms: Option<&Cache<Platform>>,
+) -> BundleAppraisal {
     let mut record = Record::default();
     let bundle = match Bundle::from_cbor(bundle) {
         Ok(bundle) => bundle,
@@ -45,7 +56,8 @@ pub fn appraise_bundle(
     record.passed("bundle.format", "claims and evidence can be read");
     let cpu = match (&bundle.cpu, &bundle.endorsements) {
         (CpuEvidence::Tdx { quote }, Endorsements::Tdx { collateral }) => {
-            tdx::run(&mut record, quote, collateral, policy, at, QuoteSignature::Checked).map(Authentic::Tdx)
+            let given = tdx::Given::Json(collateral);
+            tdx::run(&mut record, quote, given, policy, at, QuoteSignature::Checked, platforms).map(Authentic::Tdx)
         }
         (CpuEvidence::Snp { report }, Endorsements::Snp(chain)) => {
             snp::run(&mut record, report, &chain.vek, &chain.ca, chain.crl.as_deref(), policy, at).map(Authentic::Snp)

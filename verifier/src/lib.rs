@@ -8,6 +8,7 @@
 //! - [`bundle`]: a whole evidence bundle.
 //! - [`policy`]: what a relying party accepts; strict unless told otherwise.
 //! - [`roots`]: the vendors' roots.
+//! - [`Verifier`]: the same, remembering platforms it has authenticated.
 //! - [`outcome`]: the result, with every check that was made and what was left unchecked.
 //!
 //! ```
@@ -34,12 +35,14 @@
 
 pub mod binding;
 pub mod bundle;
+mod cache;
 mod error;
 pub mod outcome;
 pub mod policy;
 pub mod roots;
 pub mod snp;
 pub mod tdx;
+mod verifier;
 mod x509;
 
 pub use bundle::{BundleAppraisal, appraise_bundle};
@@ -47,4 +50,5 @@ pub use error::Error;
 pub use outcome::{Appraisal, Check, CheckOutcome, Outcome, Unchecked};
 pub use policy::Policy;
 pub use snp::appraise_snp;
-pub use tdx::appraise_tdx;
+pub use tdx::{Collateral, appraise_tdx};
+pub use verifier::Verifier;

@@ -154,6 +154,11 @@ impl Record {
         self.put(id, CheckOutcome::Passed, detail);
     }
 
+    /// Checks that were made before, and still hold.
+    pub(crate) fn extend(&mut self, checks: &[Check]) {
+        self.checks.extend_from_slice(checks);
+    }
+
     /// A check of authenticity.
     pub(crate) fn genuine(&mut self, id: &str, holds: bool, detail: impl Into<String>) {
         self.put(id, if holds { CheckOutcome::Passed } else { CheckOutcome::Invalid }, detail);

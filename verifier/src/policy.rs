@@ -51,6 +51,8 @@ pub struct TdxPolicy {
     pub accept_advisories: Vec<String>,
     /// Least `tcbEvaluationDataNumber` of the collateral.
     pub min_tcb_evaluation: Option<u32>,
+    /// Longest age of the oldest part of the collateral, in seconds.
+    pub max_collateral_age: Option<u64>,
     /// Least security version of the quoting enclave.
     pub min_qe_svn: Option<u16>,
     /// Least security version of the PCE.
@@ -71,6 +73,8 @@ pub struct TdxPolicy {
     pub allow_dynamic_platform: Option<bool>,
     /// Processors to accept.
     pub fmspc: Vec<Hex<6>>,
+    /// Platform instances to accept.
+    pub piid: Vec<Hex<16>>,
     /// Measurements of the initial memory.
     pub mrtd: Vec<Hex<48>>,
     /// Runtime register 0.
@@ -101,6 +105,7 @@ impl Default for TdxPolicy {
             accept_status: vec!["UpToDate".into()],
             accept_advisories: Vec::new(),
             min_tcb_evaluation: None,
+            max_collateral_age: None,
             min_qe_svn: None,
             min_pce_svn: None,
             allow_debug: false,
@@ -111,6 +116,7 @@ impl Default for TdxPolicy {
             allow_cached_keys: None,
             allow_dynamic_platform: None,
             fmspc: Vec::new(),
+            piid: Vec::new(),
             mrtd: Vec::new(),
             rtmr0: Vec::new(),
             rtmr1: Vec::new(),

@@ -4,7 +4,7 @@ use cocoon_attestation::Digest;
 use x509_cert::Certificate;
 
 use crate::policy::Policy;
-use crate::x509;
+use crate::x509::{self, Cert};
 
 /// Intel SGX Root CA, DER, as published by Intel; valid until 2049-12-31.
 pub const INTEL_SGX_ROOT_CA: &[u8] = include_bytes!("roots/intel-sgx-root-ca.der");
@@ -54,14 +54,13 @@ pub const AMD_ARK: [(Product, &str); 3] = [
     (Product::Turin, "4f125410563a2ab9a50356f9243f6fe0b6f73de98603f53f90339c70e9d7ad08"),
 ];
 
-/// Roots for TDX quotes, DER: those that the policy names, of which only the ones with an elliptic-curve key can serve, or
-/// else Intel's.
-pub(crate) fn tdx(policy: &Policy) -> Vec<&[u8]> {
-    if policy.roots.is_empty() {
-        return vec![INTEL_SGX_ROOT_CA];
-    }
-    let elliptic = |root: &&[u8]| x509::parse(root).is_some_and(|root| x509::has_ec_key(&root));
-    policy.roots.iter().map(Vec::as_slice).filter(elliptic).collect()
+/// Roots for TDX quotes: those that the policy names, of which only the ones with an elliptic-curve key can serve, or else
+/// Intel's.
+pub(crate) fn tdx(policy: &Policy) -> Vec<Cert> {
+    let named = policy.roots.iter().map(Vec::as_slice);
+    let roots: Vec<&[u8]> = if policy.roots.is_empty() { vec![INTEL_SGX_ROOT_CA] } else { named.collect() };
+    let roots = roots.into_iter().filter_map(|root| Cert::from_der(root.to_vec()));
+    roots.filter(|root| x509::has_ec_key(&root.x509)).collect()
 }
 
 /// Whether an AMD root is one to trust: `Some(true)` if the policy named it and it is no vendor's.

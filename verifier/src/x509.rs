@@ -1,11 +1,15 @@
 //! Certificates: reading them, and checking one against its issuer.
 
-use aws_lc_rs::signature::{RSA_PSS_2048_8192_SHA384, UnparsedPublicKey};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_ASN1, EcdsaVerificationAlgorithm, RSA_PSS_2048_8192_SHA384, UnparsedPublicKey,
+};
 use cocoon_attestation::UnixTime;
+use const_oid::ObjectIdentifier;
 use der::{Decode, Encode, Header, Reader, SliceReader};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use x509_cert::Certificate;
+use x509_cert::crl::CertificateList;
 use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
 use x509_cert::name::Name;
 use x509_cert::time::Time;
@@ -119,4 +123,163 @@ pub(crate) fn to_be_signed(der: &[u8]) -> Option<&[u8]> {
 pub(crate) fn rsa_pss_signed(der: &[u8], signature: &[u8], issuer: &Certificate) -> bool {
     let Some(signed) = to_be_signed(der) else { return false };
     UnparsedPublicKey::new(&RSA_PSS_2048_8192_SHA384, key(issuer)).verify(signed, signature).is_ok()
+}
+
+/// How a vendor signs certificates and revocation lists with elliptic curves.
+pub(crate) struct Ecdsa {
+    oid: ObjectIdentifier,
+    algorithm: &'static EcdsaVerificationAlgorithm,
+}
+
+/// ECDSA with P-256 and SHA-256: Intel's.
+pub(crate) const P256: Ecdsa =
+    Ecdsa { oid: const_oid::db::rfc5912::ECDSA_WITH_SHA_256, algorithm: &ECDSA_P256_SHA256_ASN1 };
+
+impl Ecdsa {
+    pub(crate) fn verify(&self, key: &[u8], message: &[u8], signature: &[u8]) -> bool {
+        UnparsedPublicKey::new(self.algorithm, key).verify(message, signature).is_ok()
+    }
+}
+
+/// When something holds: the overlap of all that it rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Window {
+    pub(crate) from: UnixTime,
+    pub(crate) to: UnixTime,
+}
+
+impl Window {
+    pub(crate) fn contains(self, at: UnixTime) -> bool {
+        self.from <= at && at <= self.to
+    }
+
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self { from: self.from.max(other.from), to: self.to.min(other.to) }
+    }
+}
+
+/// A certificate with the bytes it came as.
+#[derive(Clone, Debug)]
+pub(crate) struct Cert {
+    pub(crate) der: Vec<u8>,
+    pub(crate) x509: Certificate,
+}
+
+impl Cert {
+    pub(crate) fn from_der(der: Vec<u8>) -> Option<Self> {
+        let x509 = parse(&der)?;
+        Some(Self { der, x509 })
+    }
+
+    /// Certificates in PEM, or one in DER, at most `most` of them.
+    pub(crate) fn all(bytes: &[u8], most: usize) -> Result<Vec<Self>, String> {
+        let ders = certificates(bytes)?;
+        if ders.len() > most {
+            return Err(format!("{} certificates are more than {most}", ders.len()));
+        }
+        ders.into_iter().map(|der| Self::from_der(der).ok_or_else(|| "not a certificate".to_string())).collect()
+    }
+
+    pub(crate) fn key(&self) -> &[u8] {
+        key(&self.x509)
+    }
+
+    pub(crate) fn subject(&self) -> &Name {
+        self.x509.tbs_certificate().subject()
+    }
+
+    pub(crate) fn name(&self) -> String {
+        common_name(self.subject())
+    }
+
+    pub(crate) fn window(&self) -> Window {
+        let (from, to) = validity(&self.x509);
+        Window { from, to }
+    }
+
+    /// Whether a certificate names another as its issuer.
+    pub(crate) fn names_issuer(&self, issuer: &Self) -> bool {
+        self.x509.tbs_certificate().issuer() == issuer.subject()
+    }
+
+    /// Whether an issuer's key signed this certificate, by the algorithm that both of its algorithm fields name.
+    pub(crate) fn signed_by(&self, issuer: &Self, ecdsa: &Ecdsa) -> bool {
+        let algorithm = self.x509.signature_algorithm();
+        self.names_issuer(issuer)
+            && algorithm == self.x509.tbs_certificate().signature()
+            && algorithm.oid == ecdsa.oid
+            && algorithm.parameters.is_none()
+            && to_be_signed(&self.der)
+                .is_some_and(|signed| ecdsa.verify(issuer.key(), signed, self.x509.signature().raw_bytes()))
+    }
+
+    /// Whether it may issue certificates, with `below` CA certificates between it and the leaf (RFC 5280 section 6.1.4).
+    pub(crate) fn may_issue(&self, below: u8) -> bool {
+        let constraints = self.x509.tbs_certificate().get_extension::<BasicConstraints>();
+        let length = match constraints {
+            Ok(Some((_, constraints))) => constraints.path_len_constraint,
+            _ => return false,
+        };
+        is_ca(&self.x509) && length.is_none_or(|length| length >= below)
+    }
+
+    /// Whether it is a leaf that may sign data: no CA, and digitalSignature unless it says nothing of its key's usage.
+    pub(crate) fn may_sign(&self) -> bool {
+        let usage = self.x509.tbs_certificate().get_extension::<KeyUsage>();
+        !has_ca_bit(&self.x509)
+            && match usage {
+                Ok(None) => true,
+                Ok(Some((_, usage))) => usage.digital_signature(),
+                Err(_) => false,
+            }
+    }
+
+    /// The first critical extension that is not understood: RFC 5280 forbids to go on with one.
+    pub(crate) fn unknown_critical(&self) -> Option<String> {
+        const KNOWN: [ObjectIdentifier; 2] =
+            [const_oid::db::rfc5280::ID_CE_BASIC_CONSTRAINTS, const_oid::db::rfc5280::ID_CE_KEY_USAGE];
+        let extensions = self.x509.tbs_certificate().extensions()?;
+        extensions
+            .iter()
+            .find(|extension| extension.critical && !KNOWN.contains(&extension.extn_id))
+            .map(|extension| extension.extn_id.to_string())
+    }
+}
+
+/// A revocation list that its issuer signed, and that is current.
+pub(crate) struct Revoked {
+    list: CertificateList<x509_cert::certificate::Rfc5280>,
+    pub(crate) window: Window,
+}
+
+impl Revoked {
+    /// Checks a list in DER: issuer, signature, dates, and that it is a complete one.
+    pub(crate) fn signed_by(der: &[u8], issuer: &Cert, ecdsa: &Ecdsa, at: UnixTime) -> Result<Self, String> {
+        let list = CertificateList::<x509_cert::certificate::Rfc5280>::from_der(der)
+            .map_err(|error| format!("is no X.509 revocation list: {error}"))?;
+        let tbs = &list.tbs_cert_list;
+        let signed = tbs.issuer == *issuer.subject()
+            && list.signature_algorithm == tbs.signature
+            && list.signature_algorithm.oid == ecdsa.oid
+            && to_be_signed(der)
+                .is_some_and(|signed| ecdsa.verify(issuer.key(), signed, list.signature.raw_bytes()));
+        if !signed {
+            return Err(format!("is not signed by {:?}", issuer.name()));
+        }
+        // A delta or a partial list marks itself with a critical extension.
+        if let Some(extension) = tbs.crl_extensions.iter().flatten().find(|extension| extension.critical) {
+            return Err(format!("has the critical extension {}, which is not understood", extension.extn_id));
+        }
+        let Some(next) = tbs.next_update else { return Err("does not say when the next one is due".into()) };
+        let window = Window { from: unix(tbs.this_update), to: unix(next) };
+        if !window.contains(at) {
+            return Err(format!("is of {} and was due again at {}, not current at {at}", window.from, window.to));
+        }
+        Ok(Self { list, window })
+    }
+
+    pub(crate) fn lists(&self, certificate: &Cert) -> bool {
+        let serial = certificate.x509.tbs_certificate().serial_number();
+        self.list.tbs_cert_list.revoked_certificates.iter().flatten().any(|revoked| revoked.serial_number == *serial)
+    }
 }

@@ -1,8 +1,11 @@
 //! Is a genuine quote good enough? All of it is policy.
 
-use dcap_qvl::{PckCertFlag, QuoteClaims};
+use cocoon_attestation::UnixTime;
 
+use super::authenticate::Platform;
+use super::collateral::Status;
 use super::parse::Quote;
+use super::tcb::Tcb;
 use crate::outcome::Record;
 use crate::policy::TdxPolicy;
 
@@ -14,21 +17,36 @@ const MIGRATABLE: u64 = 1 << 29;
 /// ICSSD, SERVTD_EXT, LASS, SEPT_VE_DISABLE, MIGRATABLE, PKS, KL, TPA, PERFMON (TDX Module 1.5 ABI, ATTRIBUTES).
 const KNOWN: u64 = DEBUG | 1 << 16 | SERVTD_EXT | 0x1f << 27 | 3 << 62;
 
-/// The TCB status that needs no loosening.
-const UP_TO_DATE: &str = "UpToDate";
-
-pub(super) fn appraise(record: &mut Record, quote: &Quote, claims: &QuoteClaims, policy: &TdxPolicy) {
-    measure(record, quote, claims);
-    tcb(record, claims, policy);
-    attributes(record, quote, policy);
-    platform(record, claims, policy);
-    references(record, quote, claims, policy);
+/// The header's bytes 8 to 11 state versions in other quotes and are reserved in TDX ones, where quoting enclaves leave
+/// zero. A header that does state them must not exceed what was certified.
+pub(super) fn header(record: &mut Record, quote: &Quote, platform: &Platform) {
+    let stated = quote.header_svns();
+    let certified = (platform.qe_svn, platform.pck.pce_svn);
+    let holds = stated.0 <= certified.0 && stated.1 <= certified.1;
+    let detail = format!("header states (QE, PCE) {stated:?}, certified are {certified:?}");
+    record.genuine("tdx.header-svn", holds, detail);
 }
 
-fn measure(record: &mut Record, quote: &Quote, claims: &QuoteClaims) {
+pub(super) fn appraise(
+    record: &mut Record,
+    quote: &Quote,
+    platform: &Platform,
+    found: Tcb,
+    policy: &TdxPolicy,
+    at: UnixTime,
+) {
+    measure(record, quote, platform);
+    tcb(record, platform, found, policy);
+    age(record, platform, policy, at);
+    attributes(record, quote, policy);
+    flags(record, platform, policy);
+    references(record, quote, platform, policy);
+}
+
+fn measure(record: &mut Record, quote: &Quote, platform: &Platform) {
     record.measure("tdx.mrtd", &quote.mrtd());
-    for n in 0..4 {
-        record.measure(&format!("tdx.rtmr{n}"), &quote.rtmr(n));
+    for (n, name) in ["tdx.rtmr0", "tdx.rtmr1", "tdx.rtmr2", "tdx.rtmr3"].into_iter().enumerate() {
+        record.measure(name, &quote.rtmr(n));
     }
     record.measure("tdx.mrseam", &quote.mrseam());
     record.measure("tdx.tee-tcb-svn", &quote.tee_tcb_svn());
@@ -38,24 +56,29 @@ fn measure(record: &mut Record, quote: &Quote, claims: &QuoteClaims) {
     record.measure("tdx.mrowner", &quote.mrowner());
     record.measure("tdx.mrownerconfig", &quote.mrownerconfig());
     record.measure("tdx.report-data", &quote.report_data());
-    record.measure("tdx.fmspc", &claims.platform.pck.fmspc);
-    record.measurements.insert("tdx.tcb-evaluation".into(), claims.tcb.eval_data_number.to_string());
-    record.measurements.insert("tdx.qe-svn".into(), claims.qe.report.isv_svn.to_string());
-    record.measurements.insert("tdx.pce-svn".into(), claims.platform.pck.pce_svn.to_string());
+    record.measure("tdx.fmspc", &platform.pck.fmspc);
+    if let Some(piid) = platform.pck.piid {
+        record.measure("tdx.piid", &piid);
+    }
+    record.measurements.insert("tdx.tcb-evaluation".into(), platform.evaluation.to_string());
+    record.measurements.insert("tdx.qe-svn".into(), platform.qe_svn.to_string());
+    record.measurements.insert("tdx.pce-svn".into(), platform.pck.pce_svn.to_string());
 }
 
-fn tcb(record: &mut Record, claims: &QuoteClaims, policy: &TdxPolicy) {
-    let status = claims.tcb.status.to_string();
-    let mut advisories = claims.tcb.advisory_ids.clone();
+fn tcb(record: &mut Record, platform: &Platform, found: Tcb, policy: &TdxPolicy) {
+    let status = found.status.name();
+    let up_to_date = found.status == Status::UpToDate;
+    let mut advisories = found.advisories;
     advisories.sort();
     advisories.dedup();
-    let accepted = policy.accept_status.contains(&status);
-    let detail = match (status == UP_TO_DATE, accepted) {
+    let accepted = policy.accept_status.iter().any(|name| name == status);
+    let lacking = if found.lacking.is_empty() { String::new() } else { format!(" ({})", found.lacking.join("; ")) };
+    let detail = match (up_to_date, accepted) {
         (true, true) => "UpToDate".into(),
-        (_, true) => format!("{status}, which the policy accepts"),
-        _ => format!("{status}: update BIOS, microcode and TDX module, or let the policy accept this status"),
+        (_, true) => format!("{status}, which the policy accepts{lacking}"),
+        _ => format!("{status}: update BIOS, microcode and TDX module, or let the policy accept this status{lacking}"),
     };
-    record.demand_unless("tdx.tcb-status", accepted && status == UP_TO_DATE, accepted, detail);
+    record.demand_unless("tdx.tcb-status", accepted && up_to_date, accepted, detail);
     let open: Vec<_> = advisories.iter().filter(|id| !policy.accept_advisories.contains(id)).cloned().collect();
     let detail = match (advisories.is_empty(), open.is_empty()) {
         (true, _) => "none applies".into(),
@@ -63,11 +86,21 @@ fn tcb(record: &mut Record, claims: &QuoteClaims, policy: &TdxPolicy) {
         _ => format!("{} apply to this platform and are not accepted by the policy", open.join(", ")),
     };
     record.demand_unless("tdx.advisories", advisories.is_empty(), open.is_empty(), detail);
-    record.minimum("tdx.tcb-evaluation", claims.tcb.eval_data_number.into(), policy.min_tcb_evaluation.map(Into::into));
-    record.minimum("tdx.qe-svn", claims.qe.report.isv_svn.into(), policy.min_qe_svn.map(Into::into));
-    record.minimum("tdx.pce-svn", claims.platform.pck.pce_svn.into(), policy.min_pce_svn.map(Into::into));
-    record.tcb_status = Some(status);
+    record.minimum("tdx.tcb-evaluation", platform.evaluation.into(), policy.min_tcb_evaluation.map(Into::into));
+    record.minimum("tdx.qe-svn", platform.qe_svn.into(), policy.min_qe_svn.map(Into::into));
+    record.minimum("tdx.pce-svn", platform.pck.pce_svn.into(), policy.min_pce_svn.map(Into::into));
+    record.tcb_status = Some(status.into());
     record.advisories = advisories;
+}
+
+/// Collateral can be current and yet older than a relying party likes: the next update may be weeks away.
+fn age(record: &mut Record, platform: &Platform, policy: &TdxPolicy, at: UnixTime) {
+    let Some(longest) = policy.max_collateral_age else {
+        return record.unchecked("tdx.collateral-age", "the policy gives no longest age");
+    };
+    let issued = platform.issued;
+    let detail = format!("the oldest part is of {issued}, appraised at {at}, and may be {longest} s old");
+    record.demand("tdx.collateral-age", at <= issued.plus(longest), detail);
 }
 
 fn attributes(record: &mut Record, quote: &Quote, policy: &TdxPolicy) {
@@ -95,7 +128,7 @@ fn attributes(record: &mut Record, quote: &Quote, policy: &TdxPolicy) {
         policy.allow_sept_ve,
         say(sept, "set", "SEPT_VE_DISABLE is clear: the host can inject #VE by removing pages"),
     );
-    let service = clear(SERVTD_EXT) && quote.mrservicetd().is_none_or(|digest| digest == [0; 48]);
+    let service = clear(SERVTD_EXT) && [quote.mrservicetd(), quote.current_service_td()].iter().flatten().all(|digest| *digest == [0; 48]);
     record.demand_unless(
         "tdx.service-td",
         service,
@@ -110,36 +143,41 @@ fn attributes(record: &mut Record, quote: &Quote, policy: &TdxPolicy) {
     );
 }
 
-fn platform(record: &mut Record, claims: &QuoteClaims, policy: &TdxPolicy) {
-    let pck = &claims.platform.pck;
+fn flags(record: &mut Record, platform: &Platform, policy: &TdxPolicy) {
+    let pck = &platform.pck;
     let flags = [
-        ("tdx.smt", pck.smt_enabled, policy.allow_smt),
+        ("tdx.smt", pck.smt, policy.allow_smt),
         ("tdx.cached-keys", pck.cached_keys, policy.allow_cached_keys),
         ("tdx.dynamic-platform", pck.dynamic_platform, policy.allow_dynamic_platform),
     ];
     for (id, flag, allowed) in flags {
         match allowed {
             None => record.unchecked(id, "the policy has no opinion on it"),
-            Some(allowed) => record.demand_unless(
-                id,
-                flag == PckCertFlag::False,
-                allowed,
-                format!("{flag:?} in the PCK certificate"),
-            ),
+            Some(allowed) => {
+                let stated = match flag {
+                    None => "not stated",
+                    Some(true) => "stated",
+                    Some(false) => "denied",
+                };
+                record.demand_unless(id, flag == Some(false), allowed, format!("{stated} in the PCK certificate"));
+            }
         }
     }
 }
 
-fn references(record: &mut Record, quote: &Quote, claims: &QuoteClaims, policy: &TdxPolicy) {
+fn references(record: &mut Record, quote: &Quote, platform: &Platform, policy: &TdxPolicy) {
     record.reference("tdx.mrtd", &quote.mrtd(), &policy.mrtd);
-    for (n, accepted) in [&policy.rtmr0, &policy.rtmr1, &policy.rtmr2, &policy.rtmr3].into_iter().enumerate() {
-        record.reference(&format!("tdx.rtmr{n}"), &quote.rtmr(n), accepted);
-    }
+    record.reference("tdx.rtmr0", &quote.rtmr(0), &policy.rtmr0);
+    record.reference("tdx.rtmr1", &quote.rtmr(1), &policy.rtmr1);
+    record.reference("tdx.rtmr2", &quote.rtmr(2), &policy.rtmr2);
+    record.reference("tdx.rtmr3", &quote.rtmr(3), &policy.rtmr3);
     record.reference("tdx.mrseam", &quote.mrseam(), &policy.mrseam);
     record.reference("tdx.xfam", &quote.xfam(), &policy.xfam);
     record.reference("tdx.mrconfigid", &quote.mrconfigid(), &policy.mrconfigid);
     record.reference("tdx.mrowner", &quote.mrowner(), &policy.mrowner);
     record.reference("tdx.mrownerconfig", &quote.mrownerconfig(), &policy.mrownerconfig);
     record.reference("tdx.report-data", &quote.report_data(), &policy.report_data);
-    record.reference("tdx.fmspc", &claims.platform.pck.fmspc, &policy.fmspc);
+    record.reference("tdx.fmspc", &platform.pck.fmspc, &policy.fmspc);
+    // A platform without an instance id is none of those that the policy names.
+    record.reference("tdx.piid", &platform.pck.piid.unwrap_or_default(), &policy.piid);
 }

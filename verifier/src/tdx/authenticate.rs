@@ -1,41 +1,42 @@
-//! Is a quote genuine? In this order:
+//! Is a quote genuine? Its own key must have signed it, and Intel must vouch for that key. The second part does not change from
+//! quote to quote of one platform, so it is made once ([`Platform::authenticate`]) and may be kept. In this order:
 //!
-//! 1. the attestation key in the quote signed header and body (checked here, over the quote's own bytes);
-//! 2. TCB info and QE identity are signed under the root, and current; certificates are valid and not revoked;
-//! 3. the PCK certificate chains to the root and signed the quoting enclave's report;
-//! 4. that report binds the attestation key, and the quoting enclave is the one that QE identity describes;
-//! 5. platform and TDX module match a TCB level and a module identity: their status comes from there.
-//!
-//! Steps 2 to 5 are dcap-qvl's. It also has opinions on TD attributes (debug, migration, SEPT_VE_DISABLE) and stops at them
-//! before it says what the TCB status is. Those are matters of policy here, so it is given the quote with unremarkable
-//! attributes, after step 1 has checked the signature over the real ones; for that one message under that one key its
-//! signature check is answered from step 1. Nothing is gained by choosing that message: everything in it but the attributes
-//! was signed by that key, dcap-qvl still ties the key to the quoting enclave, and its opinion on the attributes is not used.
+//! 1. the root signed its revocation list; root, PCK issuer and signers are not on it; every certificate is what it is used
+//!    as, current, and signed by its issuer; the PCK issuer signed its list, and the PCK certificate is not on it;
+//! 2. TCB info is signed and current, and for this kind of platform;
+//! 3. QE identity is signed and current, and for TDX;
+//! 4. the PCK key signed the quoting enclave's report, which binds the attestation key, and the enclave is the one that QE
+//!    identity describes.
 
-use std::cell::RefCell;
-
-use aws_lc_rs::digest::{self, digest};
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use cocoon_attestation::UnixTime;
-use dcap_qvl::config::{Config, CryptoProvider};
-use dcap_qvl::verify::QuoteVerifier;
-use dcap_qvl::{Policy, QuoteClaims, QuoteCollateralV3};
-use rustls_pki_types::{AlgorithmIdentifier, InvalidSignature, SignatureVerificationAlgorithm, alg_id};
 
-use super::parse::Quote;
-use crate::x509;
+use super::collateral::{Collateral, EnclaveLevel, QeIdentity, TcbInfo};
+use super::parse::SignatureData;
+use super::pck::Pck;
+use super::tcb::Failure;
+use crate::outcome::{Check, CheckOutcome};
+use crate::x509::{Cert, P256, Revoked, Window};
 
-/// What holds once [`authenticate`] has succeeded.
-pub(super) const ESTABLISHED: &[(&str, &str)] = &[
-    ("tdx.signature", "the attestation key signed header and body"),
-    ("tdx.certificates", "every chain ends at the root; all certificates are current and none is revoked"),
-    ("tdx.tcb-info", "TCB info is signed, current, and for this FMSPC"),
-    ("tdx.qe-identity", "QE identity is signed and current, and the quoting enclave matches it"),
-    ("tdx.qe-report", "the PCK signed the quoting enclave's report, and that binds the attestation key"),
-    ("tdx.module", "the TDX module matches a module identity of TCB info"),
-];
+/// What does not change from quote to quote of one platform.
+#[derive(Debug)]
+pub(crate) struct Platform {
+    pub(super) pck: Pck,
+    pub(super) tcb_info: TcbInfo,
+    pub(super) qe_level: EnclaveLevel,
+    pub(super) qe_svn: u16,
+    /// The lower of TCB info's and QE identity's.
+    pub(super) evaluation: u32,
+    /// When the oldest of TCB info, QE identity and revocation lists was issued.
+    pub(super) issued: UnixTime,
+    /// While everything here is current.
+    pub(crate) window: Window,
+    /// What was found, in order.
+    pub(super) checks: Vec<Check>,
+}
 
-/// Whether step 1 is made. Only a test can leave it out, to show that it is what stops a flipped bit.
+/// Whether the quote's own signature counts. Only a test can leave it out, to show that it is what stops a flipped bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum QuoteSignature {
     Checked,
@@ -43,150 +44,268 @@ pub(crate) enum QuoteSignature {
     SwitchedOff,
 }
 
-/// SEPT_VE_DISABLE alone.
-const UNREMARKABLE: u64 = 1 << 28;
-
-/// Reads collateral.
-pub(super) fn collateral(json: &[u8]) -> Result<QuoteCollateralV3, String> {
-    serde_json::from_slice(json).map_err(|error| format!("the collateral is no QuoteCollateralV3: {error}"))
+/// r || s by a key x || y.
+pub(super) fn signed(key: &[u8], message: &[u8], signature: &[u8]) -> bool {
+    let point = [&[4], key].concat();
+    UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &point).verify(message, signature).is_ok()
 }
 
-/// Authenticates a quote under a root; an error names the check that failed.
-pub(super) fn authenticate(
-    quote: &Quote,
-    collateral: &QuoteCollateralV3,
-    root: &[u8],
-    at: UnixTime,
-    signature: QuoteSignature,
-) -> Result<QuoteClaims, (&'static str, String)> {
-    let (bytes, key) = quote.signature().ok_or(("tdx.signature", "the quote has no signature".to_string()))?;
-    let point = [&[4], key].concat();
-    let holds = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &point).verify(quote.signed(), bytes).is_ok();
-    if signature == QuoteSignature::Checked && !holds {
-        return Err(("tdx.signature", "the attestation key did not sign this header and body".into()));
+impl Platform {
+    pub(super) fn authenticate(
+        data: &SignatureData<'_>,
+        collateral: &Collateral,
+        root: &Cert,
+        at: UnixTime,
+    ) -> Result<Self, Failure> {
+        let certificates = |detail: String| ("tdx.certificates", detail);
+        let lists = Chains::verify(data, collateral, root, at).map_err(certificates)?;
+        let mut checks = vec![passed(
+            "tdx.certificates",
+            "every chain ends at the root; all certificates are current and none is revoked",
+        )];
+        let pck = Pck::of(&lists.pck).map_err(certificates)?;
+
+        let tcb_info = tcb_info(collateral, &lists, &pck, at).map_err(|detail| ("tdx.tcb-info", detail))?;
+        checks.push(passed("tdx.tcb-info", "TCB info is signed, current, and for this FMSPC"));
+        let qe_identity = qe_identity(collateral, &lists, at).map_err(|detail| ("tdx.qe-identity", detail))?;
+        qe_report(data, &lists.pck).map_err(|detail| ("tdx.qe-report", detail))?;
+        let (qe_level, qe_svn) = quoting_enclave(data, &qe_identity).map_err(|detail| ("tdx.qe-identity", detail))?;
+        checks.push(passed(
+            "tdx.qe-identity",
+            "QE identity is signed and current, and the quoting enclave matches it",
+        ));
+        checks.push(passed(
+            "tdx.qe-report",
+            "the PCK signed the quoting enclave's report, and that binds the attestation key",
+        ));
+        agreement(&mut checks, &pck, &tcb_info, &lists);
+        let documents = [tcb_info.window(), qe_identity.window(), lists.root_list.window, lists.pck_list.window];
+        let issued = documents.iter().map(|window| window.from).min().unwrap_or(UnixTime(0));
+        Ok(Self {
+            evaluation: tcb_info.tcb_evaluation_data_number.min(qe_identity.tcb_evaluation_data_number),
+            window: documents.into_iter().fold(lists.window, Window::and),
+            pck,
+            tcb_info,
+            qe_level,
+            qe_svn,
+            issued,
+            checks,
+        })
     }
-    let unremarkable = quote.with_td_attributes(UNREMARKABLE);
-    let _answer = Answered::from_step_1(unremarkable.signed().to_vec(), point);
-    let verifier = QuoteVerifier::<AwsLc>::new_with_config(root.to_vec()).allow_service_td(true);
-    verifier.verify_with_policy(&unremarkable.bytes, collateral, at.0, &ClaimsOnly).map_err(|error| {
-        let detail = format!("{error:#}");
-        (check_of(&detail), detail)
-    })
+}
+
+fn passed(id: &str, detail: &str) -> Check {
+    Check { id: id.into(), outcome: CheckOutcome::Passed, detail: detail.into() }
+}
+
+/// Certificates and revocation lists that have been checked.
+struct Chains<'a> {
+    pck: Cert,
+    pck_issuer: Cert,
+    tcb_signer: &'a Cert,
+    qe_signer: &'a Cert,
+    root_list: Revoked,
+    pck_list: Revoked,
+    window: Window,
+}
+
+impl<'a> Chains<'a> {
+    fn verify(
+        data: &SignatureData<'_>,
+        collateral: &'a Collateral,
+        root: &Cert,
+        at: UnixTime,
+    ) -> Result<Self, String> {
+        let root_list = Revoked::signed_by(&collateral.root_crl, root, &P256, at)
+            .map_err(|detail| format!("the root's revocation list {detail}"))?;
+        let mut window = current("the root", root, at)?;
+        if root_list.lists(root) {
+            return Err("the root is revoked".into());
+        }
+        if !root.may_issue(1) {
+            return Err("the root is no CA".into());
+        }
+        // Intel's signer of documents, issued by the root itself.
+        let mut signer = |what: &str, chain: &'a [Cert]| {
+            let leaf = chain.first().ok_or_else(|| format!("the {what}'s chain is empty"))?;
+            link(what, leaf, "the root", root)?;
+            window = window.and(current(what, leaf, at)?);
+            sound(what, leaf)?;
+            if !leaf.may_sign() {
+                return Err(format!("the {what}'s certificate is a CA's, or not for signing"));
+            }
+            if root_list.lists(leaf) {
+                return Err(format!("the {what}'s certificate is revoked"));
+            }
+            Ok(leaf)
+        };
+        let tcb_signer = signer("TCB info signer", &collateral.tcb_info_chain)?;
+        let qe_signer = match &collateral.qe_identity_chain {
+            None => tcb_signer,
+            Some(chain) => signer("QE identity signer", chain)?,
+        };
+        let chain = match (&collateral.pck_chain, data.pck_chain) {
+            (Some(chain), _) => chain.clone(),
+            (None, Some(pem)) => Cert::all(trimmed(pem), 5).map_err(|error| format!("the quote's PCK chain: {error}"))?,
+            (None, None) => return Err("neither quote nor collateral carries the PCK certificate".into()),
+        };
+        let mut chain = chain.into_iter();
+        let pck = chain.next().ok_or("the PCK chain is empty")?;
+        let issuer = chain.find(|issuer| pck.names_issuer(issuer)).ok_or("the PCK chain lacks the PCK's issuer")?;
+        link("PCK issuer", &issuer, "the root", root)?;
+        link("PCK", &pck, "its issuer", &issuer)?;
+        for (what, certificate) in [("PCK issuer", &issuer), ("PCK", &pck)] {
+            window = window.and(current(what, certificate, at)?);
+            sound(what, certificate)?;
+        }
+        if !issuer.may_issue(0) || !pck.may_sign() {
+            return Err("the PCK's issuer must be a CA, and the PCK's certificate none".into());
+        }
+        if root_list.lists(&issuer) {
+            return Err("the PCK's issuer is revoked".into());
+        }
+        let pck_list = Revoked::signed_by(&collateral.pck_crl, &issuer, &P256, at)
+            .map_err(|detail| format!("the PCK's revocation list {detail}"))?;
+        if pck_list.lists(&pck) {
+            return Err("the PCK certificate is revoked: Intel no longer vouches for this platform".into());
+        }
+        Ok(Self { pck, pck_issuer: issuer, tcb_signer, qe_signer, root_list, pck_list, window })
+    }
+}
+
+/// PEM in quotes ends with a zero byte.
+fn trimmed(pem: &[u8]) -> &[u8] {
+    pem.strip_suffix(&[0]).unwrap_or(pem)
+}
+
+fn link(what: &str, subject: &Cert, issuer_is: &str, issuer: &Cert) -> Result<(), String> {
+    if subject.signed_by(issuer, &P256) { Ok(()) } else { Err(format!("{issuer_is} did not sign the {what}'s certificate")) }
+}
+
+fn current(what: &str, certificate: &Cert, at: UnixTime) -> Result<Window, String> {
+    let window = certificate.window();
+    if window.contains(at) {
+        return Ok(window);
+    }
+    Err(format!("the {what}'s certificate is valid from {} to {}, not at {at}", window.from, window.to))
+}
+
+fn sound(what: &str, certificate: &Cert) -> Result<(), String> {
+    match certificate.unknown_critical() {
+        None => Ok(()),
+        Some(oid) => Err(format!("the {what}'s certificate has the critical extension {oid}, which is not understood")),
+    }
+}
+
+/// A document by Intel's signer, current at a time.
+fn document(text: &str, signature: &[u8], signer: &Cert, what: &str) -> Result<(), String> {
+    let key = signer.key().strip_prefix(&[4]).unwrap_or_default();
+    if signed(key, text.as_bytes(), signature) { Ok(()) } else { Err(format!("{what} is not signed by its signer")) }
+}
+
+fn dated(window: Window, at: UnixTime, what: &str) -> Result<(), String> {
+    if window.contains(at) {
+        return Ok(());
+    }
+    Err(format!("{what} is of {} and was due again at {}, not current at {at}: fetch collateral anew", window.from, window.to))
+}
+
+fn tcb_info(collateral: &Collateral, chains: &Chains<'_>, pck: &Pck, at: UnixTime) -> Result<TcbInfo, String> {
+    document(&collateral.tcb_info, &collateral.tcb_info_signature, chains.tcb_signer, "TCB info")?;
+    let info = TcbInfo::from_json(&collateral.tcb_info)?;
+    dated(info.window(), at, "TCB info")?;
+    if info.id != "TDX" || info.version < 3 {
+        return Err(format!("TCB info is for {:?}, version {}, not for TDX, version 3 or later", info.id, info.version));
+    }
+    if info.fmspc.0 != pck.fmspc {
+        let (found, wanted) = (hex::encode(info.fmspc.0), hex::encode(pck.fmspc));
+        return Err(format!("TCB info is for FMSPC {found}, the platform's is {wanted}: fetch its own collateral"));
+    }
+    Ok(info)
+}
+
+fn qe_identity(collateral: &Collateral, chains: &Chains<'_>, at: UnixTime) -> Result<QeIdentity, String> {
+    document(&collateral.qe_identity, &collateral.qe_identity_signature, chains.qe_signer, "QE identity")?;
+    let identity = QeIdentity::from_json(&collateral.qe_identity)?;
+    dated(identity.window(), at, "QE identity")?;
+    if identity.id != "TD_QE" || !(2..=3).contains(&identity.version) {
+        let (id, version) = (&identity.id, identity.version);
+        return Err(format!("QE identity is for {id:?}, version {version}, not for TD_QE, version 2 or 3"));
+    }
+    Ok(identity)
+}
+
+fn qe_report(data: &SignatureData<'_>, pck: &Cert) -> Result<(), String> {
+    let key = pck.key().strip_prefix(&[4]).unwrap_or_default();
+    if !signed(key, data.qe_report, data.qe_signature) {
+        return Err("the PCK did not sign the quoting enclave's report".into());
+    }
+    let bound = digest(&SHA256, &[data.attestation_key, data.qe_auth].concat());
+    if data.qe_report[320..352] != *bound.as_ref() {
+        return Err("the quoting enclave's report binds another attestation key".into());
+    }
+    Ok(())
+}
+
+/// The enclave that QE identity describes, and the level that its version reaches.
+fn quoting_enclave(data: &SignatureData<'_>, identity: &QeIdentity) -> Result<(EnclaveLevel, u16), String> {
+    let report = data.qe_report;
+    let masked = |found: &[u8], expected: &[u8], mask: &[u8]| {
+        found.iter().zip(expected).zip(mask).all(|((found, expected), mask)| found & mask == expected & mask)
+    };
+    let (misc_select, attributes, signer) = (&report[16..20], &report[48..64], &report[128..160]);
+    let product = u16::from_le_bytes([report[256], report[257]]);
+    let svn = u16::from_le_bytes([report[258], report[259]]);
+    if signer != identity.mrsigner.0 {
+        return Err("somebody else than Intel signed the quoting enclave (MRSIGNER)".into());
+    }
+    if product != identity.isvprodid {
+        return Err(format!("the quoting enclave is product {product}, not {}", identity.isvprodid));
+    }
+    if !masked(misc_select, &identity.miscselect.0, &identity.miscselect_mask.0) {
+        return Err("the quoting enclave's MISCSELECT is not QE identity's".into());
+    }
+    if attributes[0] & 2 != 0 || !masked(attributes, &identity.attributes.0, &identity.attributes_mask.0) {
+        return Err("the quoting enclave's attributes are not QE identity's: it may be under debugging".into());
+    }
+    let level = EnclaveLevel::reached(&identity.tcb_levels, svn);
+    level.map(|level| (level.clone(), svn)).ok_or_else(|| format!("the quoting enclave's version {svn} reaches no level"))
+}
+
+/// That certificates and collateral are what they are used as, and that they agree with each other.
+fn agreement(checks: &mut Vec<Check>, pck: &Pck, info: &TcbInfo, chains: &Chains<'_>) {
+    let mut genuine = |id: &str, holds: bool, detail: String| {
+        let outcome = if holds { CheckOutcome::Passed } else { CheckOutcome::Invalid };
+        checks.push(Check { id: id.into(), outcome, detail });
+    };
+    let (certified, stated) = (hex::encode(pck.pce_id), hex::encode(info.pce_id.0));
+    genuine(
+        "tdx.pce-id",
+        pck.pce_id == info.pce_id.0,
+        format!("PCEID {certified} in the PCK certificate, {stated} in TCB info"),
+    );
+    let kind = info.tcb_type;
+    genuine("tdx.tcb-type", kind == 0, format!("tcbType {kind}; 0 is the one whose comparison is known"));
+
+    let signers = [chains.tcb_signer.name(), chains.qe_signer.name()];
+    genuine(
+        "tdx.signer-subject",
+        signers.iter().all(|name| name.ends_with("SGX TCB Signing")),
+        format!("TCB info signed by {:?}, QE identity by {:?}", signers[0], signers[1]),
+    );
+    let (subject, issuer) = (chains.pck.name(), chains.pck_issuer.name());
+    let issuers = ["SGX PCK Platform CA", "SGX PCK Processor CA"];
+    let holds = subject.ends_with("SGX PCK Certificate") && issuers.iter().any(|name| issuer.ends_with(name));
+    genuine("tdx.pck-subject", holds, format!("{subject:?}, issued by {issuer:?}"));
+
+    // TCB levels are matched on CPUSVN here, on the components by Intel's library: so they must be the same.
+    let holds = pck.components == pck.cpu_svn;
+    let detail = if holds { "SGX components and CPUSVN agree" } else { "SGX components and CPUSVN differ" };
+    genuine("tdx.pck-tcb", holds, detail.into());
 }
 
 /// The name of the root that the collateral brings along, if it is none of `roots`. It explains a failure, and decides nothing.
-pub(super) fn foreign_root(collateral: &QuoteCollateralV3, roots: &[&[u8]]) -> Option<String> {
-    let der = x509::certificates(collateral.tcb_info_issuer_chain.as_bytes()).ok()?.pop()?;
-    let root = x509::parse(&der)?;
-    let known =
-        roots.iter().filter_map(|known| x509::parse(known)).any(|known| x509::spki(&known) == x509::spki(&root));
-    (!known).then(|| x509::common_name(root.tbs_certificate().subject()))
-}
-
-/// Which check a message of dcap-qvl's is about. The outcome does not depend on it.
-fn check_of(message: &str) -> &'static str {
-    const CHECKS: &[(&str, &str)] = &[
-        ("Fmspc", "tdx.tcb-info"),
-        ("TDX module", "tdx.module"),
-        ("TCB level", "tdx.tcb-level"),
-        ("TCB status", "tdx.tcb-level"),
-        ("TCB info", "tdx.tcb-info"),
-        ("tcb_info", "tdx.tcb-info"),
-        ("TCBInfo", "tdx.tcb-info"),
-        ("TCB Info", "tdx.tcb-info"),
-        ("TcbInfo", "tdx.tcb-info"),
-        ("qe_report", "tdx.qe-report"),
-        ("QE report hash", "tdx.qe-report"),
-        ("QE auth", "tdx.qe-report"),
-        ("QE vendor", "tdx.signature-data"),
-        ("qe_identity", "tdx.qe-identity"),
-        ("QeIdentity", "tdx.qe-identity"),
-        ("QE ", "tdx.qe-identity"),
-        ("decode quote", "tdx.signature-data"),
-        ("DCAP", "tdx.signature-data"),
-    ];
-    CHECKS.iter().find(|(word, _)| message.contains(word)).map_or("tdx.certificates", |(_, check)| check)
-}
-
-/// dcap-qvl's policy that leaves everything to ours.
-struct ClaimsOnly;
-
-impl Policy for ClaimsOnly {
-    fn validate(&self, _: &QuoteClaims) -> anyhow::Result<()> {
-        Ok(())
-    }
-}
-
-/// dcap-qvl on aws-lc.
-pub(super) struct AwsLc;
-
-impl Config for AwsLc {
-    type X509 = dcap_qvl::x509::X509CertBackend;
-    type SigEncoder = dcap_qvl::signature::DerSigEncoder;
-    type Crypto = Self;
-}
-
-impl CryptoProvider for AwsLc {
-    fn sig_algo() -> &'static dyn SignatureVerificationAlgorithm {
-        &P256
-    }
-
-    fn sha256(data: &[u8]) -> [u8; 32] {
-        fixed(digest(&digest::SHA256, data).as_ref())
-    }
-
-    fn sha384(data: &[u8]) -> [u8; 48] {
-        fixed(digest(&digest::SHA384, data).as_ref())
-    }
-}
-
-fn fixed<const N: usize>(digest: &[u8]) -> [u8; N] {
-    let mut out = [0; N];
-    out.copy_from_slice(digest);
-    out
-}
-
-/// ECDSA P-256 with SHA-256, but for the one message that step 1 has answered.
-#[derive(Debug)]
-struct P256;
-
-impl SignatureVerificationAlgorithm for P256 {
-    fn verify_signature(&self, key: &[u8], message: &[u8], signature: &[u8]) -> Result<(), InvalidSignature> {
-        if Answered::covers(message, key) {
-            return Ok(());
-        }
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key).verify(message, signature).map_err(|_| InvalidSignature)
-    }
-
-    fn public_key_alg_id(&self) -> AlgorithmIdentifier {
-        alg_id::ECDSA_P256
-    }
-
-    fn signature_alg_id(&self) -> AlgorithmIdentifier {
-        alg_id::ECDSA_SHA256
-    }
-}
-
-thread_local! {
-    static ANSWERED: RefCell<Option<(Vec<u8>, Vec<u8>)>> = const { RefCell::new(None) };
-}
-
-/// While this lives, on this thread, one message counts as signed by one key.
-struct Answered;
-
-impl Answered {
-    fn from_step_1(message: Vec<u8>, key: Vec<u8>) -> Self {
-        ANSWERED.set(Some((message, key)));
-        Self
-    }
-
-    fn covers(message: &[u8], key: &[u8]) -> bool {
-        ANSWERED.with_borrow(|answered| matches!(answered, Some((m, k)) if m == message && k == key))
-    }
-}
-
-impl Drop for Answered {
-    fn drop(&mut self) {
-        ANSWERED.set(None);
-    }
+pub(super) fn foreign_root(collateral: &Collateral, roots: &[&Cert]) -> Option<String> {
+    let root = collateral.tcb_info_chain.last()?;
+    (!roots.iter().any(|known| known.key() == root.key())).then(|| root.name())
 }

@@ -2,33 +2,48 @@
 
 mod appraise;
 mod authenticate;
-mod endorsements;
+mod collateral;
 mod parse;
+mod pck;
+mod tcb;
 
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{Context, SHA256};
 use cocoon_attestation::UnixTime;
 
+use crate::cache::Cache;
 use crate::outcome::{Appraisal, CheckOutcome, Record};
 use crate::policy::Policy;
 use crate::roots;
+use crate::x509::Cert;
 
-pub(crate) use authenticate::QuoteSignature;
+pub(crate) use authenticate::{Platform, QuoteSignature};
+pub use collateral::Collateral;
 pub(crate) use parse::Quote;
 
 /// Appraises a TDX quote against its collateral (`QuoteCollateralV3` as JSON) at a time.
 pub fn appraise_tdx(quote: &[u8], collateral_json: &[u8], policy: &Policy, at: UnixTime) -> Appraisal {
     let mut record = Record::default();
-    run(&mut record, quote, collateral_json, policy, at, QuoteSignature::Checked);
+    run(&mut record, quote, Given::Json(collateral_json), policy, at, QuoteSignature::Checked, None);
     record.finish()
+}
+
+/// Collateral as it was given.
+pub(crate) enum Given<'a> {
+    Json(&'a [u8]),
+    Read(&'a Collateral),
 }
 
 /// The same into a record; the quote comes back only if it is authentic.
 pub(crate) fn run(
     record: &mut Record,
     bytes: &[u8],
-    collateral: &[u8],
+    collateral: Given<'_>,
     policy: &Policy,
     at: UnixTime,
     signature: QuoteSignature,
+    cache: Option<&Cache<Platform>>,
 ) -> Option<Quote> {
     let quote = match Quote::parse(bytes) {
         Ok(quote) => quote,
@@ -38,36 +53,83 @@ pub(crate) fn run(
         }
     };
     record.passed("tdx.format", format!("TDX quote, version {}, {} bytes", quote.version, bytes.len()));
-    let collateral = match authenticate::collateral(collateral) {
-        Ok(collateral) => collateral,
-        Err(detail) => {
-            record.put("tdx.collateral-format", CheckOutcome::Malformed, detail);
-            return None;
-        }
+    let read;
+    let collateral = match collateral {
+        Given::Read(collateral) => collateral,
+        Given::Json(json) => match Collateral::from_json(json) {
+            Ok(collateral) => {
+                read = collateral;
+                &read
+            }
+            Err(detail) => {
+                record.put("tdx.collateral-format", CheckOutcome::Malformed, detail);
+                return None;
+            }
+        },
     };
-    let mut failure = ("tdx.certificates", "the policy names no root that can sign TDX evidence".to_string());
-    let roots = roots::tdx(policy);
-    for root in &roots {
-        match authenticate::authenticate(&quote, &collateral, root, at, signature) {
-            Ok(claims) => {
-                record.development = *root != roots::INTEL_SGX_ROOT_CA;
-                for (id, detail) in authenticate::ESTABLISHED {
-                    record.passed(id, *detail);
-                }
-                endorsements::check(record, &quote, &claims, &collateral);
-                appraise::appraise(record, &quote, &claims, &policy.tdx);
+    match authentic(record, &quote, collateral, policy, at, signature, cache) {
+        Ok(platform) => match tcb::evaluate(&platform.tcb_info, &platform.pck, &platform.qe_level, &quote) {
+            Ok(tcb) => {
+                record.passed("tdx.module", "the TDX module matches a module identity of TCB info");
+                record.extend(&platform.checks);
+                record.not_after = Some(platform.window.to);
+                appraise::header(record, &quote, &platform);
+                appraise::appraise(record, &quote, &platform, tcb, &policy.tdx, at);
                 return Some(quote);
+            }
+            Err((id, detail)) => record.put(id, CheckOutcome::Invalid, detail),
+        },
+        Err((id, detail)) => record.put(id, CheckOutcome::Invalid, detail),
+    }
+    None
+}
+
+/// The platform that signed a quote, if both are genuine.
+fn authentic(
+    record: &mut Record,
+    quote: &Quote,
+    collateral: &Collateral,
+    policy: &Policy,
+    at: UnixTime,
+    signature: QuoteSignature,
+    cache: Option<&Cache<Platform>>,
+) -> Result<Arc<Platform>, tcb::Failure> {
+    let data = quote.signature_data().map_err(|detail| ("tdx.signature-data", detail))?;
+    let holds = authenticate::signed(data.attestation_key, quote.signed(), data.signature);
+    if signature == QuoteSignature::Checked && !holds {
+        return Err(("tdx.signature", "the attestation key did not sign this header and body".into()));
+    }
+    record.passed("tdx.signature", "the attestation key signed header and body");
+    let roots = roots::tdx(policy);
+    let mut failure = ("tdx.certificates", "the policy names no root that can sign TDX evidence".to_string());
+    for root in &roots {
+        // Every byte that the platform's authenticity rests on; what is in front of the end has a fixed length.
+        let mut key = Context::new(&SHA256);
+        for part in [collateral.digest.as_slice(), data.constant, &root.der] {
+            key.update(&(part.len() as u64).to_be_bytes());
+            key.update(part);
+        }
+        let key = key.finish();
+        let fresh = || Platform::authenticate(&data, collateral, root, at).map(Arc::new);
+        let platform = match cache {
+            None => fresh(),
+            Some(cache) => cache.get_or(key.as_ref(), |platform| platform.window.contains(at), fresh),
+        };
+        match platform {
+            Ok(platform) => {
+                record.development = root.der != roots::INTEL_SGX_ROOT_CA;
+                return Ok(platform);
             }
             Err(error) => failure = error,
         }
     }
-    if let Some(name) = authenticate::foreign_root(&collateral, &roots) {
+    let roots: Vec<&Cert> = roots.iter().collect();
+    if let Some(name) = authenticate::foreign_root(collateral, &roots) {
         let detail =
             format!("the evidence rests on {name:?}, which is neither Intel's root nor one that the policy names");
         failure = ("tdx.root", detail);
     }
-    record.put(failure.0, CheckOutcome::Invalid, failure.1);
-    None
+    Err(failure)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use cocoon_attestation::UnixTime;
 use cocoon_attestation::dev::{CollateralSpec, DevPlatform, TdxSpec};
 
-use super::{QuoteSignature, run};
+use super::{Given, QuoteSignature, run};
 use crate::outcome::{Outcome, Record};
 use crate::policy::Policy;
 
@@ -19,7 +19,7 @@ fn a_flipped_bit_passes_only_without_the_signature_check() {
     quote[48 + 328 + 3 * 48] ^= 1;
     let outcome = |signature| {
         let mut record = Record::default();
-        run(&mut record, &quote, &collateral, &policy, AT, signature);
+        run(&mut record, &quote, Given::Json(&collateral), &policy, AT, signature, None);
         record.finish()
     };
     let checked = outcome(QuoteSignature::Checked);

@@ -1,0 +1,96 @@
+//! What was authenticated once and need not be again: bounded, and never a stand-in for anything but the very bytes of its key.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// Entries by a SHA-256 of everything they rest on. The oldest goes first.
+#[derive(Debug)]
+pub(crate) struct Cache<T> {
+    inner: Mutex<Inner<T>>,
+    most: usize,
+}
+
+#[derive(Debug)]
+struct Inner<T> {
+    entries: HashMap<[u8; 32], Arc<T>>,
+    order: VecDeque<[u8; 32]>,
+}
+
+impl<T> Cache<T> {
+    /// A cache of at most so many entries.
+    pub(crate) fn new(most: usize) -> Self {
+        Self { inner: Mutex::new(Inner { entries: HashMap::new(), order: VecDeque::new() }), most }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner<T>> {
+        // Nothing in here can be left half done by a panic.
+        self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// The entry under a key if it still counts, or else a fresh one, which is kept. Failures are never kept.
+    pub(crate) fn get_or<E>(
+        &self,
+        key: &[u8],
+        counts: impl Fn(&T) -> bool,
+        fresh: impl FnOnce() -> Result<Arc<T>, E>,
+    ) -> Result<Arc<T>, E> {
+        let Ok(key) = <[u8; 32]>::try_from(key) else { return fresh() };
+        let found = self.lock().entries.get(&key).cloned();
+        if let Some(found) = found.filter(|found| counts(found)) {
+            return Ok(found);
+        }
+        let entry = fresh()?;
+        let mut inner = self.lock();
+        if inner.entries.insert(key, entry.clone()).is_none() {
+            inner.order.push_back(key);
+        }
+        while inner.order.len() > self.most {
+            let Some(oldest) = inner.order.pop_front() else { break };
+            inner.entries.remove(&oldest);
+        }
+        Ok(entry)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.lock().entries.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn get(cache: &Cache<u32>, key: u8, value: u32) -> u32 {
+        *cache.get_or(&[key; 32], |_| true, || Ok::<_, ()>(Arc::new(value))).expect("a value")
+    }
+
+    #[test]
+    fn an_entry_is_found_under_its_own_key_only() {
+        let cache = Cache::new(4);
+        assert_eq!(get(&cache, 1, 10), 10);
+        assert_eq!(get(&cache, 1, 11), 10);
+        assert_eq!(get(&cache, 2, 20), 20);
+    }
+
+    #[test]
+    fn an_entry_that_no_longer_counts_is_made_anew() {
+        let cache = Cache::new(4);
+        get(&cache, 1, 10);
+        let fresh = cache.get_or(&[1; 32], |value| *value > 10, || Ok::<_, ()>(Arc::new(11)));
+        assert_eq!(fresh.map(|value| *value), Ok(11));
+        assert_eq!((get(&cache, 1, 12), cache.len()), (11, 1));
+    }
+
+    #[test]
+    fn failures_are_not_kept_and_the_size_is_bounded() {
+        let cache = Cache::new(3);
+        assert_eq!(cache.get_or(&[1; 32], |_| true, || Err("no")), Err("no"));
+        assert_eq!(cache.len(), 0);
+        for key in 0..10 {
+            get(&cache, key, key.into());
+        }
+        assert_eq!(cache.len(), 3);
+        assert_eq!((get(&cache, 9, 0), get(&cache, 0, 77)), (9, 77));
+    }
+}
