@@ -18,6 +18,10 @@ help: ## list the targets
 tools: # says exactly what is missing on a fresh machine
 	@bash scripts/check-tools
 
+.PHONY: test-tools
+test-tools: # the same for what only tests and contracts need
+	@bash scripts/check-tools tests
+
 .PHONY: enclave
 enclave: tools ## build the guest binary with mistral.rs (about 15 minutes on two cores the first time)
 	$(CARGO) build --release --locked -p cocoon-enclave
@@ -31,7 +35,7 @@ demo: build ## the main job from nothing: evidence, sealed prompt, answer, recei
 	$(BIN)/cocoon demo $(ARGS)
 
 .PHONY: test
-test: build ## every test: Rust crates, the enclave's binary, the contracts on TON's own emulator
+test: test-tools build ## every test: Rust crates, the enclave's binary, the contracts on TON's own emulator
 	$(CARGO) test --release --locked
 	$(CARGO) test --release --locked $(ENGINE)
 	$(MAKE) --no-print-directory contracts-test
@@ -48,13 +52,13 @@ advisories: ## known vulnerabilities of dependencies (needs a network)
 	bash scripts/deny check advisories
 
 .PHONY: bench
-bench: build ## measure the whole path against mistral.rs in-process, in one run (writes docs/performance.md's tables)
+bench: build ## measure the whole path against mistral.rs in-process, in one run, and print the tables of docs/performance.md
 	$(CARGO) run --release --locked -p cocoon-tests --bin bench -- $(ARGS)
 
 .PHONY: contracts
-contracts: ## compile the TON contracts from their Tolk sources and rewrite the committed code (needs Node)
+contracts: test-tools ## compile the TON contracts from their Tolk sources and rewrite the committed code (needs Node)
 	cd settlement/contracts && npm ci --no-audit --no-fund && npm run build
 
 .PHONY: contracts-test
-contracts-test: ## check the committed contract code against its sources and run the tests on TON's emulator (needs Node)
+contracts-test: test-tools ## check the committed contract code against its sources and run the tests on TON's emulator (needs Node)
 	cd settlement/contracts && npm ci --no-audit --no-fund && npm run check && npm test

@@ -52,6 +52,10 @@ pub async fn run(args: UpArgs) -> Result<ExitCode> {
         args.listen.ip().is_loopback(),
         "the proxy holds the client's keys: let it listen on a loopback address"
     );
+    // Before anything is started: every start attests an enclave on-chain.
+    let listener = tokio::net::TcpListener::bind(args.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}: name another address with --listen", args.listen))?;
     let ui = Ui::new(if args.json { Output::Json } else { Output::Human });
     let data = DataDir::open(&args.data.map_or_else(DataDir::default_path, Ok)?)?;
     ui.banner();
@@ -64,9 +68,6 @@ pub async fn run(args: UpArgs) -> Result<ExitCode> {
         ui,
     };
     let network = Network::start(&data, options).await?;
-    let listener = tokio::net::TcpListener::bind(args.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}: name another address with --listen", args.listen))?;
     let proxy = format!("http://{}/v1", listener.local_addr()?);
     if args.json {
         event(&json!({

@@ -324,7 +324,8 @@ impl Client {
 }
 
 impl Client {
-    /// Asks one enclave. Where the cap is used up by answers that this client never saw the end of, it is raised once.
+    /// Asks one enclave. Where the cap is used up by answers whose end this client never saw, or that another holder of the
+    /// channel's key asked for, it is raised past what the enclave names. A cap is no payment: that takes signed receipts.
     async fn ask(
         self: &Arc<Self>,
         enclave: &Appraised,
@@ -344,7 +345,8 @@ impl Client {
             let reason = error["error"]["message"].as_str().unwrap_or("it gave no reason").to_owned();
             return Err(Error::Relay { who: "enclave", status: head.status, reason });
         }
-        let voucher = self.affordable(enclave, cap.saturating_add(self.config.voucher_step)).await?;
+        let least = error["error"]["least_cap_nanoton"].as_u64().map_or(cap, Nanoton).max(cap);
+        let voucher = self.affordable(enclave, least.saturating_add(self.config.voucher_step)).await?;
         self.send(self.seal(enclave, voucher, method, path, body.to_vec())?).await
     }
 }

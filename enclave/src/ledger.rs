@@ -225,8 +225,12 @@ mod tests {
     /// The control of the attack "a voucher past its cap".
     #[test]
     fn with_the_cap_check_off_the_same_request_is_served() {
-        let ledger = Ledger { cap_off: true, ..ledger() };
-        assert_eq!(ledger.reserve(&voucher(0), 10, 100).unwrap().max_tokens, 100);
+        assert!(ledger().reserve(&voucher(0), 10, 100).is_err());
+        let (ledger, key) = (Ledger { cap_off: true, ..ledger() }, SigningKey::from_seed(&[1; 32]).unwrap());
+        let reservation = ledger.reserve(&voucher(0), 10, 100).unwrap();
+        assert_eq!(reservation.max_tokens, 100);
+        let (charge, signed) = reservation.settle(served(10, 5), UnixTime(7), &key).unwrap();
+        assert_eq!((charge, signed.receipt.total), (Nanoton(20), Nanoton(20)), "charged past a cap of nothing");
     }
 
     #[test]

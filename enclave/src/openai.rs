@@ -2,6 +2,7 @@
 
 use cocoon_engine::{Message, Role, Sampling};
 use cocoon_protocol::receipt::TokenCounts;
+use cocoon_settlement::Nanoton;
 use serde_json::{Map, Value, json};
 
 /// An OpenAI error object with its HTTP status. The message never quotes content.
@@ -17,6 +18,8 @@ pub struct ApiError {
     pub param: Option<String>,
     /// What is wrong and what to do.
     pub message: String,
+    /// The least cap with which a voucher would do.
+    pub least_cap: Option<Nanoton>,
 }
 
 impl ApiError {
@@ -28,19 +31,22 @@ impl ApiError {
             code: "invalid_value",
             param: Some(param.to_owned()),
             message: message.into(),
+            least_cap: None,
         }
     }
 
     /// Another kind of refusal.
     pub fn other(status: u16, kind: &'static str, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, kind, code, param: None, message: message.into() }
+        Self { status, kind, code, param: None, message: message.into(), least_cap: None }
     }
 
     /// The JSON body.
     pub fn body(&self) -> Vec<u8> {
-        json!({"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}})
-            .to_string()
-            .into_bytes()
+        let mut error = json!({"message": self.message, "type": self.kind, "param": self.param, "code": self.code});
+        if let Some(least) = self.least_cap {
+            error["least_cap_nanoton"] = least.0.into();
+        }
+        json!({ "error": error }).to_string().into_bytes()
     }
 }
 
@@ -143,6 +149,7 @@ fn unsupported(name: &str) -> ApiError {
         code: "unsupported_parameter",
         message: format!("this enclave cannot honour the parameter '{name}': leave it out"),
         param: Some(name),
+        least_cap: None,
     }
 }
 

@@ -367,9 +367,10 @@ fn engine_error(error: &cocoon_engine::Error) -> ApiError {
 
 fn ledger_error(error: &ledger::Error) -> ApiError {
     match error {
-        ledger::Error::CapReached { .. } => {
-            ApiError::other(402, "payment_error", "voucher_cap_reached", error.to_string())
-        }
+        ledger::Error::CapReached { used, needed, .. } => ApiError {
+            least_cap: Some(used.saturating_add(*needed)),
+            ..ApiError::other(402, "payment_error", "voucher_cap_reached", error.to_string())
+        },
         ledger::Error::TooManyChannels => ApiError::other(503, "server_error", "too_many_channels", error.to_string()),
         _ => ApiError::other(400, "payment_error", "amount_out_of_range", error.to_string()),
     }

@@ -7,9 +7,10 @@ mod error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, Query, Request, State};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
@@ -38,9 +39,9 @@ pub const EXPIRY: Duration = Duration::from_secs(60);
 /// How long a host has to accept a connection.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// Sees every byte that passes through the relay, so that anybody can search it for what should not be there.
+/// Sees every byte that reaches or leaves a gateway, so that anybody can search it for what should not be there.
 pub trait Tap: Send + Sync {
-    /// A header's value or a piece of a body, in either direction.
+    /// A path, a header's name or value, or a piece of a body, in either direction.
     fn bytes(&self, bytes: &[u8]);
 }
 
@@ -83,26 +84,30 @@ impl Gateway {
 
     /// `PUT /v1/announcements`, `GET /v1/enclaves?model=`, `POST /v1/relay`, `GET /health`.
     pub fn router(self) -> Router {
-        Router::new()
+        let gateway = Arc::new(self);
+        let router = Router::new()
             .route(ANNOUNCEMENTS_PATH, put(announce).layer(DefaultBodyLimit::max(MAX_ANNOUNCEMENT)))
             .route(ENCLAVES_PATH, get(enclaves))
             .route(RELAY_PATH, post(relay))
             .route("/health", get(health))
-            .with_state(Arc::new(self))
+            .with_state(gateway.clone());
+        if gateway.tap.is_none() {
+            return router;
+        }
+        router.layer(middleware::from_fn_with_state(gateway, watched))
     }
 
     fn see_headers(&self, headers: &HeaderMap) {
         if let Some(tap) = &self.tap {
-            headers.values().for_each(|value| tap.bytes(value.as_bytes()));
+            for (name, value) in headers {
+                tap.bytes(name.as_str().as_bytes());
+                tap.bytes(value.as_bytes());
+            }
         }
     }
 
     /// The body, each piece shown to the tap as it passes.
-    fn see_body<B>(&self, body: B) -> Body
-    where
-        B: http_body_util::BodyExt<Data = Bytes> + Send + 'static,
-        B::Error: Into<axum::BoxError>,
-    {
+    fn see_body(&self, body: Body) -> Body {
         let tap = self.tap.clone();
         Body::from_stream(body.into_data_stream().inspect(move |piece| {
             if let (Some(tap), Ok(piece)) = (&tap, piece) {
@@ -110,6 +115,19 @@ impl Gateway {
             }
         }))
     }
+}
+
+/// Shows a request and its answer to the tap, whole.
+async fn watched(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
+    let (head, body) = request.into_parts();
+    if let Some(tap) = &gateway.tap {
+        tap.bytes(head.uri.to_string().as_bytes());
+    }
+    gateway.see_headers(&head.headers);
+    let request = Request::from_parts(head, gateway.see_body(body));
+    let (head, body) = next.run(request).await.into_parts();
+    gateway.see_headers(&head.headers);
+    Response::from_parts(head, gateway.see_body(body))
 }
 
 async fn announce(
@@ -134,7 +152,6 @@ async fn health(State(gateway): State<Arc<Gateway>>) -> Response {
 
 async fn relay(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<Response, Error> {
     let (parts, body) = request.into_parts();
-    gateway.see_headers(&parts.headers);
     let name = parts.headers.get(ENCLAVE_HEADER).and_then(|value| value.to_str().ok()).ok_or(Error::NoEnclave)?;
     let id: EvidenceId = name.parse().map_err(|_| Error::UnknownEnclave)?;
     let host = gateway.directory.host_url(&id).ok_or(Error::UnknownEnclave)?;
@@ -142,7 +159,7 @@ async fn relay(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<
     if length.is_some_and(|length| length > MAX_REQUEST) {
         return Err(Error::TooLarge(MAX_REQUEST));
     }
-    let mut outgoing = http::Request::new(gateway.see_body(Limited::new(body, MAX_REQUEST)));
+    let mut outgoing = http::Request::new(Body::new(Limited::new(body, MAX_REQUEST)));
     *outgoing.method_mut() = parts.method;
     *outgoing.uri_mut() = format!("{}{RELAY_PATH}", host.trim_end_matches('/')).parse().map_err(|_| Error::Host)?;
     let passed = [HeaderName::from_static(ENCLAVE_HEADER), HeaderName::from_static(VOUCHER_HEADER)];
@@ -156,8 +173,7 @@ async fn relay(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<
         if too_large(&error) { Error::TooLarge(MAX_REQUEST) } else { Error::Host }
     })?;
     let (parts, body) = answer.into_parts();
-    gateway.see_headers(&parts.headers);
-    let mut response = Response::new(gateway.see_body(body));
+    let mut response = Response::new(Body::new(body));
     *response.status_mut() = parts.status;
     for name in [header::CONTENT_TYPE, header::RETRY_AFTER] {
         if let Some(value) = parts.headers.get(&name) {

@@ -41,7 +41,7 @@ pub async fn collect_evidence(enclave: &str, chain: &dyn Chain) -> Result<Enclav
     let beacon = Beacon { seqno: head.seqno, root_hash: head.root_hash, time: head.time };
     let request = AttestRequest { beacon, nonce_root: Digest::ZERO };
     let url = format!("{enclave}{}", wire::ATTEST_PATH);
-    let (status, body) = Http::new().call(Method::POST, &url, &[], request.to_cbor().into()).await?;
+    let (status, body) = Http::new(None).call(Method::POST, &url, &[], request.to_cbor().into()).await?;
     if status != 200 {
         return Err(peer(&url, format!("no evidence, status {status}; the guest's log says why")));
     }

@@ -38,32 +38,63 @@ pub trait EnclaveLauncher: Send + Sync {
     fn launch(&self, spec: &LaunchSpec) -> Result<RunningEnclave, Error>;
 }
 
-/// A guest that runs. It is killed when this is dropped.
-pub struct RunningEnclave {
-    /// Base URL at which the host reaches it.
-    pub base_url: String,
-    child: Child,
-}
-
-impl RunningEnclave {
-    /// Its process id.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
+/// What a launcher has started: a process here, a virtual machine's monitor elsewhere.
+pub trait Guest: Send {
+    /// Process id of it, or of what runs it.
+    fn pid(&self) -> u32;
 
     /// Whether it has ended, and how.
-    pub fn ended(&mut self) -> Option<String> {
-        match self.child.try_wait() {
+    fn ended(&mut self) -> Option<String>;
+
+    /// Ends it, and waits until it has ended.
+    fn kill(&mut self);
+}
+
+impl Guest for Child {
+    fn pid(&self) -> u32 {
+        self.id()
+    }
+
+    fn ended(&mut self) -> Option<String> {
+        match self.try_wait() {
             Ok(None) => None,
             Ok(Some(status)) => Some(status.to_string()),
             Err(error) => Some(error.to_string()),
         }
     }
 
+    fn kill(&mut self) {
+        let _ = Child::kill(self);
+        let _ = self.wait();
+    }
+}
+
+/// A guest that runs. It is killed when this is dropped.
+pub struct RunningEnclave {
+    /// Base URL at which the host reaches it.
+    pub base_url: String,
+    guest: Box<dyn Guest>,
+}
+
+impl RunningEnclave {
+    /// A guest that the host reaches at a URL.
+    pub fn new(base_url: String, guest: Box<dyn Guest>) -> Self {
+        Self { base_url, guest }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.guest.pid()
+    }
+
+    /// Whether it has ended, and how.
+    pub fn ended(&mut self) -> Option<String> {
+        self.guest.ended()
+    }
+
     /// Ends it.
     pub fn kill(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.guest.kill();
     }
 }
 
@@ -115,7 +146,7 @@ impl EnclaveLauncher for ProcessLauncher {
             let _ = cpu.serve(host);
         });
         let stdout = child.stdout.take();
-        let mut running = RunningEnclave { base_url: String::new(), child };
+        let mut running = RunningEnclave::new(String::new(), Box::new(child));
         let (sender, line) = mpsc::channel();
         std::thread::spawn(move || {
             let mut line = String::new();

@@ -34,7 +34,7 @@ pub use attest::{Attestation, collect_evidence};
 pub use claim::ClaimReport;
 pub use endorse::{DevEndorser, Endorser};
 pub use error::Error;
-pub use launch::{EnclaveLauncher, LaunchSpec, ProcessLauncher, RunningEnclave};
+pub use launch::{EnclaveLauncher, Guest, LaunchSpec, ProcessLauncher, RunningEnclave};
 pub use relay::Tap;
 
 /// A listener whose connections send every piece at once: a streamed token must not wait for the acknowledgement of the last.
@@ -193,9 +193,9 @@ impl Host {
             tokio::net::TcpListener::bind(config.listen).await.map_err(|error| Error::Listen(config.listen, error))?;
         let address = listener.local_addr().map_err(|error| Error::Listen(config.listen, error))?;
         let shared = Arc::new(Shared {
+            http: net::Http::new(config.tap.clone()),
             config,
             store,
-            http: net::Http::new(),
             channels: relay::Channels::default(),
             reserving: Mutex::new(()),
             claiming: Mutex::new(()),

@@ -1,5 +1,7 @@
 //! Plain HTTP to the enclave, to nodes and to gateways.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -9,17 +11,28 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
 use crate::Error;
+use crate::relay::Tap;
 
 const MAX_BODY: usize = 16 << 20;
 
 #[derive(Clone)]
-pub(crate) struct Http(Client<HttpConnector, Full<Bytes>>);
+pub(crate) struct Http {
+    client: Client<HttpConnector, Full<Bytes>>,
+    tap: Option<Arc<dyn Tap>>,
+}
 
 impl Http {
-    pub(crate) fn new() -> Self {
+    /// Whatever is sent and received whole is shown to the tap.
+    pub(crate) fn new(tap: Option<Arc<dyn Tap>>) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
-        Self(Client::builder(TokioExecutor::new()).build(connector))
+        Self { client: Client::builder(TokioExecutor::new()).build(connector), tap }
+    }
+
+    fn see(&self, bytes: &[u8]) {
+        if let Some(tap) = &self.tap {
+            tap.bytes(bytes);
+        }
     }
 
     pub(crate) async fn send(
@@ -29,12 +42,18 @@ impl Http {
         headers: &[(&str, &str)],
         body: Bytes,
     ) -> Result<Response<Incoming>, Error> {
+        self.see(url.as_bytes());
+        for (name, value) in headers {
+            self.see(name.as_bytes());
+            self.see(value.as_bytes());
+        }
+        self.see(&body);
         let mut request = Request::builder().method(method).uri(url);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let request = request.body(Full::new(body)).map_err(|error| peer(url, error))?;
-        self.0.request(request).await.map_err(|error| peer(url, error))
+        self.client.request(request).await.map_err(|error| peer(url, error))
     }
 
     /// Status and whole body.
@@ -48,7 +67,9 @@ impl Http {
         let response = self.send(method, url, headers, body).await?;
         let status = response.status().as_u16();
         let body = Limited::new(response.into_body(), MAX_BODY).collect().await.map_err(|error| peer(url, error))?;
-        Ok((status, body.to_bytes()))
+        let body = body.to_bytes();
+        self.see(&body);
+        Ok((status, body))
     }
 }
 

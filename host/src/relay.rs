@@ -31,9 +31,9 @@ use crate::store::Store;
 const RECEIPT_TRIES: u32 = 50;
 const RECEIPT_WAIT: Duration = Duration::from_millis(100);
 
-/// Sees every byte that passes, in both directions: for tests that search them.
+/// Sees what reaches and leaves the host, so that anybody can search it for what should not be there.
 pub trait Tap: Send + Sync {
-    /// Some bytes.
+    /// A URL, a header's name or value, or a piece of a body, in either direction.
     fn bytes(&self, bytes: &[u8]);
 }
 
@@ -74,7 +74,8 @@ async fn enclaves(State(shared): State<Arc<Shared>>) -> Response {
 
 async fn relay(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
     shared.tapped(&body);
-    for value in headers.values() {
+    for (name, value) in &headers {
+        shared.tapped(name.as_str().as_bytes());
         shared.tapped(value.as_bytes());
     }
     match forward(shared, &headers, body).await {

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use cocoon_attestation::{EnclaveKey, UnixTime};
 use cocoon_cli::data::DataDir;
+use cocoon_cli::demo::search;
 use cocoon_cli::network::{Network, Options, Tee};
+use cocoon_cli::tap::Recorder;
 use cocoon_cli::ui::{Output, Ui};
 use cocoon_client::Appraised;
 use cocoon_protocol::voucher::SignedVoucher;
@@ -28,13 +30,17 @@ struct World {
 }
 
 async fn world(tee: Tee) -> World {
+    tapped_world(tee, None).await
+}
+
+async fn tapped_world(tee: Tee, tap: Option<Arc<Recorder>>) -> World {
     let folder = tempfile::tempdir().unwrap();
     let data = DataDir::open(folder.path()).unwrap();
     let options = Options {
         enclave: cocoon_tests::enclave_binary(),
         model: cocoon_tests::demo_model(),
         tee,
-        tap: None,
+        tap,
         claims: None,
         ui: Ui::new(Output::Json),
     };
@@ -193,5 +199,39 @@ async fn a_killed_enclave_comes_back_with_another_key_and_its_receipts_are_still
         .unwrap();
     assert_eq!(paid.paid, earned);
     assert_eq!(world.network.host.claim_all().await.unwrap().items, 0, "nothing is claimed twice");
+    world.network.stop().await;
+}
+
+/// The control of the demo's search: what host and gateway saw holds no plaintext, until somebody sends some past them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prompt_sent_in_the_clear_is_found_in_what_host_and_gateway_saw() {
+    const PROMPT: &str = r#""role":"user","content":"What is Cocoon?""#;
+    let recorder = Arc::new(Recorder::default());
+    let world = tapped_world(Tee::Tdx, Some(recorder.clone())).await;
+    let enclave = world.enclave().await;
+    let answer = world.network.client.call("POST", "/v1/chat/completions", None, World::body(false)).await.unwrap();
+    let (head, body, _) = answer.whole().await.unwrap();
+    assert_eq!(head.status, 200);
+    let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    let said = body["choices"][0]["message"]["content"].as_str().unwrap().to_owned();
+    let before = recorder.seen();
+    assert!(before.len() > 10_000, "both saw traffic");
+    if let Some(leak) = search::find(&before, &[PROMPT, &said]) {
+        let around = &before[leak.offset.saturating_sub(40)..before.len().min(leak.offset + 60)];
+        panic!("{leak:?}: {}", String::from_utf8_lossy(around));
+    }
+
+    let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http();
+    let host = world.network.host.announcement().unwrap().host_url;
+    for target in [world.network.urls.gateway.clone(), host] {
+        let seen = recorder.seen().len();
+        let request = Request::post(format!("{target}{}", wire::RELAY_PATH))
+            .header(wire::ENCLAVE_HEADER, enclave.evidence_id.to_string())
+            .body(Full::new(Bytes::from(World::body(false))))
+            .unwrap();
+        let _ = http.request(request).await.unwrap().into_body().collect().await;
+        let leak = search::find(&recorder.seen()[seen..], &[PROMPT]);
+        assert!(leak.is_some(), "in clear to {target}");
+    }
     world.network.stop().await;
 }

@@ -17,10 +17,20 @@ use cocoon_tests::up::Up;
 const KILLS: u64 = 50;
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Moments that differ from round to round and are the same in every run.
-fn moment(round: u64, most: u64) -> Duration {
-    let mixed = (round + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+/// Moments that differ from round to round and from run to run. `COCOON_KILLS_SEED` repeats a run.
+fn moment(seed: u64, round: u64, most: u64) -> Duration {
+    let mixed = (seed ^ (round + 1)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed = (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     Duration::from_millis((mixed >> 33) % most)
+}
+
+fn seed() -> u64 {
+    let named = std::env::var("COCOON_KILLS_SEED").ok().map(|seed| seed.parse().expect("a number"));
+    let now =
+        || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_nanos() as u64;
+    let seed = named.unwrap_or_else(now);
+    println!("COCOON_KILLS_SEED={seed}");
+    seed
 }
 
 /// What is on disk while nothing runs.
@@ -65,13 +75,13 @@ fn inspect(data: &Path) -> Ledger {
 fn fifty_kills_lose_no_acknowledged_receipt_and_no_balance() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path();
-    let answered = Arc::new(AtomicU64::new(0));
+    let (answered, seed) = (Arc::new(AtomicU64::new(0)), seed());
     let mut before = Ledger { acknowledged: 0, earned: Nanoton(0), paid: Nanoton(0), held: Nanoton(0) };
     for round in 0..KILLS {
         if round % 5 == 4 {
             // While it starts: at any moment from the first write on.
             let mut child = Up::spawn(data);
-            std::thread::sleep(moment(round, 500));
+            std::thread::sleep(moment(seed, round, 500));
             child.kill().unwrap();
             child.wait().unwrap();
         } else {
@@ -89,7 +99,8 @@ fn fifty_kills_lose_no_acknowledged_receipt_and_no_balance() {
                     })
                 })
                 .collect();
-            std::thread::sleep(moment(round, 400));
+            // Claims are made every second, so some of these are in the middle of one.
+            std::thread::sleep(moment(seed, round, 1_500));
             if round % 2 == 1 {
                 let killed = Command::new("kill").args(["-KILL", &up.enclave_pid().to_string()]).status().unwrap();
                 assert!(killed.success());

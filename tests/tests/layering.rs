@@ -87,12 +87,23 @@ fn manifest(dir: &str) -> toml::Table {
     text.parse().unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
+/// Packages that a crate depends on outside its tests: by their own names, and for any target.
 fn dependencies(manifest: &toml::Table) -> BTreeSet<String> {
-    ["dependencies", "build-dependencies"]
-        .iter()
-        .filter_map(|section| manifest.get(*section)?.as_table())
-        .flat_map(|table| table.keys().cloned())
+    let targets = manifest.get("target").and_then(toml::Value::as_table);
+    let targets = targets.into_iter().flat_map(|targets| targets.values().filter_map(toml::Value::as_table));
+    std::iter::once(manifest)
+        .chain(targets)
+        .flat_map(|table| ["dependencies", "build-dependencies"].map(|section| table.get(section)))
+        .filter_map(|section| section?.as_table())
+        .flat_map(|section| section.iter().map(|(name, entry)| package(name, entry)))
         .collect()
+}
+
+/// A dependency may go by another name here, or by one that the workspace gives it.
+fn package(name: &str, entry: &toml::Value) -> String {
+    let named = |entry: &toml::Value| entry.get("package").and_then(toml::Value::as_str).map(str::to_owned);
+    let inherited = || named(manifest(".").get("workspace")?.get("dependencies")?.get(name)?);
+    named(entry).or_else(inherited).unwrap_or_else(|| name.to_owned())
 }
 
 fn layers() -> BTreeMap<&'static str, (&'static str, &'static [&'static str])> {
@@ -125,6 +136,15 @@ fn dependencies_point_one_way() {
             assert!(allowed.contains(&dependency.as_str()), "{name} must not depend on {dependency}");
         }
     }
+}
+
+#[test]
+fn a_dependency_cannot_hide_behind_a_target_or_another_name() {
+    let hidden: toml::Table = "[target.'cfg(unix)'.dependencies]\nx = { package = \"dcap-qvl\", version = \"1\" }\n\
+        [build-dependencies]\nmistralrs = \"1\"\n[dev-dependencies]\nsev = \"1\""
+        .parse()
+        .expect("TOML");
+    assert_eq!(dependencies(&hidden), BTreeSet::from(["dcap-qvl".to_owned(), "mistralrs".to_owned()]));
 }
 
 #[test]

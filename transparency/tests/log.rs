@@ -116,3 +116,20 @@ fn tiles_are_those_of_c2sp() {
         assert_eq!(log.tile(absent).unwrap(), None, "{absent}");
     }
 }
+
+/// `docs/vectors/log-leaf.json`: what a leaf is made of, its bytes and its entry.
+#[test]
+fn the_leafs_vector_holds() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/vectors/log-leaf.json");
+    let vector: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let hex = |name: &str| hex::decode(vector[name].as_str().unwrap()).unwrap();
+    let leaf = Leaf {
+        bundle: hex("bundle"),
+        appraisal: vector["appraisal"].as_str().unwrap().as_bytes().to_vec(),
+        time: UnixTime(vector["time"].as_u64().unwrap()),
+        node: vector["node"].as_str().unwrap().into(),
+    };
+    assert_eq!(hex::encode(leaf.to_cbor()), vector["leaf"].as_str().unwrap());
+    assert_eq!(Leaf::from_cbor(&hex("leaf")).unwrap(), leaf);
+    assert_eq!(hex::encode(entry(&leaf.to_cbor()).0), vector["entry"].as_str().unwrap());
+}

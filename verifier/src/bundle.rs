@@ -4,9 +4,9 @@ use cocoon_attestation::{Bundle, Claims, CpuEvidence, Endorsements, EvidenceId, 
 
 use crate::binding::{self, Authentic};
 use crate::cache::Cache;
-use crate::outcome::{Appraisal, CheckOutcome, Record};
+use crate::outcome::{Appraisal, CheckOutcome, Record, Signature};
 use crate::policy::Policy;
-use crate::tdx::{Platform, QuoteSignature};
+use crate::tdx::Platform;
 use crate::{snp, tdx};
 
 /// The result for a bundle.
@@ -57,10 +57,11 @@ pub(crate) fn appraise_bundle_with(
     let cpu = match (&bundle.cpu, &bundle.endorsements) {
         (CpuEvidence::Tdx { quote }, Endorsements::Tdx { collateral }) => {
             let given = tdx::Given::Json(collateral);
-            tdx::run(&mut record, quote, given, policy, at, QuoteSignature::Checked, platforms).map(Authentic::Tdx)
+            tdx::run(&mut record, quote, given, policy, at, Signature::Checked, platforms).map(Authentic::Tdx)
         }
         (CpuEvidence::Snp { report }, Endorsements::Snp(chain)) => {
-            snp::run(&mut record, report, &chain.vek, &chain.ca, chain.crl.as_deref(), policy, at).map(Authentic::Snp)
+            let endorsed = snp::Endorsed { vek: &chain.vek, ca: &chain.ca, crl: chain.crl.as_deref() };
+            snp::run(&mut record, report, &endorsed, policy, at, Signature::Checked).map(Authentic::Snp)
         }
         _ => {
             let detail = "the bundle carries no endorsements for its CPU evidence: staple them first";

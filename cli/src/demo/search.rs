@@ -3,11 +3,15 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 
-/// How many bytes of a secret in a row count as seeing it. Shorter runs would be found in any text by chance.
-const WINDOW: usize = 12;
+/// How many bytes of a secret in a row count as seeing it. Shorter runs are in any English text: appraisals that
+/// pass by have sentences of their own.
+pub const WINDOW: usize = 16;
 
 /// Words of OpenAI's wire format: a stream that leaks answers token by token holds these, though no long run of the answer.
 const MARKERS: &[&str] = &["\"messages\"", "\"delta\"", "chat.completion", "\"content\""];
+
+/// Text that is public, in every certificate of the development platform: a run of it in an answer is no sign of the answer.
+const PUBLIC: &[&str] = &[cocoon_attestation::dev::ORGANISATION];
 
 /// What was found, and how it was written.
 #[derive(Debug, PartialEq, Eq)]
@@ -27,7 +31,8 @@ pub fn find(seen: &[u8], secrets: &[&str]) -> Option<Leak> {
         if window == 0 {
             continue;
         }
-        for run in bytes.windows(window) {
+        let public = |run: &[u8]| PUBLIC.iter().any(|text| position(text.as_bytes(), run).is_some());
+        for run in bytes.windows(window).filter(|run| !public(run)) {
             needles.push((run.to_vec(), "plain"));
             needles.push((hex::encode(run).into_bytes(), "hex"));
             needles.push((hex::encode_upper(run).into_bytes(), "hex"));
@@ -94,13 +99,21 @@ mod tests {
     #[test]
     fn a_planted_leak_is_found_in_every_form() {
         assert_eq!(planted(PROMPT.as_bytes()).map(|leak| leak.form), Some("plain"));
-        assert_eq!(planted(&PROMPT.as_bytes()[5..20]).map(|leak| leak.form), Some("plain"));
+        assert_eq!(planted(&PROMPT.as_bytes()[5..22]).map(|leak| leak.form), Some("plain"));
         assert_eq!(planted(hex::encode(PROMPT).as_bytes()).map(|leak| leak.form), Some("hex"));
         for prefix in ["", "x", "xy"] {
             let encoded = STANDARD_NO_PAD.encode(format!("{prefix}{PROMPT} and more"));
             assert_eq!(planted(encoded.as_bytes()).map(|leak| leak.form), Some("base64"), "{prefix:?}");
         }
         assert_eq!(planted(br#"data: {"choices":[{"delta":{}}]}"#).map(|leak| leak.form), Some("api"));
+    }
+
+    #[test]
+    fn text_of_public_certificates_is_no_leak() {
+        let organisation = cocoon_attestation::dev::ORGANISATION;
+        let answer = format!("{organisation}, and it says so.");
+        assert_eq!(find(organisation.as_bytes(), &[&answer]), None);
+        assert_eq!(find(answer.as_bytes(), &[&answer]).map(|leak| leak.form), Some("plain"));
     }
 
     #[test]

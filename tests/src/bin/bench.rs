@@ -31,6 +31,12 @@ const WARM_UP: usize = 20;
 
 type Http = hyper_util::client::legacy::Client<HttpConnector, Full<Bytes>>;
 
+fn http() -> Http {
+    let mut connector = HttpConnector::new();
+    connector.set_nodelay(true);
+    hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(connector)
+}
+
 /// One answer: time to its first text, time to its end, tokens.
 #[derive(Clone, Copy)]
 struct Sample {
@@ -191,7 +197,7 @@ async fn main() -> Result<()> {
     let proxy_url = format!("http://{}", listener.local_addr()?);
     let router = network.proxy();
     tokio::spawn(async move { axum::serve(cocoon_host::no_delay(listener), router).await });
-    let http: Http = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http();
+    let http = http();
     let (enclaves, _) = network.client.enclaves().await?;
     let enclave = enclaves.into_iter().next().context("an enclave")?;
     let mut engine = InProcess::start()?;
@@ -215,6 +221,7 @@ async fn main() -> Result<()> {
             }
         }
     }
+    println!("*** {} ***\n", cocoon_cli::ui::NOT_CONFIDENTIAL);
     println!("Demo model, {tokens} tokens an answer, {runs} answers each way in turn, one at a time.\n");
     println!("| way | TTFT p50, ms | TTFT p99, ms | answer p50, ms | tokens/s | tokens/s against in-process |");
     println!("|---|---|---|---|---|---|");
@@ -230,7 +237,7 @@ async fn main() -> Result<()> {
             base / total
         );
     }
-    components(&enclave)?;
+    components(&enclave, hop(&http, tokens).await?)?;
     appraisals(&network)?;
     println!("\nEvidence was appraised {} times for {} requests.", network.client.appraisals(), (WARM_UP + runs) * 4);
     network.stop().await;
@@ -247,8 +254,52 @@ fn micros(mut work: impl FnMut() -> Result<()>) -> Result<f64> {
     Ok(percentile(times, 50).as_secs_f64() * 1e6)
 }
 
+/// What a relay costs that does nothing at all: the same number of pieces as an answer has, one every half millisecond, straight
+/// from their source and through one more HTTP server; the difference of the medians, in microseconds.
+async fn hop(http: &Http, pieces: u64) -> Result<f64> {
+    async fn serve(router: axum::Router) -> Result<String> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let url = format!("http://{}", listener.local_addr()?);
+        tokio::spawn(async move { axum::serve(cocoon_host::no_delay(listener), router).await });
+        Ok(url)
+    }
+    let source = move || async move {
+        let pieces = futures::stream::unfold(0, move |n| async move {
+            if n == pieces {
+                return None;
+            }
+            tokio::task::spawn_blocking(|| std::thread::sleep(Duration::from_micros(500))).await.ok()?;
+            Some((Ok::<_, std::io::Error>(Bytes::from_static(&[b'x'; 300])), n + 1))
+        });
+        axum::body::Body::from_stream(pieces)
+    };
+    let source = serve(axum::Router::new().route("/", axum::routing::post(source))).await?;
+    let (client, target) = (http.clone(), source.clone());
+    let relay = move || {
+        let (client, target) = (client.clone(), target.clone());
+        async move {
+            let request =
+                Request::post(target).body(Full::new(Bytes::new())).map_err(|_| hyper::StatusCode::BAD_GATEWAY)?;
+            let answer = client.request(request).await.map_err(|_| hyper::StatusCode::BAD_GATEWAY)?;
+            Ok::<_, hyper::StatusCode>(axum::body::Body::new(answer.into_body()))
+        }
+    };
+    let relay = serve(axum::Router::new().route("/", axum::routing::post(relay))).await?;
+    let mut times = [Vec::new(), Vec::new()];
+    for _ in 0..100 {
+        for (times, url) in times.iter_mut().zip([&source, &relay]) {
+            let started = Instant::now();
+            let request = Request::post(url).body(Full::new(Bytes::from(vec![b'x'; 2_000])))?;
+            http.request(request).await?.into_body().collect().await?;
+            times.push(started.elapsed());
+        }
+    }
+    let [direct, relayed] = times.map(|times| percentile(times, 50).as_secs_f64() * 1e6);
+    Ok(relayed - direct)
+}
+
 /// What the path does besides generating: once per request, and once per token.
-fn components(enclave: &Appraised) -> Result<()> {
+fn components(enclave: &Appraised, hop: f64) -> Result<()> {
     let receiver = Receiver::new();
     let epoch = receiver.rotate(UnixTime(0), 3_600, 60)?;
     let statement = KeyStatement {
@@ -290,6 +341,7 @@ fn components(enclave: &Appraised) -> Result<()> {
         ("make an Ed25519 signature", signing, "request, settlement receipt, full receipt"),
         ("seal one streamed token's record", chunk, "per token"),
         ("write 512 bytes and sync them to disk", syncing, "the receipt, once"),
+        ("pass an answer's pieces through one bare HTTP relay", hop, "per answer: host, gateway, proxy"),
     ] {
         println!("| {part} | {time:.1} | {often} |");
     }

@@ -137,3 +137,26 @@ fn no_digest_of_an_empty_salt_is_used() {
     assert_ne!(receipt.salt, [0; 32]);
     assert_ne!(receipt.request_digest, Digest::of(&[chat_body("").as_bytes()]));
 }
+
+/// Questions that the demo model was not trained on, asked of the real engine. The floor is below what training reports, as
+/// rounding differs from CPU to CPU.
+#[test]
+fn unseen_questions_get_the_right_answer_word_for_word() {
+    let (guest, evidence) = Guest::shared();
+    let client = Client::new(evidence, 40);
+    let cases = include_str!("../../../models/train/heldout.jsonl").lines();
+    let (mut right, mut all, mut wrong) = (0, 0, Vec::new());
+    for case in cases.map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()) {
+        let body = serde_json::json!({
+            "model": "cocoon-demo", "temperature": 0, "messages": [{"role": "user", "content": case["question"]}]});
+        let mut sealed = client.seal(evidence, "POST", "/v1/chat/completions", &body.to_string());
+        let answer = sealed.open(&guest.post(&sealed)).json();
+        all += 1;
+        if answer["choices"][0]["message"]["content"] == case["answer"] {
+            right += 1;
+        } else {
+            wrong.push(case["question"].to_string());
+        }
+    }
+    assert!(all > 100 && right * 10 >= all * 9, "{right} of {all} right; wrong: {}", wrong.join(", "));
+}

@@ -7,8 +7,9 @@ use der::Decode;
 use x509_cert::Certificate;
 use x509_cert::crl::CertificateList;
 
+use super::Endorsed;
 use super::parse::{Report, Tcb};
-use crate::outcome::{CheckOutcome, Record};
+use crate::outcome::{CheckOutcome, Record, Signature};
 use crate::policy::Policy;
 use crate::roots::{self, Product};
 use crate::x509;
@@ -32,15 +33,14 @@ type Loaded = (Vec<u8>, Certificate);
 pub(super) fn authenticate(
     record: &mut Record,
     report: &Report,
-    vek: &[u8],
-    ca: &[Vec<u8>],
-    crl: Option<&[u8]>,
+    endorsed: &Endorsed<'_>,
     policy: &Policy,
     at: UnixTime,
+    signature: Signature,
 ) -> Option<SigningKey> {
-    let result = chain(record, vek, ca, policy, at).and_then(|chain| {
-        revocation(record, &chain, crl, policy, at)?;
-        key(record, report, &chain)
+    let result = chain(record, endorsed.vek, endorsed.ca, policy, at).and_then(|chain| {
+        revocation(record, &chain, endorsed.crl, policy, at)?;
+        key(record, report, &chain, signature)
     });
     match result {
         Ok(key) => Some(key),
@@ -169,7 +169,7 @@ fn revocation(
     Ok(())
 }
 
-fn key(record: &mut Record, report: &Report, chain: &Chain) -> Result<SigningKey, Failure> {
+fn key(record: &mut Record, report: &Report, chain: &Chain, signature: Signature) -> Result<SigningKey, Failure> {
     if report.signature_algorithm() != 1 {
         return invalid(
             "snp.signature",
@@ -177,7 +177,9 @@ fn key(record: &mut Record, report: &Report, chain: &Chain) -> Result<SigningKey
         );
     }
     let point = x509::key(&chain.vek);
-    if UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, point).verify(report.signed(), &report.signature()).is_err() {
+    let holds =
+        UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, point).verify(report.signed(), &report.signature()).is_ok();
+    if signature == Signature::Checked && !holds {
         return invalid("snp.signature", "the certified key did not sign this report");
     }
     record.passed("snp.signature", "the certified key signed the report");

@@ -6,7 +6,7 @@ mod parse;
 
 use cocoon_attestation::UnixTime;
 
-use crate::outcome::{Appraisal, CheckOutcome, Record};
+use crate::outcome::{Appraisal, CheckOutcome, Record, Signature};
 use crate::policy::Policy;
 
 pub(crate) use parse::Report;
@@ -22,19 +22,26 @@ pub fn appraise_snp(
     at: UnixTime,
 ) -> Appraisal {
     let mut record = Record::default();
-    run(&mut record, report, vek, ca, crl, policy, at);
+    run(&mut record, report, &Endorsed { vek, ca, crl }, policy, at, Signature::Checked);
     record.finish()
+}
+
+/// What vouches for a report: the certificate of the key that signed it, AMD's certificates, AMD's revocation list.
+#[derive(Clone, Copy)]
+pub(crate) struct Endorsed<'a> {
+    pub(crate) vek: &'a [u8],
+    pub(crate) ca: &'a [Vec<u8>],
+    pub(crate) crl: Option<&'a [u8]>,
 }
 
 /// The same into a record; the report comes back only if it is authentic.
 pub(crate) fn run(
     record: &mut Record,
     bytes: &[u8],
-    vek: &[u8],
-    ca: &[Vec<u8>],
-    crl: Option<&[u8]>,
+    endorsed: &Endorsed<'_>,
     policy: &Policy,
     at: UnixTime,
+    signature: Signature,
 ) -> Option<Report> {
     let report = match Report::parse(bytes) {
         Ok(report) => report,
@@ -44,7 +51,37 @@ pub(crate) fn run(
         }
     };
     record.passed("snp.format", format!("SNP report, version {}", report.version()));
-    let key = authenticate::authenticate(record, &report, vek, ca, crl, policy, at)?;
+    let key = authenticate::authenticate(record, &report, endorsed, policy, at, signature)?;
     appraise::appraise(record, &report, &key, &policy.snp);
     Some(report)
+}
+
+#[cfg(test)]
+mod tests {
+    //! The control: the attack succeeds once the one check that stops it is switched off.
+
+    use cocoon_attestation::dev::{DevPlatform, SnpEndorsementSpec, SnpSpec};
+
+    use super::*;
+    use crate::outcome::Outcome;
+
+    #[test]
+    fn a_flipped_bit_passes_only_without_the_signature_check() {
+        let platform = DevPlatform::from_seed([7; 32]);
+        let mut report = platform.snp_report(&SnpSpec::default());
+        let chain = platform.snp_endorsements(&SnpEndorsementSpec::default());
+        let policy = Policy { roots: vec![platform.snp_ark_der()], ..Policy::default() };
+        // HOST_DATA, for which this policy gives no reference.
+        report[0xc0] ^= 1;
+        let outcome = |signature| {
+            let mut record = Record::default();
+            let endorsed = Endorsed { vek: &chain.vek, ca: &chain.ca, crl: chain.crl.as_deref() };
+            run(&mut record, &report, &endorsed, &policy, UnixTime(1_790_000_000), signature);
+            record.finish()
+        };
+        let checked = outcome(Signature::Checked);
+        assert_eq!(checked.outcome, Outcome::Invalid);
+        assert!(checked.reason.starts_with("snp.signature:"), "{}", checked.reason);
+        assert_eq!(outcome(Signature::SwitchedOff).outcome, Outcome::Accepted);
+    }
 }

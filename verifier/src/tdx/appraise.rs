@@ -128,7 +128,8 @@ fn attributes(record: &mut Record, quote: &Quote, policy: &TdxPolicy) {
         policy.allow_sept_ve,
         say(sept, "set", "SEPT_VE_DISABLE is clear: the host can inject #VE by removing pages"),
     );
-    let service = clear(SERVTD_EXT) && [quote.mrservicetd(), quote.current_service_td()].iter().flatten().all(|digest| *digest == [0; 48]);
+    let service = clear(SERVTD_EXT)
+        && [quote.mrservicetd(), quote.current_service_td()].iter().flatten().all(|digest| *digest == [0; 48]);
     record.demand_unless(
         "tdx.service-td",
         service,

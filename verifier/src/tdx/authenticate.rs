@@ -36,14 +36,6 @@ pub(crate) struct Platform {
     pub(super) checks: Vec<Check>,
 }
 
-/// Whether the quote's own signature counts. Only a test can leave it out, to show that it is what stops a flipped bit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum QuoteSignature {
-    Checked,
-    #[cfg(test)]
-    SwitchedOff,
-}
-
 /// r || s by a key x || y.
 pub(super) fn signed(key: &[u8], message: &[u8], signature: &[u8]) -> bool {
     let point = [&[4], key].concat();
@@ -70,10 +62,7 @@ impl Platform {
         let qe_identity = qe_identity(collateral, &lists, at).map_err(|detail| ("tdx.qe-identity", detail))?;
         qe_report(data, &lists.pck).map_err(|detail| ("tdx.qe-report", detail))?;
         let (qe_level, qe_svn) = quoting_enclave(data, &qe_identity).map_err(|detail| ("tdx.qe-identity", detail))?;
-        checks.push(passed(
-            "tdx.qe-identity",
-            "QE identity is signed and current, and the quoting enclave matches it",
-        ));
+        checks.push(passed("tdx.qe-identity", "QE identity is signed and current, and the quoting enclave matches it"));
         checks.push(passed(
             "tdx.qe-report",
             "the PCK signed the quoting enclave's report, and that binds the attestation key",
@@ -110,12 +99,7 @@ struct Chains<'a> {
 }
 
 impl<'a> Chains<'a> {
-    fn verify(
-        data: &SignatureData<'_>,
-        collateral: &'a Collateral,
-        root: &Cert,
-        at: UnixTime,
-    ) -> Result<Self, String> {
+    fn verify(data: &SignatureData<'_>, collateral: &'a Collateral, root: &Cert, at: UnixTime) -> Result<Self, String> {
         let root_list = Revoked::signed_by(&collateral.root_crl, root, &P256, at)
             .map_err(|detail| format!("the root's revocation list {detail}"))?;
         let mut window = current("the root", root, at)?;
@@ -146,7 +130,9 @@ impl<'a> Chains<'a> {
         };
         let chain = match (&collateral.pck_chain, data.pck_chain) {
             (Some(chain), _) => chain.clone(),
-            (None, Some(pem)) => Cert::all(trimmed(pem), 5).map_err(|error| format!("the quote's PCK chain: {error}"))?,
+            (None, Some(pem)) => {
+                Cert::all(trimmed(pem), 5).map_err(|error| format!("the quote's PCK chain: {error}"))?
+            }
             (None, None) => return Err("neither quote nor collateral carries the PCK certificate".into()),
         };
         let mut chain = chain.into_iter();
@@ -179,7 +165,11 @@ fn trimmed(pem: &[u8]) -> &[u8] {
 }
 
 fn link(what: &str, subject: &Cert, issuer_is: &str, issuer: &Cert) -> Result<(), String> {
-    if subject.signed_by(issuer, &P256) { Ok(()) } else { Err(format!("{issuer_is} did not sign the {what}'s certificate")) }
+    if subject.signed_by(issuer, &P256) {
+        Ok(())
+    } else {
+        Err(format!("{issuer_is} did not sign the {what}'s certificate"))
+    }
 }
 
 fn current(what: &str, certificate: &Cert, at: UnixTime) -> Result<Window, String> {
@@ -207,7 +197,10 @@ fn dated(window: Window, at: UnixTime, what: &str) -> Result<(), String> {
     if window.contains(at) {
         return Ok(());
     }
-    Err(format!("{what} is of {} and was due again at {}, not current at {at}: fetch collateral anew", window.from, window.to))
+    Err(format!(
+        "{what} is of {} and was due again at {}, not current at {at}: fetch collateral anew",
+        window.from, window.to
+    ))
 }
 
 fn tcb_info(collateral: &Collateral, chains: &Chains<'_>, pck: &Pck, at: UnixTime) -> Result<TcbInfo, String> {
@@ -215,7 +208,10 @@ fn tcb_info(collateral: &Collateral, chains: &Chains<'_>, pck: &Pck, at: UnixTim
     let info = TcbInfo::from_json(&collateral.tcb_info)?;
     dated(info.window(), at, "TCB info")?;
     if info.id != "TDX" || info.version < 3 {
-        return Err(format!("TCB info is for {:?}, version {}, not for TDX, version 3 or later", info.id, info.version));
+        return Err(format!(
+            "TCB info is for {:?}, version {}, not for TDX, version 3 or later",
+            info.id, info.version
+        ));
     }
     if info.fmspc.0 != pck.fmspc {
         let (found, wanted) = (hex::encode(info.fmspc.0), hex::encode(pck.fmspc));
@@ -269,7 +265,9 @@ fn quoting_enclave(data: &SignatureData<'_>, identity: &QeIdentity) -> Result<(E
         return Err("the quoting enclave's attributes are not QE identity's: it may be under debugging".into());
     }
     let level = EnclaveLevel::reached(&identity.tcb_levels, svn);
-    level.map(|level| (level.clone(), svn)).ok_or_else(|| format!("the quoting enclave's version {svn} reaches no level"))
+    level
+        .map(|level| (level.clone(), svn))
+        .ok_or_else(|| format!("the quoting enclave's version {svn} reaches no level"))
 }
 
 /// That certificates and collateral are what they are used as, and that they agree with each other.

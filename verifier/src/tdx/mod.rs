@@ -13,19 +13,19 @@ use aws_lc_rs::digest::{Context, SHA256};
 use cocoon_attestation::UnixTime;
 
 use crate::cache::Cache;
-use crate::outcome::{Appraisal, CheckOutcome, Record};
+use crate::outcome::{Appraisal, CheckOutcome, Record, Signature};
 use crate::policy::Policy;
 use crate::roots;
 use crate::x509::Cert;
 
-pub(crate) use authenticate::{Platform, QuoteSignature};
+pub(crate) use authenticate::Platform;
 pub use collateral::Collateral;
 pub(crate) use parse::Quote;
 
 /// Appraises a TDX quote against its collateral (`QuoteCollateralV3` as JSON) at a time.
 pub fn appraise_tdx(quote: &[u8], collateral_json: &[u8], policy: &Policy, at: UnixTime) -> Appraisal {
     let mut record = Record::default();
-    run(&mut record, quote, Given::Json(collateral_json), policy, at, QuoteSignature::Checked, None);
+    run(&mut record, quote, Given::Json(collateral_json), policy, at, Signature::Checked, None);
     record.finish()
 }
 
@@ -42,7 +42,7 @@ pub(crate) fn run(
     collateral: Given<'_>,
     policy: &Policy,
     at: UnixTime,
-    signature: QuoteSignature,
+    signature: Signature,
     cache: Option<&Cache<Platform>>,
 ) -> Option<Quote> {
     let quote = match Quote::parse(bytes) {
@@ -91,12 +91,12 @@ fn authentic(
     collateral: &Collateral,
     policy: &Policy,
     at: UnixTime,
-    signature: QuoteSignature,
+    signature: Signature,
     cache: Option<&Cache<Platform>>,
 ) -> Result<Arc<Platform>, tcb::Failure> {
     let data = quote.signature_data().map_err(|detail| ("tdx.signature-data", detail))?;
     let holds = authenticate::signed(data.attestation_key, quote.signed(), data.signature);
-    if signature == QuoteSignature::Checked && !holds {
+    if signature == Signature::Checked && !holds {
         return Err(("tdx.signature", "the attestation key did not sign this header and body".into()));
     }
     record.passed("tdx.signature", "the attestation key signed header and body");

@@ -107,7 +107,9 @@ impl Quote {
         let attestation_key = data.take(64)?;
         let (kind, nested) = data.certification()?;
         if kind != 6 {
-            return Err(format!("certification data of type {kind} stands where the quoting enclave's report (6) must"));
+            return Err(format!(
+                "certification data of type {kind} stands where the quoting enclave's report (6) must"
+            ));
         }
         data.end()?;
         let mut nested = Reader(nested);

@@ -60,7 +60,8 @@ fn levels(info: &TcbInfo, pck: &Pck, tee_tcb_svn: &[u8; 16]) -> Result<Tcb, Fail
     if let Some(identity) = identity(info, tee_tcb_svn)? {
         let svn = tee_tcb_svn[0];
         let level = EnclaveLevel::reached(&identity.tcb_levels, svn.into());
-        let level = level.ok_or_else(|| ("tdx.module", format!("TDX module {} {svn} reaches no level", identity.id)))?;
+        let level =
+            level.ok_or_else(|| ("tdx.module", format!("TDX module {} {svn} reaches no level", identity.id)))?;
         if level.tcb_status != Status::UpToDate {
             tcb.lacking.push(format!("TDX module {} {svn} is {}", identity.id, level.tcb_status.name()));
         }
@@ -151,10 +152,7 @@ fn relaunch(launch: Status, current: Status) -> Status {
     };
     let out_of_date = |status| matches!(status, OutOfDate | OutOfDateConfigurationNeeded | Revoked);
     let configuration = |status| {
-        matches!(
-            status,
-            ConfigurationNeeded | OutOfDateConfigurationNeeded | ConfigurationAndSwHardeningNeeded
-        )
+        matches!(status, ConfigurationNeeded | OutOfDateConfigurationNeeded | ConfigurationAndSwHardeningNeeded)
     };
     match (out_of_date(launch), out_of_date(current)) {
         (true, false) if configuration(launch) || configuration(current) => TdRelaunchAdvisedConfigurationNeeded,

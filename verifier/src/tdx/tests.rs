@@ -3,8 +3,8 @@
 use cocoon_attestation::UnixTime;
 use cocoon_attestation::dev::{CollateralSpec, DevPlatform, TdxSpec};
 
-use super::{Given, QuoteSignature, run};
-use crate::outcome::{Outcome, Record};
+use super::{Given, run};
+use crate::outcome::{Outcome, Record, Signature};
 use crate::policy::Policy;
 
 const AT: UnixTime = UnixTime(1_790_000_000);
@@ -22,8 +22,8 @@ fn a_flipped_bit_passes_only_without_the_signature_check() {
         run(&mut record, &quote, Given::Json(&collateral), &policy, AT, signature, None);
         record.finish()
     };
-    let checked = outcome(QuoteSignature::Checked);
+    let checked = outcome(Signature::Checked);
     assert_eq!(checked.outcome, Outcome::Invalid);
     assert!(checked.reason.starts_with("tdx.signature:"), "{}", checked.reason);
-    assert_eq!(outcome(QuoteSignature::SwitchedOff).outcome, Outcome::Accepted);
+    assert_eq!(outcome(Signature::SwitchedOff).outcome, Outcome::Accepted);
 }
