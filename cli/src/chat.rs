@@ -53,7 +53,11 @@ pub async fn run(args: ChatArgs) -> Result<()> {
         }
         let question = line.trim();
         if !question.is_empty() {
-            chat.ask(question.to_owned()).await?;
+            if let Err(error) = chat.ask(question.to_owned()).await {
+                // The next question starts afresh: what failed may be the conversation's length.
+                eprintln!("{error:#}");
+                chat.messages.clear();
+            }
         }
     }
 }
@@ -92,20 +96,23 @@ impl Chat {
         }
         let mut pending = Vec::new();
         let mut answer = String::new();
-        let mut usage = None;
+        let (mut usage, mut whole) = (None, false);
         while let Some(frame) = body.frame().await {
             if let Ok(data) = frame.context("the answer broke off")?.into_data() {
                 pending.extend_from_slice(&data);
             }
             while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = pending.drain(..=end).collect();
-                let Some(event) = line.strip_prefix(b"data: ") else { continue };
+                let Some(event) = line.strip_prefix(b"data:").map(<[u8]>::trim_ascii) else { continue };
+                whole |= event == b"[DONE]";
                 let Ok(event) = serde_json::from_slice::<Value>(event) else { continue };
                 if event.get("error").is_some() {
                     bail!("the answer failed: {}", message(event.to_string().as_bytes()));
                 }
                 if let Some(text) = event.pointer("/choices/0/delta/content").and_then(Value::as_str) {
-                    print!("{text}");
+                    // Whatever a model says, it does not steer the terminal.
+                    let shown = text.replace(|c: char| c.is_control() && c != '\n' && c != '\t', "\u{fffd}");
+                    print!("{shown}");
                     std::io::stdout().flush()?;
                     answer.push_str(text);
                 }
@@ -115,6 +122,9 @@ impl Chat {
             }
         }
         println!();
+        if !whole {
+            bail!("the answer broke off before its end");
+        }
         if let Some(usage) = usage {
             eprintln!("[{} prompt tokens, {} completion tokens]", usage["prompt_tokens"], usage["completion_tokens"]);
         }

@@ -4,18 +4,25 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use cocoon_attestation::ReferenceValues;
 use cocoon_client::{Client, ClientConfig, LogKey, SystemClock};
+use cocoon_protocol::identity::SigningKey;
 use cocoon_settlement::chain::Chain;
 use cocoon_settlement::contracts::channel::ChannelInit;
 use cocoon_settlement::toncenter::Toncenter;
 use cocoon_settlement::{Address, Nanoton, NetworkId, Prices};
 use cocoon_verifier::Policy;
 use serde::{Deserialize, Serialize};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+
+/// How long answers under way are waited for at the end.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// Arguments of `cocoon proxy`.
 #[derive(clap::Args)]
@@ -72,6 +79,18 @@ impl ProxyConfig {
     /// # Errors
     /// A file that is named cannot be read or does not hold what it should.
     pub fn client(&self, base: &Path) -> Result<ClientConfig> {
+        ensure!(!self.gateways.is_empty(), "`gateways` is empty: name at least one");
+        for url in self.gateways.iter().chain(self.logs.iter().map(|(url, _)| url)).chain([&self.chain]) {
+            let uri = url.parse::<hyper::Uri>().ok().filter(|uri| uri.scheme_str() == Some("http"));
+            ensure!(uri.is_some_and(|uri| uri.host().is_some()), "{url:?} is no http:// URL");
+        }
+        ensure!(
+            self.required_logs <= self.logs.len(),
+            "`required_logs` is {}, and `logs` names {}",
+            self.required_logs,
+            self.logs.len()
+        );
+        ensure!(self.voucher_step > 0, "`voucher_step` must be more than nothing");
         let read = |path: &Path| {
             let path = base.join(path);
             std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
@@ -95,6 +114,19 @@ impl ProxyConfig {
         let network = NetworkId(self.network);
         let chain: Arc<dyn Chain> =
             Arc::new(Toncenter::new(&self.chain, std::env::var("COCOON_TONCENTER_KEY").ok(), network)?);
+        let channel = ChannelInit::from_boc(&STANDARD.decode(&self.channel).context("the channel is not base64")?)?;
+        ensure!(
+            channel.network == network,
+            "the channel is of network {}, and `network` is {}",
+            channel.network.0,
+            network.0
+        );
+        let signer = SigningKey::from_seed(&client_key)?;
+        ensure!(
+            channel.client_key == signer.public(),
+            "{} is not the channel's client key",
+            self.client_key_file.display()
+        );
         Ok(ClientConfig {
             gateways: self.gateways.clone(),
             chain,
@@ -105,7 +137,7 @@ impl ProxyConfig {
             registry: self.registry,
             require_registered: true,
             max_beacon_age: Some(crate::network::ATTESTATION_LIFETIME),
-            channel: ChannelInit::from_boc(&STANDARD.decode(&self.channel).context("the channel is not base64")?)?,
+            channel,
             client_key,
             voucher_step: Nanoton(self.voucher_step),
             voucher_lifetime: 3_600,
@@ -138,10 +170,20 @@ pub async fn run(args: ProxyArgs) -> Result<ExitCode> {
         .await
         .with_context(|| format!("cannot listen on {}: name another address with --listen", args.listen))?;
     println!("OpenAI's API at http://{}/v1", listener.local_addr()?);
-    axum::serve(cocoon_host::no_delay(listener), cocoon_client::proxy::router(client))
-        .with_graceful_shutdown(async {
-            let _ = tokio::signal::ctrl_c().await;
-        })
-        .await?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let stop = Arc::new(Notify::new());
+    let stopping = stop.clone();
+    let served = axum::serve(cocoon_host::no_delay(listener), cocoon_client::proxy::router(client))
+        .with_graceful_shutdown(async move { stopping.notified().await })
+        .into_future();
+    let mut served = std::pin::pin!(served);
+    tokio::select! {
+        result = &mut served => result?,
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+    // Answers under way may come to their end; whoever never finishes a request is not waited for.
+    stop.notify_one();
+    let _ = tokio::time::timeout(GRACE, served).await;
     Ok(ExitCode::SUCCESS)
 }

@@ -67,7 +67,12 @@ pub async fn run(args: UpArgs) -> Result<ExitCode> {
         claims: Some(ClaimRule { every: Duration::from_secs(args.claim_every.max(1)), least: CLAIM_LEAST }),
         ui,
     };
-    let network = Network::start(&data, options).await?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let network = tokio::select! {
+        network = Network::start(&data, options) => network?,
+        _ = tokio::signal::ctrl_c() => return stopped(ui, args.json),
+        _ = terminate.recv() => return stopped(ui, args.json),
+    };
     let proxy = format!("http://{}/v1", listener.local_addr()?);
     if args.json {
         event(&json!({
@@ -88,14 +93,17 @@ pub async fn run(args: UpArgs) -> Result<ExitCode> {
     }
     let router = network.proxy();
     let served = axum::serve(cocoon_host::no_delay(listener), router).into_future();
-    let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
         result = served => result.context("the proxy ended")?,
         _ = tokio::signal::ctrl_c() => {}
         _ = terminate.recv() => {}
     }
     network.stop().await;
-    if args.json {
+    stopped(ui, args.json)
+}
+
+fn stopped(ui: Ui, json: bool) -> Result<ExitCode> {
+    if json {
         // Whoever read the first line may be gone by now, and everything has stopped cleanly all the same.
         let _ =
             event(&json!({"schema": "cocoon/up/v1", "event": "stopped", "platform": "development-not-confidential"}));

@@ -55,8 +55,13 @@ pub enum Error {
         limit: u64,
     },
     /// The channel cannot pay any more.
-    #[error("the channel holds too little for another voucher: top it up")]
+    #[error(
+        "the channel holds too little for what this request can cost: top it up, or ask for fewer tokens (max_tokens)"
+    )]
     ChannelEmpty,
+    /// The cap was raised several times, and others used it up each time.
+    #[error("other requests of this channel use up each voucher at once: try again shortly")]
+    CapRace,
     /// Sealing, opening or signing failed.
     #[error(transparent)]
     Protocol(#[from] cocoon_protocol::Error),

@@ -1,12 +1,15 @@
 //! OpenAI's API on loopback: code that speaks it already needs nothing but another base URL.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_stream::stream;
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::{Value, json};
@@ -36,11 +39,84 @@ pub fn router(client: Arc<Client>) -> Router {
                 "this proxy serves /v1/chat/completions and /v1/models",
             )
         })
+        .method_not_allowed_fallback(|| async {
+            error(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "invalid_request_error",
+                "method_not_allowed",
+                "POST /v1/chat/completions, GET /v1/models",
+            )
+        })
         .layer(DefaultBodyLimit::max(MAX_REQUEST))
+        .layer(middleware::from_fn(local))
         .with_state(client)
 }
 
-async fn chat(State(client): State<Arc<Client>>, body: Bytes) -> Response {
+/// Turns away what a web page made somebody's browser send: a page of another origin, or another name that was made to point at
+/// this machine, would spend the client's money.
+async fn local(request: Request, next: Next) -> Response {
+    match turned_away(&request) {
+        Some(refusal) => refusal,
+        None => next.run(request).await,
+    }
+}
+
+fn turned_away(request: &Request) -> Option<Response> {
+    let header = |name| request.headers().get(name).map(|value: &HeaderValue| value.to_str().unwrap_or("?").to_owned());
+    let host = header(header::HOST).or_else(|| request.uri().authority().map(ToString::to_string));
+    let origin = header(header::ORIGIN);
+    let foreign = host.filter(|host| !is_loopback(host)).or_else(|| {
+        origin.filter(|origin| !origin.split_once("://").is_some_and(|(_, authority)| is_loopback(authority)))
+    });
+    if foreign.is_some() {
+        return Some(error(
+            StatusCode::FORBIDDEN,
+            "invalid_request_error",
+            "foreign_origin",
+            "this proxy answers programs on this machine: use its address (127.0.0.1, [::1] or localhost) and no foreign Origin",
+        ));
+    }
+    let json = header(header::CONTENT_TYPE).is_some_and(|kind| kind.trim().starts_with("application/json"));
+    if request.method() == Method::POST && !json {
+        return Some(error(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "invalid_request_error",
+            "unsupported_media_type",
+            "send JSON, with content-type: application/json",
+        ));
+    }
+    None
+}
+
+/// Whether an authority, with or without a port, is this machine's loopback.
+fn is_loopback(authority: &str) -> bool {
+    let name = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((name, _)) => name,
+        None => authority.split(':').next().unwrap_or_default(),
+    };
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+async fn chat(State(client): State<Arc<Client>>, body: Result<Bytes, BytesRejection>) -> Response {
+    let body = match body {
+        Ok(body) => body,
+        Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            return error(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "invalid_request_error",
+                "request_too_large",
+                &format!("a request has at most {MAX_REQUEST} bytes"),
+            );
+        }
+        Err(_) => {
+            return error(
+                StatusCode::BAD_REQUEST,
+                "invalid_request_error",
+                "invalid_value",
+                "the request broke off before its end",
+            );
+        }
+    };
     let Ok(request) = serde_json::from_slice::<Value>(&body) else {
         return error(
             StatusCode::BAD_REQUEST,
@@ -174,6 +250,7 @@ fn code(failed: &Error) -> (StatusCode, &'static str) {
         Error::Refused { .. } => (StatusCode::BAD_GATEWAY, "evidence_refused"),
         Error::Price { .. } => (StatusCode::PAYMENT_REQUIRED, "price_above_limit"),
         Error::ChannelEmpty => (StatusCode::PAYMENT_REQUIRED, "channel_empty"),
+        Error::CapRace => (StatusCode::SERVICE_UNAVAILABLE, "cap_race"),
         Error::Unreachable { .. } | Error::Relay { .. } => (StatusCode::BAD_GATEWAY, "relay_failed"),
         Error::Broken(_) => (StatusCode::BAD_GATEWAY, "answer_broken"),
         Error::Receipt(_) => (StatusCode::BAD_GATEWAY, "receipt_invalid"),
@@ -189,4 +266,21 @@ fn failure(failed: &Error) -> Response {
 fn error(status: StatusCode, kind: &str, code: &str, message: &str) -> Response {
     let body = json!({"error": {"message": message, "type": kind, "param": null, "code": code}});
     (status, axum::Json(body)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_loopback;
+
+    #[test]
+    fn only_this_machine_is_loopback() {
+        for here in ["127.0.0.1", "127.0.0.1:8787", "localhost", "LOCALHOST:1", "[::1]", "[::1]:8787", "127.9.9.9:1"] {
+            assert!(is_loopback(here), "{here}");
+        }
+        for elsewhere in
+            ["", "attacker.example", "localhost.attacker.example:8787", "10.0.0.1", "[2001:db8::1]:1", "?", "1"]
+        {
+            assert!(!is_loopback(elsewhere), "{elsewhere}");
+        }
+    }
 }

@@ -36,7 +36,7 @@ impl State {
     /// # Errors
     /// The file cannot be opened.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let database = Database::create(path).map_err(failed)?;
+        let database = cocoon_settlement::database::open(path).map_err(failed)?;
         let write = database.begin_write().map_err(failed)?;
         write.open_table(ENCLAVES).map_err(failed)?;
         write.commit().map_err(failed)?;

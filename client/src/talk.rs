@@ -25,6 +25,8 @@ use crate::state::{Account, State};
 
 /// How long a list of enclaves is used before it is fetched again, in seconds.
 const DIRECTORY_SECONDS: u64 = 5;
+/// How often a cap is raised for one request before it gives up.
+const RAISES: u32 = 16;
 
 /// A client of the network.
 pub struct Client {
@@ -311,7 +313,8 @@ impl Client {
                 match self.ask(enclave, method, path, &body).await {
                     Ok(answer) => return Ok(answer),
                     // It may have generated, and may be owed: asking again could pay twice.
-                    Err(error @ Error::Broken(_)) => return Err(error),
+                    // And another enclave is paid from the same channel.
+                    Err(error @ (Error::Broken(_) | Error::ChannelEmpty)) => return Err(error),
                     Err(error) => {
                         tracing::debug!(%error, "an enclave did not answer");
                         why = error.to_string();
@@ -325,7 +328,7 @@ impl Client {
 
 impl Client {
     /// Asks one enclave. Where the cap is used up by answers whose end this client never saw, or that another holder of the
-    /// channel's key asked for, it is raised past what the enclave names. A cap is no payment: that takes signed receipts.
+    /// channel's key asked for, it is raised past what the enclave names, again if others took that too. A cap is no payment: that takes signed receipts.
     async fn ask(
         self: &Arc<Self>,
         enclave: &Appraised,
@@ -333,21 +336,23 @@ impl Client {
         path: &str,
         body: &[u8],
     ) -> Result<Answer, Error> {
-        let voucher = self.voucher(enclave).await?;
-        let cap = voucher.voucher.cap;
-        let answer = self.send(self.seal(enclave, voucher, method, path, body.to_vec())?).await?;
-        if answer.head.status != 402 {
-            return Ok(answer);
+        let mut voucher = self.voucher(enclave).await?;
+        for _ in 0..RAISES {
+            let cap = voucher.voucher.cap;
+            let answer = self.send(self.seal(enclave, voucher, method, path, body.to_vec())?).await?;
+            if answer.head.status != 402 {
+                return Ok(answer);
+            }
+            let (head, content, _) = answer.whole().await?;
+            let error: serde_json::Value = serde_json::from_slice(&content).unwrap_or_default();
+            if error["error"]["code"] != "voucher_cap_reached" {
+                let reason = error["error"]["message"].as_str().unwrap_or("it gave no reason").to_owned();
+                return Err(Error::Relay { who: "enclave", status: head.status, reason });
+            }
+            let least = error["error"]["least_cap_nanoton"].as_u64().map_or(cap, Nanoton).max(cap);
+            voucher = self.affordable(enclave, least.saturating_add(self.config.voucher_step)).await?;
         }
-        let (head, content, _) = answer.whole().await?;
-        let error: serde_json::Value = serde_json::from_slice(&content).unwrap_or_default();
-        if error["error"]["code"] != "voucher_cap_reached" {
-            let reason = error["error"]["message"].as_str().unwrap_or("it gave no reason").to_owned();
-            return Err(Error::Relay { who: "enclave", status: head.status, reason });
-        }
-        let least = error["error"]["least_cap_nanoton"].as_u64().map_or(cap, Nanoton).max(cap);
-        let voucher = self.affordable(enclave, least.saturating_add(self.config.voucher_step)).await?;
-        self.send(self.seal(enclave, voucher, method, path, body.to_vec())?).await
+        Err(Error::CapRace)
     }
 }
 

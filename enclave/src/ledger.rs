@@ -15,14 +15,14 @@ use cocoon_settlement::{Address, Nanoton, NetworkId};
 pub enum Error {
     /// The voucher does not cover the prompt and one token.
     #[error(
-        "the voucher's cap of {cap} is reached: {used} are used or promised and this request needs at least {needed} more; sign a voucher with a higher cap"
+        "the voucher's cap of {cap} is reached: {used} are used or promised and this request can cost {needed} more; sign a voucher with a higher cap, or ask for fewer tokens"
     )]
     CapReached {
         /// Cap of the voucher.
         cap: Nanoton,
         /// Total of this channel, with what runs now.
         used: Nanoton,
-        /// The least this request costs.
+        /// The most this request can cost.
         needed: Nanoton,
     },
     /// As many channels as can be remembered.
@@ -61,7 +61,7 @@ pub struct Reservation<'a> {
     ledger: &'a Ledger,
     voucher: Voucher,
     amount: Nanoton,
-    /// Tokens that the voucher pays for at most.
+    /// Tokens that were set aside for.
     pub max_tokens: u64,
 }
 
@@ -81,15 +81,14 @@ impl Ledger {
         self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets aside what a request can cost at most: its prompt and up to `wanted` tokens, fewer where the cap allows no more.
+    /// Sets aside what a request can cost at most: its prompt and `wanted` tokens.
     ///
     /// # Errors
-    /// Not even one token fits under the cap.
+    /// That does not fit under the cap: an answer is never made shorter than asked for, unasked.
     pub fn reserve(&self, voucher: &Voucher, prompt: u64, wanted: u64) -> Result<Reservation<'_>, Error> {
-        let cost = |completion: u64| {
-            let tokens = TokenCounts { prompt, completion, ..TokenCounts::default() };
-            tokens.charge(&voucher.prices).map_err(|_| Error::Overflow)
-        };
+        let max_tokens = wanted.max(1);
+        let tokens = TokenCounts { prompt, completion: max_tokens, ..TokenCounts::default() };
+        let amount = tokens.charge(&voucher.prices).map_err(|_| Error::Overflow)?;
         let mut accounts = self.lock();
         if accounts.len() >= MAX_CHANNELS && !accounts.contains_key(&voucher.channel) {
             return Err(Error::TooManyChannels);
@@ -97,23 +96,11 @@ impl Ledger {
         let account = accounts.entry(voucher.channel).or_default();
         let used = account.total.checked_add(account.reserved).ok_or(Error::Overflow)?;
         let left = voucher.cap.saturating_sub(used);
-        let least = cost(1)?;
         #[cfg(test)]
-        let (left, least) = if self.cap_off { (Nanoton(u64::MAX), Nanoton(0)) } else { (left, least) };
-        if least > left {
-            return Err(Error::CapReached { cap: voucher.cap, used, needed: least });
+        let left = if self.cap_off { Nanoton(u64::MAX) } else { left };
+        if amount > left {
+            return Err(Error::CapReached { cap: voucher.cap, used, needed: amount });
         }
-        let mut max_tokens = wanted.max(1);
-        if cost(max_tokens)? > left {
-            // The most tokens that still fit: cost grows with them.
-            let (mut fits, mut too_many) = (1, max_tokens);
-            while too_many - fits > 1 {
-                let middle = fits + (too_many - fits) / 2;
-                if cost(middle)? <= left { fits = middle } else { too_many = middle }
-            }
-            max_tokens = fits;
-        }
-        let amount = cost(max_tokens)?;
         account.reserved = account.reserved.checked_add(amount).ok_or(Error::Overflow)?;
         Ok(Reservation { ledger: self, voucher: voucher.clone(), amount, max_tokens })
     }
@@ -213,12 +200,14 @@ mod tests {
     }
 
     #[test]
-    fn the_cap_limits_the_tokens_and_then_refuses() {
+    fn what_can_cost_more_than_the_cap_is_refused_and_never_made_shorter() {
         let (ledger, key) = (ledger(), SigningKey::from_seed(&[1; 32]).unwrap());
-        let reservation = ledger.reserve(&voucher(21), 10, 100).unwrap();
-        assert_eq!(reservation.max_tokens, 5, "10 + 2 x 5 = 20 fits under 21, one token more does not");
+        let refused = ledger.reserve(&voucher(21), 10, 6).err().unwrap();
+        assert_eq!(refused, Error::CapReached { cap: Nanoton(21), used: Nanoton(0), needed: Nanoton(22) });
+        let reservation = ledger.reserve(&voucher(21), 10, 5).unwrap();
+        assert_eq!(reservation.max_tokens, 5, "10 + 2 x 5 = 20 fits under 21");
         reservation.settle(served(10, 5), UnixTime(7), &key).unwrap();
-        let refused = ledger.reserve(&voucher(21), 10, 100).err().unwrap();
+        let refused = ledger.reserve(&voucher(21), 10, 1).err().unwrap();
         assert_eq!(refused, Error::CapReached { cap: Nanoton(21), used: Nanoton(20), needed: Nanoton(12) });
     }
 

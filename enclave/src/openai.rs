@@ -142,7 +142,7 @@ impl ChatRequest {
 
 fn unsupported(name: &str) -> ApiError {
     // The name comes from outside: only its beginning, and only plain characters.
-    let name: String = name.chars().filter(|c| c.is_ascii_alphanumeric() || "._-".contains(*c)).take(64).collect();
+    let name: String = name.chars().filter(|c| c.is_ascii_alphanumeric() || "._-[]".contains(*c)).take(64).collect();
     ApiError {
         status: 400,
         kind: "invalid_request_error",

@@ -249,6 +249,29 @@ impl Host {
         }
     }
 
+    /// Waits for the first guest. Unlike [`Self::ready`], which trusts that what worked before works again, this gives up at
+    /// the first failure.
+    ///
+    /// # Errors
+    /// The guest did not start or was not attested, or not in time.
+    pub async fn first_ready(&self, timeout: Duration) -> Result<Ready, Error> {
+        let mut status = self.shared.status.subscribe();
+        let failed = async {
+            loop {
+                if let Status::Starting { why: Some(why) } = &*status.borrow_and_update() {
+                    return why.clone();
+                }
+                if status.changed().await.is_err() {
+                    return "the host has stopped".into();
+                }
+            }
+        };
+        tokio::select! {
+            ready = self.ready(timeout) => ready,
+            why = failed => Err(Error::Peer { url: "the enclave".into(), why }),
+        }
+    }
+
     /// What the host is doing.
     pub fn status(&self) -> Status {
         self.shared.status.borrow().clone()

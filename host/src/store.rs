@@ -50,7 +50,7 @@ impl Store {
     /// # Errors
     /// The file cannot be opened.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let database = Database::create(path).map_err(failed)?;
+        let database = cocoon_settlement::database::open(path).map_err(failed)?;
         let write = database.begin_write().map_err(failed)?;
         for table in [VOUCHERS, RECEIPTS, CONTRADICTIONS] {
             write.open_table(table).map_err(failed)?;

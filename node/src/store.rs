@@ -27,7 +27,7 @@ pub(crate) struct Store(Database);
 impl Store {
     pub fn open(dir: &Path) -> Result<Self, Error> {
         std::fs::create_dir_all(dir)?;
-        let database = Database::create(dir.join("node.redb"))?;
+        let database = cocoon_settlement::database::open(&dir.join("node.redb"))?;
         let transaction = database.begin_write()?;
         transaction.open_table(RECORDS)?;
         transaction.commit()?;

@@ -7,6 +7,7 @@ pub mod amount;
 pub mod cells;
 pub mod chain;
 pub mod contracts;
+pub mod database;
 mod error;
 pub mod local;
 pub mod ops;

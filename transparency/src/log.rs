@@ -64,7 +64,7 @@ impl Log {
         let secret = STANDARD.encode([&[ED25519], seed.as_slice()].concat());
         let signer = StandardSigner::new(&format!("PRIVATE+KEY+{origin}+{id:08x}+{secret}")).map_err(|_| Error::Key)?;
         std::fs::create_dir_all(dir)?;
-        let database = Database::create(dir.join("log.redb"))?;
+        let database = cocoon_settlement::database::open(&dir.join("log.redb"))?;
         let transaction = database.begin_write()?;
         {
             transaction.open_table(HASHES)?;

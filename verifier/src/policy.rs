@@ -24,6 +24,18 @@ impl<'de, const N: usize> Deserialize<'de> for Hex<N> {
     }
 }
 
+/// TCB statuses that a policy may accept, as Intel writes them; `Revoked` is none.
+pub const STATUSES: [&str; 8] = [
+    "UpToDate",
+    "SWHardeningNeeded",
+    "ConfigurationNeeded",
+    "ConfigurationAndSWHardeningNeeded",
+    "TDRelaunchAdvised",
+    "TDRelaunchAdvisedConfigurationNeeded",
+    "OutOfDate",
+    "OutOfDateConfigurationNeeded",
+];
+
 /// What a relying party accepts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -231,7 +243,14 @@ pub struct GpuPolicy {
 impl Policy {
     /// Reads TOML. Unknown keys are refused: a mistyped check must not pass silently.
     pub fn from_toml(text: &str) -> Result<Self, Error> {
-        toml::from_str(text).map_err(|error| Error::Policy(error.to_string()))
+        let policy: Self = toml::from_str(text).map_err(|error| Error::Policy(error.to_string()))?;
+        match policy.tdx.accept_status.iter().find(|status| !STATUSES.contains(&status.as_str())) {
+            None => Ok(policy),
+            Some(status) => Err(Error::Policy(format!(
+                "tdx.accept_status: {status:?} is no TCB status that can be accepted; there are {}",
+                STATUSES.join(", ")
+            ))),
+        }
     }
 
     /// Adds a root, DER or PEM.

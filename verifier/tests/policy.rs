@@ -62,6 +62,8 @@ fn a_key_that_is_unknown_or_has_another_shape_is_refused() {
         "[tdx]\nallow_debugging = false",
         "[tdx]\nmrtd = [\"00\"]",
         "[tdx]\naccept_status = \"UpToDate\"",
+        "[tdx]\naccept_status = [\"uptodate\"]",
+        "[tdx]\naccept_status = [\"Revoked\"]",
         "[snp]\nmin_tcb = { ucode = 1 }",
         "roots = [\"00\"]",
     ] {

@@ -4,11 +4,12 @@ mod attacks;
 mod job;
 pub mod search;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::json;
 
 use crate::data::DataDir;
@@ -61,7 +62,7 @@ pub async fn run(args: DemoArgs) -> Result<ExitCode> {
                 "error": format!("{error:#}"),
             }),
         };
-        println!("{line}");
+        writeln!(std::io::stdout(), "{line}").context("cannot write the result")?;
     }
     Ok(if shown?.held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -6,6 +6,7 @@
 
 mod error;
 mod prompt;
+mod stop;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,13 +15,13 @@ use either::Either;
 use indexmap::IndexMap;
 use mistralrs::core::{Request, TokenizationRequest};
 use mistralrs::{
-    Model, ModelDType, NormalRequest, RequestMessage, Response, SamplingParams, StopTokens, TextModelBuilder,
-    TokenSource,
+    Model, ModelDType, NormalRequest, RequestMessage, Response, SamplingParams, TextModelBuilder, TokenSource,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 pub use error::Error;
 use prompt::SpecialTokens;
+use stop::StopFilter;
 
 /// Who speaks in a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -226,6 +227,8 @@ impl Engine {
             text: String::new(),
             pieces: 0,
             ended: None,
+            stop: StopFilter::new(&sampling.stop),
+            end: None,
             _permits: (prompt.admitted, running),
         })
     }
@@ -268,9 +271,6 @@ fn params(sampling: &Sampling, max_tokens: usize) -> SamplingParams {
     }
     params.frequency_penalty = sampling.frequency_penalty;
     params.presence_penalty = sampling.presence_penalty;
-    if !sampling.stop.is_empty() {
-        params.stop_toks = Some(StopTokens::Seqs(sampling.stop.clone()));
-    }
     params.max_len = Some(max_tokens);
     params
 }
@@ -282,12 +282,41 @@ pub struct Generation {
     text: String,
     pieces: u64,
     ended: Option<FinishReason>,
+    stop: StopFilter,
+    /// An end that waits behind the last text.
+    end: Option<Event>,
     _permits: (OwnedSemaphorePermit, OwnedSemaphorePermit),
 }
 
 impl Generation {
     /// The next event; after [`Event::Done`] or [`Event::Failed`] there is none.
     pub async fn next(&mut self) -> Event {
+        loop {
+            if let Some(end) = self.end.take() {
+                return end;
+            }
+            let (text, end) = match self.generated().await {
+                Event::Text(text) => match self.stop.push(&text) {
+                    (text, false) => (text, None),
+                    (text, true) => {
+                        // The engine stops once nobody takes what it makes. What it has made is paid for.
+                        self.events.close();
+                        let completion_tokens = self.tokens_so_far().await;
+                        (text, Some(Event::Done { reason: FinishReason::Stop, completion_tokens }))
+                    }
+                },
+                Event::Failed => return Event::Failed,
+                end => (self.stop.flush(), Some(end)),
+            };
+            self.end = end;
+            if !text.is_empty() {
+                return Event::Text(text);
+            }
+        }
+    }
+
+    /// The next event as the engine makes it, stop strings included.
+    async fn generated(&mut self) -> Event {
         loop {
             match self.events.recv().await {
                 Some(Response::Chunk(chunk)) => {

@@ -38,7 +38,7 @@ impl Store {
         let path = folder.display().to_string();
         let fail = |why: String| Error::Store { path: path.clone(), why };
         std::fs::create_dir_all(folder).map_err(|error| fail(error.to_string()))?;
-        let database = Database::create(folder.join("chain.redb"))
+        let database = crate::database::open(&folder.join("chain.redb"))
             .map_err(|error| fail(format!("{error}; another process may be using it")))?;
         Self::prepare(database, path)
     }

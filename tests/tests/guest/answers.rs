@@ -160,3 +160,21 @@ fn unseen_questions_get_the_right_answer_word_for_word() {
     }
     assert!(all > 100 && right * 10 >= all * 9, "{right} of {all} right; wrong: {}", wrong.join(", "));
 }
+
+#[test]
+fn an_answer_ends_before_its_stop_string() {
+    let (guest, evidence) = Guest::shared();
+    let client = Client::new(evidence, 41);
+    let ask = |extra: &str| {
+        let mut sealed = client.chat(evidence, extra);
+        sealed.open(&guest.post(&sealed))
+    };
+    let whole = ask("").json()["choices"][0]["message"]["content"].as_str().unwrap().to_owned();
+    for stop in [" the", &whole[..1], &whole[6..20]] {
+        let answer = ask(&format!(r#","stop":{}"#, serde_json::json!(stop)));
+        let body = answer.json();
+        assert_eq!(body["choices"][0]["message"]["content"], whole[..whole.find(stop).unwrap()], "{stop:?}");
+        assert_eq!(body["choices"][0]["finish_reason"], "stop");
+        assert_eq!(body["usage"]["completion_tokens"], answer.receipt.unwrap().receipt.tokens.completion);
+    }
+}

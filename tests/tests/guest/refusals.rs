@@ -61,17 +61,22 @@ fn a_request_without_or_for_another_enclave_is_refused_before_it_is_opened() {
 }
 
 #[test]
-fn a_voucher_past_its_cap_is_refused_and_one_with_little_left_shortens_the_answer() {
+fn what_can_cost_more_than_the_voucher_allows_is_refused_and_says_how_much_it_takes() {
     let (guest, evidence) = Guest::shared();
     let mut client = Client::new(evidence, 34);
-    client.voucher.cap = Nanoton(5);
-    assert_eq!(refused(&mut client.chat(evidence, "")), (402, "voucher_cap_reached".into()));
     client.voucher.cap = Nanoton(60);
-    let mut sealed = client.chat(evidence, "");
-    let receipt = sealed.open(&guest.post(&sealed)).receipt.expect("some tokens fit").receipt;
-    assert!(receipt.charge <= Nanoton(60));
-    assert_eq!(receipt.finish_reason, "length");
-    assert_eq!(refused(&mut client.chat(evidence, "")), (402, "voucher_cap_reached".into()), "the cap is used up");
+    let mut sealed = client.chat(evidence, r#","max_tokens":40"#);
+    let answer = sealed.open(&guest.post(&sealed));
+    assert_eq!((answer.head.status, answer.json()["error"]["code"].as_str()), (402, Some("voucher_cap_reached")));
+    let least = answer.json()["error"]["least_cap_nanoton"].as_u64().expect("the least cap");
+    assert!(least > 60 && answer.receipt.is_none());
+    client.voucher.cap = Nanoton(least - 1);
+    assert_eq!(refused(&mut client.chat(evidence, r#","max_tokens":40"#)), (402, "voucher_cap_reached".into()));
+    client.voucher.cap = Nanoton(least);
+    let mut sealed = client.chat(evidence, r#","max_tokens":40"#);
+    let receipt = sealed.open(&guest.post(&sealed)).receipt.expect("it fits").receipt;
+    assert!(receipt.charge <= Nanoton(least));
+    assert_eq!(receipt.finish_reason, "stop", "nothing made it shorter");
 }
 
 #[test]

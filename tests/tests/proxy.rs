@@ -1,0 +1,166 @@
+//! The proxy as programs meet it: beside another holder of the same channel, under load, from a browser, and asked wrongly.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use cocoon_tests::http;
+use cocoon_tests::up::Up;
+use serde_json::Value;
+
+/// Sends one raw request; gives status and body.
+fn raw(base: &str, request: &str) -> (u16, String) {
+    let authority = base.trim_start_matches("http://").split('/').next().expect("an authority");
+    let mut stream = TcpStream::connect(authority).expect("the proxy listens");
+    stream.write_all(request.replace("{host}", authority).as_bytes()).expect("sent");
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default();
+    (status, answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
+}
+
+fn post(host: &str, more: &str) -> String {
+    let body = r#"{"model":"cocoon-demo","temperature":0,"messages":[{"role":"user","content":"What is Cocoon?"}]}"#;
+    format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{more}content-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+fn code(body: &str) -> String {
+    let json = body.find('{').map(|at| &body[at..=body.rfind('}').unwrap_or(at)]).unwrap_or_default();
+    let value: Value = serde_json::from_str(json).unwrap_or_else(|error| panic!("{error}: {body}"));
+    assert!(value["error"]["message"].as_str().is_some_and(|message| message.len() > 10), "{body}");
+    value["error"]["code"].as_str().unwrap_or_default().to_owned()
+}
+
+const JSON: &str = "content-type: application/json\r\n";
+
+#[test]
+fn what_comes_from_elsewhere_or_is_asked_wrongly_is_refused_in_openais_words() {
+    let data = tempfile::tempdir().unwrap();
+    let up = Up::start(data.path());
+    let base = up.proxy();
+    let good = raw(base, &post("{host}", JSON));
+    assert_eq!(good.0, 200, "{}", good.1);
+    assert_eq!(raw(base, &post("localhost", &format!("{JSON}origin: http://localhost:3000\r\n"))).0, 200);
+    for (request, status, expected) in [
+        (post("attacker.example", JSON), 403, "foreign_origin"),
+        (post("{host}", &format!("{JSON}origin: http://attacker.example\r\n")), 403, "foreign_origin"),
+        (post("{host}", &format!("{JSON}origin: null\r\n")), 403, "foreign_origin"),
+        (post("{host}", "content-type: text/plain\r\n"), 415, "unsupported_media_type"),
+        (
+            "GET /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n".into(),
+            405,
+            "method_not_allowed",
+        ),
+        ("GET /v2 HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n".into(), 404, "unknown_path"),
+        (
+            format!(
+                "POST /v1/chat/completions HTTP/1.1\r\nhost: {{host}}\r\n{JSON}connection: close\r\ncontent-length: 2000000\r\n\r\n{}",
+                " ".repeat(2_000_000)
+            ),
+            413,
+            "request_too_large",
+        ),
+    ] {
+        let (found, body) = raw(base, &request);
+        assert_eq!(found, status, "{}: {body}", &request[..80.min(request.len())]);
+        assert_eq!(code(&body), expected);
+    }
+}
+
+#[test]
+fn sixteen_requests_at_once_are_all_answered_whole() {
+    let data = tempfile::tempdir().unwrap();
+    let up = Up::start(data.path());
+    let asking: Vec<_> = (0..16)
+        .map(|_| {
+            let proxy = up.proxy().to_owned();
+            std::thread::spawn(move || raw(&proxy, &post("{host}", JSON)))
+        })
+        .collect();
+    for thread in asking {
+        let (status, body) = thread.join().unwrap();
+        assert_eq!(status, 200, "{body}");
+        assert!(body.contains(r#""finish_reason":"stop""#), "{body}");
+    }
+}
+
+struct Proxy(Child, String);
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// `cocoon proxy` in a process of its own shares the channel with `cocoon up`'s client and knows nothing of what that spent.
+#[test]
+fn a_second_proxy_on_the_same_channel_is_answered_at_once() {
+    let data = tempfile::tempdir().unwrap();
+    let up = Up::start(data.path());
+    for _ in 0..40 {
+        http::chat(up.proxy(), "How am I charged?").expect("an answer");
+    }
+    let mut child = Command::new(cocoon_tests::cocoon_binary())
+        .args(["proxy", "--listen", "127.0.0.1:0", "--config"])
+        .arg(data.path().join("client.toml"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the cocoon binary runs");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let base = line.trim().rsplit(' ').next().unwrap().to_owned();
+    let proxy = Proxy(child, base);
+    for _ in 0..3 {
+        let (status, body) = raw(&proxy.1, &post("{host}", JSON));
+        assert_eq!(status, 200, "{body}");
+    }
+}
+
+#[test]
+fn a_configuration_that_cannot_work_is_refused_at_the_start() {
+    let data = tempfile::tempdir().unwrap();
+    let mut up = Up::start(data.path());
+    assert_eq!(up.interrupt(), Some(0));
+    let path = data.path().join("client.toml");
+    let good: toml::Table = std::fs::read_to_string(&path).unwrap().parse().unwrap();
+    let cases: [(&str, toml::Value, &str); 6] = [
+        ("gateways", toml::Value::Array(Vec::new()), "`gateways` is empty"),
+        ("gateways", toml::Value::Array(vec!["foo".into()]), "no http:// URL"),
+        ("required_logs", 99.into(), "`required_logs` is 99"),
+        ("voucher_step", 0.into(), "`voucher_step`"),
+        ("network", (-1).into(), "`network` is -1"),
+        ("unknown", 1.into(), "unknown field"),
+    ];
+    for (key, value, expected) in cases {
+        let mut bad = good.clone();
+        bad.insert(key.into(), value);
+        let bad_path = data.path().join("bad.toml");
+        std::fs::write(&bad_path, bad.to_string()).unwrap();
+        let child = Command::new(cocoon_tests::cocoon_binary())
+            .args(["proxy", "--listen", "127.0.0.1:0", "--config"])
+            .arg(&bad_path)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut proxy = Proxy(child, String::new());
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let status = loop {
+            match proxy.0.try_wait().unwrap() {
+                Some(status) => break status,
+                None => assert!(Instant::now() < deadline, "{key}: it serves"),
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        let mut said = String::new();
+        proxy.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert!(!status.success() && said.contains(expected), "{key}: {said}");
+    }
+}
