@@ -52,12 +52,13 @@ pub async fn run(args: ChatArgs) -> Result<()> {
             return Ok(());
         }
         let question = line.trim();
-        if !question.is_empty() {
-            if let Err(error) = chat.ask(question.to_owned()).await {
-                // The next question starts afresh: what failed may be the conversation's length.
-                eprintln!("{error:#}");
-                chat.messages.clear();
-            }
+        if question.is_empty() {
+            continue;
+        }
+        if let Err(error) = chat.ask(question.to_owned()).await {
+            // The next question starts afresh: what failed may be the conversation's length.
+            eprintln!("{error:#}");
+            chat.messages.clear();
         }
     }
 }

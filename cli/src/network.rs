@@ -53,8 +53,9 @@ pub const PRICES: Prices = Prices {
     completion: 2_000_000_000_000,
     reasoning: 2_000_000_000_000,
 };
-/// By how much the client's promise to an enclave grows at a time.
-const VOUCHER_STEP: Nanoton = Nanoton(1_000_000_000);
+/// By how much the client's promise to an enclave grows at a time: half of it covers whatever one request can cost, the demo
+/// model's whole context.
+const VOUCHER_STEP: Nanoton = Nanoton(5_000_000_000);
 
 /// Which CPU the development platform plays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
