@@ -4,6 +4,7 @@
 //! Evidence is **authenticated first and appraised second**, in separate modules:
 //! - [`tdx`]: Intel TDX quotes, versions 4 and 5.
 //! - [`snp`]: AMD SEV-SNP reports, versions 2 to 5.
+//! - [`gpu`]: NVIDIA GPU reports, Hopper and Blackwell, and NVIDIA's reference manifests.
 //! - [`binding`]: claims against what the CPU signed, and against reference values.
 //! - [`bundle`]: a whole evidence bundle.
 //! - [`policy`]: what a relying party accepts; strict unless told otherwise.
@@ -37,6 +38,7 @@ pub mod binding;
 pub mod bundle;
 mod cache;
 mod error;
+pub mod gpu;
 pub mod outcome;
 pub mod policy;
 pub mod roots;
@@ -47,6 +49,7 @@ mod x509;
 
 pub use bundle::{BundleAppraisal, appraise_bundle};
 pub use error::Error;
+pub use gpu::{appraise_gpu, appraise_rim};
 pub use outcome::{Appraisal, Check, CheckOutcome, Outcome, Unchecked};
 pub use policy::Policy;
 pub use snp::appraise_snp;

@@ -232,12 +232,32 @@ pub struct ClaimsPolicy {
     pub max_beacon_age: Option<u64>,
 }
 
-/// Policy over GPU evidence.
+/// How GPUs are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GpuMode {
+    /// One GPU for one guest.
+    Spt,
+    /// Several GPUs for one guest.
+    Mpt,
+    /// Several GPUs and their switches for one guest, with protected PCIe.
+    Ppcie,
+}
+
+/// Policy over GPU evidence. Lists that are empty leave the value unchecked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GpuPolicy {
     /// Accept a bundle whose GPU evidence is bound to the claims but was not itself appraised.
     pub allow_unappraised: bool,
+    /// Refuse evidence that came without NVIDIA's manifests for its driver and its VBIOS.
+    pub require_rims: bool,
+    /// Modes to accept.
+    pub mode: Vec<GpuMode>,
+    /// Driver versions to accept.
+    pub driver_version: Vec<String>,
+    /// VBIOS versions to accept.
+    pub vbios_version: Vec<String>,
 }
 
 impl Policy {

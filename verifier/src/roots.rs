@@ -75,3 +75,21 @@ pub(crate) fn trusted_ark(ark: &Certificate, policy: &Policy) -> Option<bool> {
         policy.roots.iter().filter_map(|root| x509::parse(root)).any(|root| x509::spki(&root) == Some(key.clone()));
     named.then_some(!vendor)
 }
+
+/// SHA-256 of the SubjectPublicKeyInfo of NVIDIA Device Identity CA, the root of GPUs' certificates.
+pub const NVIDIA_DEVICE: &str = "a90c4eb5acfd3e3d03a25db6a26b84f720ad0503196c627c21ddd48dd85b06a4";
+
+/// SHA-256 of the SubjectPublicKeyInfo of NVIDIA CoRIM signing Root CA, the root of reference manifests.
+pub const NVIDIA_RIM: &str = "dec1dc316477aa851eebdf51327ae9f864bc8d89254657ed1e7eb9168af1e1a3";
+
+/// Whether a root of NVIDIA's is one to trust: `Some(true)` if the policy named it and it is no vendor's.
+pub(crate) fn trusted_nvidia(root: &Cert, pinned: &str, policy: &Policy) -> Option<bool> {
+    let key = x509::spki(&root.x509)?;
+    let vendor = Digest::of(&[&key]).to_string() == pinned;
+    if policy.roots.is_empty() {
+        return vendor.then_some(false);
+    }
+    let named =
+        policy.roots.iter().filter_map(|named| x509::parse(named)).any(|named| x509::spki(&named) == Some(key.clone()));
+    named.then_some(!vendor)
+}

@@ -1,7 +1,8 @@
 //! Certificates: reading them, and checking one against its issuer.
 
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1, EcdsaVerificationAlgorithm, RSA_PSS_2048_8192_SHA384, UnparsedPublicKey,
+    ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, EcdsaVerificationAlgorithm, RSA_PSS_2048_8192_SHA384,
+    UnparsedPublicKey,
 };
 use cocoon_attestation::UnixTime;
 use const_oid::ObjectIdentifier;
@@ -134,6 +135,10 @@ pub(crate) struct Ecdsa {
 /// ECDSA with P-256 and SHA-256: Intel's.
 pub(crate) const P256: Ecdsa =
     Ecdsa { oid: const_oid::db::rfc5912::ECDSA_WITH_SHA_256, algorithm: &ECDSA_P256_SHA256_ASN1 };
+
+/// ECDSA with P-384 and SHA-384: NVIDIA's.
+pub(crate) const P384: Ecdsa =
+    Ecdsa { oid: const_oid::db::rfc5912::ECDSA_WITH_SHA_384, algorithm: &ECDSA_P384_SHA384_ASN1 };
 
 impl Ecdsa {
     pub(crate) fn verify(&self, key: &[u8], message: &[u8], signature: &[u8]) -> bool {
@@ -270,7 +275,8 @@ impl Revoked {
             return Err(format!("has the critical extension {}, which is not understood", extension.extn_id));
         }
         let Some(next) = tbs.next_update else { return Err("does not say when the next one is due".into()) };
-        let window = Window { from: unix(tbs.this_update), to: unix(next) };
+        // At the moment it is due again it no longer counts, as webpki has it too.
+        let window = Window { from: unix(tbs.this_update), to: UnixTime(unix(next).0.saturating_sub(1)) };
         if !window.contains(at) {
             return Err(format!("is of {} and was due again at {}, not current at {at}", window.from, window.to));
         }

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use cocoon_attestation::UnixTime;
-use cocoon_verifier::{Appraisal, CheckOutcome, Outcome, Policy, appraise_snp, appraise_tdx};
+use cocoon_verifier::{
+    Appraisal, CheckOutcome, Outcome, Policy, appraise_gpu, appraise_rim, appraise_snp, appraise_tdx,
+};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -16,6 +18,9 @@ struct Case {
     vek: Option<PathBuf>,
     #[serde(default)]
     ca: Vec<PathBuf>,
+    chain: Option<PathBuf>,
+    #[serde(default)]
+    rims: Vec<PathBuf>,
     at: u64,
     expect: Vec<String>,
     tcb_status: Option<String>,
@@ -41,7 +46,11 @@ fn vectors() -> Option<PathBuf> {
 
 fn cases(folder: &Path) -> Vec<Case> {
     let cases: Vec<Case> = serde_json::from_slice(&read(folder, Path::new("cases.json"))).expect("cases.json");
-    cases.into_iter().filter(|case| case.tee == "tdx" || case.tee == "snp").collect()
+    assert!(
+        cases.iter().all(|case| ["tdx", "snp", "gpu", "rim"].contains(&case.tee.as_str())),
+        "a kind of case is new"
+    );
+    cases
 }
 
 fn read(folder: &Path, path: &Path) -> Vec<u8> {
@@ -54,9 +63,11 @@ struct Loaded {
     collateral: Vec<u8>,
     vek: Vec<u8>,
     ca: Vec<Vec<u8>>,
+    chain: Vec<u8>,
+    rims: Vec<Vec<u8>>,
     policy: Policy,
     at: UnixTime,
-    tdx: bool,
+    tee: String,
 }
 
 impl Loaded {
@@ -67,21 +78,39 @@ impl Loaded {
             policy.add_root(&read(folder, root)).expect("a root");
         }
         Self {
-            evidence: read(folder, &case.evidence),
+            evidence: match case.tee.as_str() {
+                // NVIDIA's samples are in hex.
+                "gpu" => hex::decode(read(folder, &case.evidence).trim_ascii()).expect("hex"),
+                _ => read(folder, &case.evidence),
+            },
             collateral: file(&case.collateral),
             vek: file(&case.vek),
             ca: case.ca.iter().map(|path| read(folder, path)).collect(),
+            chain: file(&case.chain),
+            rims: case.rims.iter().map(|path| read(folder, path)).collect(),
             policy,
             at: UnixTime(case.at),
-            tdx: case.tee == "tdx",
+            tee: case.tee.clone(),
         }
     }
 
     fn appraise(&self, evidence: &[u8]) -> Appraisal {
-        if self.tdx {
-            appraise_tdx(evidence, &self.collateral, &self.policy, self.at)
-        } else {
-            appraise_snp(evidence, &self.vek, &self.ca, None, &self.policy, self.at)
+        match self.tee.as_str() {
+            "tdx" => appraise_tdx(evidence, &self.collateral, &self.policy, self.at),
+            "snp" => appraise_snp(evidence, &self.vek, &self.ca, None, &self.policy, self.at),
+            "gpu" => appraise_gpu(evidence, &self.chain, &self.rims, None, &self.policy, self.at),
+            _ => appraise_rim(evidence, &self.policy, self.at),
+        }
+    }
+
+    /// How many bytes from the first are signed, or decide how the rest is read.
+    fn signed(&self) -> usize {
+        match self.tee.as_str() {
+            "tdx" => 632,
+            "snp" => 0x2a0,
+            "gpu" => self.evidence.len(),
+            // Nearly all of a manifest; what XML means the same by is another matter.
+            _ => 0,
         }
     }
 }
@@ -138,8 +167,7 @@ fn no_altered_or_cut_evidence_panics_or_becomes_acceptable() {
             let mut flipped = loaded.evidence.clone();
             flipped[at] ^= 0x10;
             let result = loaded.appraise(&flipped);
-            let signed = if loaded.tdx { 632 } else { 0x2a0 };
-            if at < signed {
+            if at < loaded.signed() {
                 assert!(result.outcome.exit_code() >= 20, "{} flipped at {at}: {}", case.id, result.reason);
             }
         }

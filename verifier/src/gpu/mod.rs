@@ -1,0 +1,392 @@
+//! NVIDIA GPU evidence, Hopper and Blackwell: the SPDM report that a GPU in confidential mode signs, NVIDIA's certificates and
+//! NVIDIA's reference manifests. In the order of NVIDIA's own verifier: architecture, chain and firmware id, nonce, versions, signature,
+//! driver manifest, VBIOS manifest, golden measurements.
+
+mod rim;
+mod spdm;
+mod xml;
+
+use std::collections::BTreeMap;
+
+use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
+use cocoon_attestation::UnixTime;
+use der::asn1::{AnyRef, OctetStringRef};
+use der::{Decode, Reader, SliceReader, Tag, Tagged};
+
+use crate::outcome::{Appraisal, CheckOutcome, Record};
+use crate::policy::{GpuMode, Policy};
+use crate::roots;
+use crate::x509::{self, Cert, P384, Window};
+use rim::{Kind, Rim};
+pub(crate) use spdm::GpuReport;
+
+/// Leaf, firmware, provisioner, model and root.
+const CHAIN: usize = 5;
+/// Extensions that carry the digest of the firmware that holds the leaf's key: Hopper's, and Blackwell's.
+const FWID: [&str; 2] = ["2.23.133.5.4.1", "2.23.133.5.4.1.1"];
+/// Block 36, which is index 35 of a manifest, is the first video decoder's.
+const NVDEC0: u8 = 35;
+
+/// Appraises one GPU's report (SPDM request and response) against its certificate chain (PEM, leaf first), reference manifests in
+/// any order and, if one was asked with, the nonce, at a time.
+pub fn appraise_gpu(
+    report: &[u8],
+    chain: &[u8],
+    rims: &[Vec<u8>],
+    nonce: Option<[u8; 32]>,
+    policy: &Policy,
+    at: UnixTime,
+) -> Appraisal {
+    let mut record = Record::default();
+    run(&mut record, report, &Endorsed { chain, rims, nonce }, policy, at);
+    record.finish()
+}
+
+/// Appraises a reference manifest on its own, at a time.
+pub fn appraise_rim(manifest: &[u8], policy: &Policy, at: UnixTime) -> Appraisal {
+    let mut record = Record::default();
+    match rim::authenticate(manifest, policy, at) {
+        Err((id, outcome, detail)) => record.put(id, outcome, detail),
+        Ok(rim) => {
+            rim::report(&mut record, &rim);
+            record.not_after = Some(rim.window.to);
+            record.development = rim.development;
+        }
+    }
+    record.finish()
+}
+
+/// What vouches for a report, and the nonce it must answer.
+pub(crate) struct Endorsed<'a> {
+    pub(crate) chain: &'a [u8],
+    pub(crate) rims: &'a [Vec<u8>],
+    pub(crate) nonce: Option<[u8; 32]>,
+}
+
+/// The same into a record; the report comes back only if it is authentic.
+pub(crate) fn run(
+    record: &mut Record,
+    bytes: &[u8],
+    endorsed: &Endorsed<'_>,
+    policy: &Policy,
+    at: UnixTime,
+) -> Option<GpuReport> {
+    let report = match GpuReport::parse(bytes) {
+        Ok(report) => report,
+        Err(detail) => {
+            record.put("gpu.format", CheckOutcome::Malformed, detail);
+            return None;
+        }
+    };
+    record.passed("gpu.format", format!("SPDM report, {} bytes", bytes.len()));
+    let architecture = match authenticate(record, &report, endorsed, policy, at) {
+        Ok(architecture) => architecture,
+        Err((id, outcome, detail)) => {
+            record.put(id, outcome, detail);
+            return None;
+        }
+    };
+    measure(record, &report, &architecture);
+    appraise(record, &report, policy);
+    golden(record, &report, &architecture, endorsed, policy, at);
+    record.unchecked(
+        "gpu.revocation",
+        "no OCSP response is read yet: NVIDIA's service knows whether a certificate is revoked",
+    );
+    Some(report)
+}
+
+type Failure = (&'static str, CheckOutcome, String);
+
+/// Chain, firmware id, nonce and signature. Gives the architecture as the certificates name it.
+fn authenticate(
+    record: &mut Record,
+    report: &GpuReport,
+    endorsed: &Endorsed<'_>,
+    policy: &Policy,
+    at: UnixTime,
+) -> Result<String, Failure> {
+    let chain = Cert::all(endorsed.chain, CHAIN)
+        .map_err(|detail| ("gpu.certificate-format", CheckOutcome::Malformed, detail))?;
+    let invalid = |id: &'static str, detail: String| (id, CheckOutcome::Invalid, detail);
+    let [leaf, .., root] = &chain[..] else {
+        return Err(invalid(
+            "gpu.certificates",
+            format!("{CHAIN} certificates are expected, {} are there", chain.len()),
+        ));
+    };
+    if chain.len() != CHAIN {
+        return Err(invalid(
+            "gpu.certificates",
+            format!("{CHAIN} certificates are expected, {} are there", chain.len()),
+        ));
+    }
+    let development = roots::trusted_nvidia(root, roots::NVIDIA_DEVICE, policy).ok_or_else(|| {
+        invalid("gpu.root", format!("the root {:?} is neither NVIDIA's nor one that the policy names", root.name()))
+    })?;
+    let window = certificates("GPU", &chain, at).map_err(|detail| invalid("gpu.certificates", detail))?;
+    record.passed("gpu.certificates", "five certificates, each signed by the next, all current");
+    record.passed("gpu.root", root.name());
+    record.development |= development;
+    record.not_after = Some(record.not_after.map_or(window.to, |known| known.min(window.to)));
+
+    let architecture = architecture(&chain, report).map_err(|detail| invalid("gpu.architecture", detail))?;
+    record.passed("gpu.architecture", architecture.clone());
+
+    match (report.fwid(), fwid(leaf)) {
+        (Some(stated), Some(certified)) if stated == certified => {
+            record.passed("gpu.fwid", "report and certificate name the same firmware");
+        }
+        (Some(_), _) => {
+            return Err(invalid("gpu.fwid", "the report names other firmware than the certificate of its key".into()));
+        }
+        // Drivers before 550 do not report it.
+        (None, _) => record.unchecked("gpu.fwid", "this driver does not report its firmware's id"),
+    }
+    match endorsed.nonce {
+        None => record.unchecked("gpu.nonce", "no nonce was given: nothing says when this report was made"),
+        Some(nonce) if nonce == report.nonce() => record.passed("gpu.nonce", "the report answers the nonce"),
+        Some(_) => {
+            return Err(invalid(
+                "gpu.nonce",
+                "the report answers another nonce: it was made for somebody else, or earlier".into(),
+            ));
+        }
+    }
+    let key = UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, leaf.key());
+    if key.verify(report.signed(), report.signature()).is_err() {
+        return Err(invalid("gpu.signature", "the certified key did not sign this report".into()));
+    }
+    record.passed("gpu.signature", "the certified key signed request and response");
+    Ok(architecture)
+}
+
+/// A chain from its leaf to a root that somebody else has decided to trust: signatures, dates, what each may do.
+fn certificates(what: &str, chain: &[Cert], at: UnixTime) -> Result<Window, String> {
+    let mut window = Window { from: UnixTime(0), to: UnixTime(u64::MAX) };
+    for (n, certificate) in chain.iter().enumerate() {
+        let own = certificate.window();
+        if !own.contains(at) {
+            let name = certificate.name();
+            return Err(format!(
+                "the {what}'s certificate {name:?} is valid from {} to {}, not at {at}",
+                own.from, own.to
+            ));
+        }
+        window = window.and(own);
+        if let Some(oid) = certificate.unknown_critical() {
+            return Err(format!("{:?} has the critical extension {oid}, which is not understood", certificate.name()));
+        }
+        let issuer = chain.get(n + 1).unwrap_or(certificate);
+        if !certificate.signed_by(issuer, &P384) {
+            return Err(format!("{:?} did not sign the certificate of {:?}", issuer.name(), certificate.name()));
+        }
+        let below = u8::try_from(n.saturating_sub(1)).unwrap_or(u8::MAX);
+        if n == 0 && !certificate.may_sign() || n > 0 && !certificate.may_issue(below) {
+            return Err(format!("{:?} may not be used as what it is used as", certificate.name()));
+        }
+    }
+    Ok(window)
+}
+
+/// The GPU's architecture, by the name that NVIDIA certified. Switches have certificates of the same kind, and are no GPUs.
+fn architecture(chain: &[Cert], report: &GpuReport) -> Result<String, String> {
+    let name = chain[0].name();
+    let architecture = name.split(' ').next().unwrap_or_default().to_owned();
+    let model = chain[CHAIN - 2].name();
+    let known = ["GH", "GB"].iter().any(|family| {
+        architecture
+            .strip_prefix(family)
+            .is_some_and(|rest| rest.len() == 3 && rest.bytes().all(|b| b.is_ascii_digit()))
+    });
+    if report.is_switch() || architecture.starts_with("LS") {
+        return Err(format!("this is the evidence of a switch ({name:?}), not of a GPU"));
+    }
+    if !known {
+        return Err(format!("{name:?} is no GPU of Hopper (GH) or Blackwell (GB)"));
+    }
+    if !model.split(' ').any(|word| word == architecture) {
+        return Err(format!("the certificates are of different architectures: {name:?}, {model:?}"));
+    }
+    Ok(architecture)
+}
+
+/// The one SHA-384 firmware id (TCG DICE: algorithm and digest) in the leaf's extension.
+fn fwid(leaf: &Cert) -> Option<[u8; 48]> {
+    let extension = FWID.iter().find_map(|oid| x509::extension(&leaf.x509, oid))?;
+    let mut found = Vec::new();
+    search(extension, 0, &mut found);
+    let [one] = found[..] else { return None };
+    Some(one)
+}
+
+fn search(der: &[u8], depth: u32, found: &mut Vec<[u8; 48]>) {
+    const DEEPEST: u32 = 6;
+    let Ok(mut reader) = SliceReader::new(der) else { return };
+    let (mut before, mut values) = (None, 0);
+    while let Ok(value) = AnyRef::decode(&mut reader) {
+        values += 1;
+        if value.tag() == Tag::OctetString
+            && before == Some(const_oid::db::rfc5912::ID_SHA_384)
+            && let Ok(octets) = value.decode_as::<&OctetStringRef>()
+            && let Ok(digest) = octets.as_bytes().try_into()
+        {
+            found.push(digest);
+        }
+        if value.tag().is_constructed() && depth < DEEPEST {
+            search(value.value(), depth + 1, found);
+        }
+        before = const_oid::ObjectIdentifier::from_bytes(value.value())
+            .ok()
+            .filter(|_| value.tag() == Tag::ObjectIdentifier);
+        if reader.is_finished() || values > 64 {
+            return;
+        }
+    }
+}
+
+fn measure(record: &mut Record, report: &GpuReport, architecture: &str) {
+    record.measurements.insert("gpu.architecture".into(), architecture.to_owned());
+    for (name, value) in
+        [("gpu.driver", report.driver_version()), ("gpu.vbios", report.vbios_version()), ("gpu.board", report.board())]
+    {
+        record.measurements.extend(value.map(|value| (name.to_owned(), value)));
+    }
+    record.measure("gpu.nonce", &report.nonce());
+    for (block, digest) in report.measurements() {
+        if digest.iter().any(|byte| *byte != 0) {
+            record.measure(&format!("gpu.measurement{:02}", block - 1), digest);
+        }
+    }
+}
+
+fn appraise(record: &mut Record, report: &GpuReport, policy: &Policy) {
+    let policy = &policy.gpu;
+    match report.feature() {
+        None => record.unchecked("gpu.mode", "this driver does not report how the GPU is used"),
+        Some(flag) => {
+            let mode = match flag {
+                [0, 0] => Some(GpuMode::Spt),
+                [1, 0] => Some(GpuMode::Mpt),
+                [2, 0] => Some(GpuMode::Ppcie),
+                _ => None,
+            };
+            let accepted = mode.is_some_and(|mode| policy.mode.is_empty() || policy.mode.contains(&mode));
+            let detail = match mode {
+                None => format!("the flag {} is no mode that this verifier knows", hex::encode(flag)),
+                Some(mode) if accepted => format!("{mode:?}"),
+                Some(mode) => format!("{mode:?}, which is none of those that the policy takes"),
+            };
+            record.demand("gpu.mode", accepted, detail);
+        }
+    }
+    let text = |record: &mut Record, id: &str, found: Option<String>, accepted: &[String]| {
+        let found = found.unwrap_or_default();
+        if accepted.is_empty() {
+            return record.unchecked(id, "the policy names none");
+        }
+        record.demand(id, accepted.contains(&found), format!("{found:?}; the policy takes {}", accepted.join(", ")));
+    };
+    text(record, "gpu.driver-version", report.driver_version(), &policy.driver_version);
+    text(record, "gpu.vbios-version", report.vbios_version(), &policy.vbios_version);
+}
+
+/// Reference manifests, and every golden measurement in them.
+fn golden(
+    record: &mut Record,
+    report: &GpuReport,
+    architecture: &str,
+    endorsed: &Endorsed<'_>,
+    policy: &Policy,
+    at: UnixTime,
+) {
+    const MOST: usize = 16;
+    let mut rims: Vec<Rim> = Vec::new();
+    for bytes in endorsed.rims.iter().take(MOST) {
+        match rim::authenticate(bytes, policy, at) {
+            Ok(rim) => rims.push(rim),
+            Err((id, outcome, detail)) => return record.put(&format!("gpu.{id}"), outcome, detail),
+        }
+    }
+    let find = |kind: Kind, version: &Option<String>| {
+        rims.iter().find(|rim| {
+            rim.kind == kind
+                && rim.product == architecture
+                && version.as_ref().is_some_and(|version| rim.version.eq_ignore_ascii_case(version))
+        })
+    };
+    let mut values: BTreeMap<u8, (&str, &[Vec<u8>])> = BTreeMap::new();
+    let mut complete = true;
+    for (kind, id, what, version) in [
+        (Kind::Driver, "gpu.driver-rim", "driver", report.driver_version()),
+        (Kind::Vbios, "gpu.vbios-rim", "VBIOS", report.vbios_version()),
+    ] {
+        let running = version.clone().unwrap_or_else(|| "of no version".into());
+        match find(kind, &version) {
+            Some(rim) => {
+                record.passed(id, format!("{what} {} for {}, signed and current", rim.version, rim.product));
+                record.development |= rim.development;
+                record.not_after = Some(record.not_after.map_or(rim.window.to, |known| known.min(rim.window.to)));
+                for (index, golden) in &rim.golden {
+                    if values.insert(*index, (what, golden)).is_some() {
+                        let detail = format!("driver and VBIOS manifests both give measurement {index}");
+                        return record.genuine("gpu.measurements", false, detail);
+                    }
+                }
+            }
+            None if rims.iter().any(|rim| rim.kind == kind) => {
+                complete = false;
+                let found: Vec<_> = rims
+                    .iter()
+                    .filter(|rim| rim.kind == kind)
+                    .map(|rim| format!("{} {}", rim.product, rim.version))
+                    .collect();
+                let detail = format!(
+                    "the GPU ({architecture}) runs {what} {running}; the manifests are for {}",
+                    found.join(", ")
+                );
+                record.demand(id, false, detail);
+            }
+            None => {
+                complete = false;
+                let why = format!("no manifest for {what} {running} was given");
+                if policy.gpu.require_rims {
+                    record.demand(id, false, format!("{why}, and the policy demands one"));
+                } else {
+                    record.unchecked(id, why);
+                }
+            }
+        }
+    }
+    if values.is_empty() {
+        return record.unchecked(
+            "gpu.measurements",
+            "without manifests nothing says whether firmware and mode are NVIDIA's own",
+        );
+    }
+    if report.nvdec0_disabled() {
+        values.remove(&NVDEC0);
+    }
+    let differing: Vec<String> = values
+        .iter()
+        .filter(|(index, (_, golden))| {
+            let found = report.measurement(*index + 1);
+            !found.is_some_and(|found| golden.iter().any(|value| value == found))
+        })
+        .map(|(index, (what, _))| format!("{index} ({what})"))
+        .collect();
+    let detail = if differing.is_empty() {
+        format!("{} golden measurements match", values.len())
+    } else {
+        format!(
+            "{} of {} measurements are not NVIDIA's: {}; the firmware is another, or the GPU is not in confidential mode (devtools)",
+            differing.len(),
+            values.len(),
+            differing.join(", ")
+        )
+    };
+    record.demand("gpu.measurements", differing.is_empty(), detail);
+    if !complete {
+        record.unchecked("gpu.all-measurements", "one of the two manifests is missing");
+    }
+}
