@@ -43,6 +43,9 @@ mod label {
 /// Most GPU reports in one bundle.
 pub const MAX_GPUS: usize = 16;
 
+/// Most reference manifests in one bundle: GPUs of one machine share drivers, and mostly VBIOSes.
+pub const MAX_GPU_MANIFESTS: usize = 16;
+
 /// Most certificates of AMD's in one bundle.
 const MAX_SNP_CA: usize = 8;
 
@@ -56,6 +59,8 @@ mod role {
     pub const SNP_VEK: u64 = 1;
     pub const SNP_CA: u64 = 2;
     pub const SNP_CRL: u64 = 3;
+    pub const GPU_CHAIN: u64 = 4;
+    pub const GPU_MANIFEST: u64 = 5;
 }
 
 /// Evidence by the CPU.
@@ -92,6 +97,22 @@ pub struct SnpEndorsements {
     pub ca: Vec<Vec<u8>>,
     /// The ARK's revocation list, DER.
     pub crl: Option<Vec<u8>>,
+}
+
+/// What vouches for GPUs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GpuEndorsements {
+    /// The certificate chain of each GPU, PEM, leaf first, in the order of their reports.
+    pub chains: Vec<Vec<u8>>,
+    /// NVIDIA's reference manifests for drivers and VBIOSes, in any order.
+    pub manifests: Vec<Vec<u8>>,
+}
+
+impl GpuEndorsements {
+    fn objects(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        let chains = self.chains.iter().map(|chain| (role::GPU_CHAIN, chain.as_slice()));
+        chains.chain(self.manifests.iter().map(|manifest| (role::GPU_MANIFEST, manifest.as_slice())))
+    }
 }
 
 /// What vouches for the platform that made the evidence.
@@ -137,6 +158,8 @@ pub struct Bundle {
     pub event_log: Option<EventLog>,
     /// Stapled endorsements. They do not count towards the evidence id.
     pub endorsements: Endorsements,
+    /// The same for the GPUs.
+    pub gpu_endorsements: GpuEndorsements,
 }
 
 impl Bundle {
@@ -151,9 +174,16 @@ impl Bundle {
         Claims::from_cbor(&self.claims)
     }
 
+    /// Every endorsement with its role, in the order of the index.
+    fn objects(&self) -> Vec<(u64, &[u8])> {
+        let mut objects = self.endorsements.objects();
+        objects.extend(self.gpu_endorsements.objects());
+        objects
+    }
+
     /// The bundle with its endorsements inside.
     pub fn to_cbor(&self) -> Vec<u8> {
-        let objects = self.endorsements.objects();
+        let objects = self.objects();
         let store = objects.iter().map(|(_, bytes)| {
             (Value::from(Digest::of(&[bytes]).to_string()), record(media_type::ENDORSEMENT, bytes, ENDORSEMENTS))
         });
@@ -169,7 +199,7 @@ impl Bundle {
 
     /// The bundle with references to its endorsements only, and each endorsement under its SHA-256.
     pub fn to_detached(&self) -> (Vec<u8>, Vec<(Digest, Vec<u8>)>) {
-        let objects = self.endorsements.objects();
+        let objects = self.objects();
         let objects = objects.into_iter().map(|(_, bytes)| (Digest::of(&[bytes]), bytes.to_vec())).collect();
         (cbor::encode(&Value::Map(self.detached_entries())), objects)
     }
@@ -187,7 +217,7 @@ impl Bundle {
         if let Some(log) = &self.event_log {
             entries.push((Value::from(label::EVENT_LOG), record(media_type::EVENT_LOG, &log.to_cbor(), EVIDENCE)));
         }
-        let objects = self.endorsements.objects();
+        let objects = self.objects();
         if !objects.is_empty() {
             let index = objects.iter().map(|(role, bytes)| {
                 Value::Array(vec![Value::from(*role), Value::Bytes(Digest::of(&[bytes]).0.to_vec())])
@@ -237,8 +267,8 @@ impl Bundle {
             Some(store) => read_store(store)?,
         };
         fields.finish()?;
-        let endorsements = match index {
-            None => Endorsements::None,
+        let (endorsements, gpu_endorsements) = match index {
+            None => (Endorsements::None, GpuEndorsements::default()),
             Some(index) => read_index(&index, |digest| {
                 let carried = store.iter_mut().find(|(found, ..)| found == digest);
                 carried.map(|(_, bytes, used)| (*used = true, bytes.clone()).1).or_else(|| lookup(digest))
@@ -247,7 +277,7 @@ impl Bundle {
         if store.iter().any(|(.., used)| !used) {
             return Err(field("carries an endorsement that its index does not name"));
         }
-        Ok(Self { claims, cpu, gpu, event_log, endorsements })
+        Ok(Self { claims, cpu, gpu, event_log, endorsements, gpu_endorsements })
     }
 }
 
@@ -300,11 +330,14 @@ fn read_store(store: Value) -> Result<Vec<Stored>, Error> {
     entries.collect()
 }
 
-fn read_index(index: &[u8], mut find: impl FnMut(&Digest) -> Option<Vec<u8>>) -> Result<Endorsements, Error> {
+fn read_index(
+    index: &[u8],
+    mut find: impl FnMut(&Digest) -> Option<Vec<u8>>,
+) -> Result<(Endorsements, GpuEndorsements), Error> {
     let Value::Array(items) = cbor::decode("endorsement index", index)? else {
         return Err(field("the endorsement index must be an array"));
     };
-    if items.len() > MAX_SNP_CA + 2 {
+    if items.len() > MAX_SNP_CA + 2 + MAX_GPUS + MAX_GPU_MANIFESTS {
         return Err(field("the endorsement index is longer than any platform needs"));
     }
     let mut objects = Vec::new();
@@ -320,7 +353,8 @@ fn read_index(index: &[u8], mut find: impl FnMut(&Digest) -> Option<Vec<u8>>) ->
         }
     }
     let mut objects = objects.into_iter().peekable();
-    let endorsements = match objects.next() {
+    let gpu_only = objects.peek().is_some_and(|(role, _)| *role >= role::GPU_CHAIN);
+    let endorsements = match if gpu_only { None } else { objects.next() } {
         Some((role::TDX_COLLATERAL, collateral)) => Endorsements::Tdx { collateral },
         Some((role::SNP_VEK, vek)) => {
             let mut ca = Vec::new();
@@ -332,10 +366,22 @@ fn read_index(index: &[u8], mut find: impl FnMut(&Digest) -> Option<Vec<u8>>) ->
             let crl = objects.next_if(|(role, _)| *role == role::SNP_CRL).map(|(_, crl)| crl);
             Endorsements::Snp(SnpEndorsements { vek, ca, crl })
         }
+        None if gpu_only => Endorsements::None,
         _ => return Err(field("the endorsement index starts with no known role")),
     };
+    let mut gpu = GpuEndorsements::default();
+    while gpu.chains.len() < MAX_GPUS
+        && let Some((_, chain)) = objects.next_if(|(role, _)| *role == role::GPU_CHAIN)
+    {
+        gpu.chains.push(chain);
+    }
+    while gpu.manifests.len() < MAX_GPU_MANIFESTS
+        && let Some((_, manifest)) = objects.next_if(|(role, _)| *role == role::GPU_MANIFEST)
+    {
+        gpu.manifests.push(manifest);
+    }
     match objects.next() {
-        None => Ok(endorsements),
+        None => Ok((endorsements, gpu)),
         Some((role, _)) => Err(field(format!("role {role} is out of place in the endorsement index"))),
     }
 }

@@ -19,7 +19,7 @@ pub mod reference;
 pub mod tsm;
 pub mod types;
 
-pub use bundle::{Bundle, CpuEvidence, Endorsements, SnpEndorsements};
+pub use bundle::{Bundle, CpuEvidence, Endorsements, GpuEndorsements, SnpEndorsements};
 pub use claims::{Beacon, Claims};
 pub use error::Error;
 pub use event_log::{Event, EventLog};

@@ -2,8 +2,8 @@
 
 use cocoon_attestation::cbor::{self, Value};
 use cocoon_attestation::{
-    Beacon, Bundle, Claims, CpuEvidence, Digest, Endorsements, Error, EventLog, SnpEndorsements, UnixTime, binding,
-    model_root,
+    Beacon, Bundle, Claims, CpuEvidence, Digest, Endorsements, Error, EventLog, GpuEndorsements, SnpEndorsements,
+    UnixTime, binding, model_root,
 };
 use serde_json::Value as Json;
 
@@ -96,7 +96,14 @@ fn bundle(vector: &Json) -> Bundle {
         Endorsements::None
     };
     let event_log = vector["event_log"].as_str().map(|log| EventLog::from_cbor(&hex::decode(log).unwrap()).unwrap());
-    Bundle { claims: bytes(&vector["claims"]), cpu, gpu: list(&vector["gpu"]), event_log, endorsements }
+    Bundle {
+        claims: bytes(&vector["claims"]),
+        cpu,
+        gpu: list(&vector["gpu"]),
+        event_log,
+        endorsements,
+        gpu_endorsements: Default::default(),
+    }
 }
 
 #[test]
@@ -196,4 +203,31 @@ fn the_model_root_matches_the_vector() {
         std::fs::write(path, content.as_str().unwrap()).unwrap();
     }
     assert_eq!(model_root(folder.path()).unwrap().root, digest(&vector["root"]));
+}
+
+#[test]
+fn gpu_endorsements_travel_with_or_without_the_cpus() {
+    let gpu_endorsements = GpuEndorsements {
+        chains: vec![b"chain 0".to_vec(), b"chain 1".to_vec()],
+        manifests: vec![b"driver".to_vec(), b"vbios".to_vec()],
+    };
+    for endorsements in [Endorsements::None, Endorsements::Tdx { collateral: b"{}".to_vec() }] {
+        let bundle = Bundle {
+            claims: b"claims".to_vec(),
+            cpu: CpuEvidence::Tdx { quote: b"quote".to_vec() },
+            gpu: vec![b"report 0".to_vec(), b"report 1".to_vec()],
+            event_log: None,
+            endorsements,
+            gpu_endorsements: gpu_endorsements.clone(),
+        };
+        let bytes = bundle.to_cbor();
+        assert_eq!(Bundle::from_cbor(&bytes).unwrap(), bundle);
+        let (detached, objects) = bundle.to_detached();
+        let find = |digest: &Digest| objects.iter().find(|(known, _)| known == digest).map(|(_, bytes)| bytes.clone());
+        assert_eq!(Bundle::from_cbor_with(&detached, find).unwrap(), bundle);
+        assert_eq!(
+            Bundle { gpu_endorsements: GpuEndorsements::default(), ..bundle.clone() }.evidence_id(),
+            bundle.evidence_id()
+        );
+    }
 }

@@ -11,8 +11,10 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, Engine, GeneralPurpose, GeneralPurposeConfig};
 use clap::{Args, Subcommand};
 use cocoon_attestation::{EvidenceId, ReferenceValues, UnixTime};
-use cocoon_verifier::{Appraisal, Policy, appraise_bundle, appraise_snp, appraise_tdx};
-use serde::Serialize;
+use cocoon_verifier::{
+    Appraisal, GpuEvidence, Policy, appraise_bundle, appraise_gpus, appraise_rim, appraise_snp, appraise_tdx,
+};
+use serde::{Deserialize, Serialize};
 
 use crate::ui::NOT_CONFIDENTIAL;
 
@@ -52,6 +54,29 @@ enum Evidence {
         /// AMD's revocation list, DER or PEM.
         #[arg(long, value_name = "FILE")]
         crl: Option<PathBuf>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// An NVIDIA GPU's attestation report, or several in NVIDIA's own evidence JSON.
+    Gpu {
+        /// SPDM request and response: raw bytes, hex or base64; or JSON, an array of {"evidence", "certificate", "nonce"}.
+        report: PathBuf,
+        /// The GPU's certificates, PEM, leaf first; evidence JSON brings its own.
+        #[arg(long, value_name = "PEM")]
+        chain: Option<PathBuf>,
+        /// NVIDIA's reference manifests for driver and VBIOS; repeatable.
+        #[arg(long, value_name = "FILE", num_args = 1..)]
+        rim: Vec<PathBuf>,
+        /// The nonce that the report must answer, 32 bytes in hex. Evidence JSON states one, which proves nothing.
+        #[arg(long, value_name = "HEX")]
+        nonce: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// One of NVIDIA's reference manifests (RIM).
+    Rim {
+        /// The manifest, XML.
+        manifest: PathBuf,
         #[command(flatten)]
         common: Common,
     },
@@ -112,6 +137,19 @@ pub fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
             let result = appraise_snp(&evidence(&report)?, &read(&vek)?, &ca, crl.as_deref(), &policy, at);
             (result, None, common.json)
         }
+        Evidence::Gpu { report, chain, rim, nonce, common } => {
+            let (policy, at) = common.policy()?;
+            let chain = chain.as_deref().map(read).transpose()?;
+            let rims = rim.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+            let nonce = nonce.as_deref().map(nonce_from).transpose()?;
+            let evidence = gpus(&report, chain)?;
+            let evidence: Vec<_> = evidence.iter().map(|(report, chain)| GpuEvidence { report, chain }).collect();
+            (appraise_gpus(&evidence, &rims, nonce, &policy, at), None, common.json)
+        }
+        Evidence::Rim { manifest, common } => {
+            let (policy, at) = common.policy()?;
+            (appraise_rim(&read(&manifest)?, &policy, at), None, common.json)
+        }
         Evidence::Bundle { bundle, references, signer, common } => {
             let (policy, at) = common.policy()?;
             let references = references.map(|path| reference_values(&path, &signer)).transpose()?;
@@ -167,6 +205,38 @@ fn reference_values(path: &Path, signers: &[String]) -> anyhow::Result<Reference
 
 fn evidence(path: &Path) -> anyhow::Result<Vec<u8>> {
     Ok(decoded(read(path)?))
+}
+
+fn nonce_from(text: &str) -> anyhow::Result<[u8; 32]> {
+    let bytes = hex::decode(text).ok().and_then(|bytes| bytes.try_into().ok());
+    bytes.with_context(|| format!("--nonce {text:?} is not 32 bytes in hex"))
+}
+
+/// One entry of the evidence JSON that NVIDIA's tools write.
+#[derive(Deserialize)]
+struct NvidiaEvidence {
+    evidence: String,
+    certificate: String,
+}
+
+/// Reports with their certificate chains.
+fn gpus(path: &Path, chain: Option<Vec<u8>>) -> anyhow::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let bytes = read(path)?;
+    let json = bytes.trim_ascii_start().starts_with(b"[") || bytes.trim_ascii_start().starts_with(b"{");
+    if !json {
+        let chain = chain.context("--chain is missing: name the PEM file with the GPU's certificates")?;
+        return Ok(vec![(decoded(bytes), chain)]);
+    }
+    ensure!(chain.is_none(), "evidence JSON brings its own certificates: leave --chain out");
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum File {
+        Bare(Vec<NvidiaEvidence>),
+        Wrapped { evidences: Vec<NvidiaEvidence> },
+    }
+    let (File::Bare(entries) | File::Wrapped { evidences: entries }) = serde_json::from_slice(&bytes)
+        .with_context(|| format!("{} is no evidence JSON: an array of evidence and certificate", path.display()))?;
+    Ok(entries.into_iter().map(|entry| (decoded(entry.evidence.into()), decoded(entry.certificate.into()))).collect())
 }
 
 /// Evidence in hex or base64 is decoded; anything else stands for itself. No evidence is made of hex digits or base64
@@ -232,7 +302,9 @@ fn for_people(appraisal: &Appraisal, evidence_id: Option<EvidenceId>) -> String 
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use cocoon_attestation::dev::{CollateralSpec, DevPlatform, SnpEndorsementSpec, SnpSpec, TdxSpec};
+    use cocoon_attestation::dev::{
+        CollateralSpec, DevPlatform, GpuChainSpec, GpuSpec, RimSpec, SnpEndorsementSpec, SnpSpec, TdxSpec,
+    };
 
     use super::*;
 
@@ -312,6 +384,44 @@ mod tests {
 
         let malformed = format!("{:?}", ExitCode::from(30));
         assert_eq!(exit_code(&["bundle", &report, "--at", "1790000000"]).unwrap(), malformed);
+    }
+
+    #[test]
+    fn gpu_reports_manifests_and_nvidias_own_json() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, bytes: &[u8]| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, bytes).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let platform = DevPlatform::from_seed([7; 32]);
+        let bytes = platform.gpu_report(&GpuSpec::default());
+        let pem = platform.gpu_chain(&GpuChainSpec::default());
+        let (report, chain) = (file("report", hex::encode(&bytes).as_bytes()), file("chain", &pem));
+        let driver = file("driver", &platform.gpu_manifest(&RimSpec::driver()));
+        let vbios = file("vbios", &platform.gpu_manifest(&RimSpec::vbios()));
+        let root = file("root", &platform.gpu_root_der());
+        let base64 = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
+        let entry = serde_json::json!({"evidence": base64(&bytes), "certificate": base64(&pem), "arch": "HOPPER", "nonce": "00"});
+        let json = file("json", serde_json::json!([entry]).to_string().as_bytes());
+        let twice = file("twice", serde_json::json!({"evidences": [entry, entry]}).to_string().as_bytes());
+        let nonce = "00".repeat(32);
+        let run = |args: &[&str]| exit_code(&[args, &["--root", &root, "--at", "1790000000", "--json"]].concat());
+        let code = |code: u8| format!("{:?}", ExitCode::from(code));
+        assert_eq!(
+            run(&["gpu", &report, "--chain", &chain, "--rim", &driver, &vbios, "--nonce", &nonce]).unwrap(),
+            code(0)
+        );
+        assert_eq!(run(&["gpu", &report, "--chain", &chain, "--nonce", &"11".repeat(32)]).unwrap(), code(20));
+        assert_eq!(run(&["gpu", &json, "--rim", &driver, "--rim", &vbios]).unwrap(), code(0));
+        assert_eq!(run(&["gpu", &twice]).unwrap(), code(20), "one GPU twice");
+        assert_eq!(run(&["rim", &driver]).unwrap(), code(0));
+        assert_eq!(run(&["rim", &report]).unwrap(), code(30));
+        assert!(run(&["gpu", &report]).unwrap_err().to_string().contains("--chain"));
+        assert!(run(&["gpu", &json, "--chain", &chain]).unwrap_err().to_string().contains("leave --chain out"));
+        assert!(
+            run(&["gpu", &report, "--chain", &chain, "--nonce", "00"]).unwrap_err().to_string().contains("32 bytes")
+        );
     }
 
     #[test]

@@ -143,7 +143,14 @@ impl Attester {
             let mut tsm = self.tsm.lock().unwrap_or_else(PoisonError::into_inner);
             tsm::collect(tsm.as_mut(), &claims)?
         };
-        let bundle = Bundle { claims, cpu, gpu: Vec::new(), event_log: None, endorsements };
+        let bundle = Bundle {
+            claims,
+            cpu,
+            gpu: Vec::new(),
+            event_log: None,
+            endorsements,
+            gpu_endorsements: Default::default(),
+        };
         let evidence_id = bundle.evidence_id();
         let mut state = self.state();
         // An old beacon must not set the clock back.

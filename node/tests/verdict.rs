@@ -113,6 +113,7 @@ fn bundle(claims: &Claims, debug: bool) -> Bundle {
         gpu: Vec::new(),
         event_log: None,
         endorsements: Endorsements::Tdx { collateral: platform().tdx_collateral(&collateral) },
+        gpu_endorsements: Default::default(),
     }
 }
 

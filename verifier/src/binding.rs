@@ -1,9 +1,10 @@
 //! Claims against what the CPU signed, and against reference values.
 
-use cocoon_attestation::binding::{gpu_digest, report_data};
+use cocoon_attestation::binding::{gpu_digest, gpu_nonce, report_data};
 use cocoon_attestation::{Bundle, Claims, ReferenceValues, UnixTime};
 
-use crate::outcome::{CheckOutcome, Record};
+use crate::gpu::{self, GpuEvidence};
+use crate::outcome::Record;
 use crate::policy::Policy;
 use crate::snp::Report;
 use crate::tdx::Quote;
@@ -32,8 +33,8 @@ pub(crate) fn claims(record: &mut Record, cpu: &Authentic, bundle: &Bundle) {
     record.covered(id);
 }
 
-/// The GPU evidence is the one the claims name. Its own appraisal is not made here yet, and the result says so.
-pub(crate) fn gpu(record: &mut Record, claims: &Claims, bundle: &Bundle, policy: &Policy) {
+/// The GPU evidence is the one the claims name, answers the nonce that is made from the claims, and is good in itself.
+pub(crate) fn gpu(record: &mut Record, claims: &Claims, bundle: &Bundle, policy: &Policy, at: UnixTime) {
     let found = gpu_digest(&bundle.gpu);
     let detail = match (claims.gpu_digest, found) {
         (None, None) => return record.unchecked("gpu.appraisal", "the claims name no GPU"),
@@ -47,19 +48,14 @@ pub(crate) fn gpu(record: &mut Record, claims: &Claims, bundle: &Bundle, policy:
     if !holds {
         return;
     }
-    if policy.gpu.allow_unappraised {
-        record.put(
-            "gpu.appraisal",
-            CheckOutcome::Allowed,
-            "the GPU evidence was not appraised, which the policy allows",
-        );
-    } else {
-        record.demand(
-            "gpu.appraisal",
-            false,
-            "this verifier cannot appraise GPU evidence yet, and the policy does not waive it",
-        );
+    let chains = &bundle.gpu_endorsements.chains;
+    if chains.len() != bundle.gpu.len() {
+        let detail = format!("{} GPU report(s) came with {} certificate chain(s)", bundle.gpu.len(), chains.len());
+        return record.demand_unless("gpu.appraisal", false, policy.gpu.allow_unappraised, detail);
     }
+    let evidence = bundle.gpu.iter().zip(chains).map(|(report, chain)| GpuEvidence { report, chain });
+    let evidence: Vec<_> = evidence.collect();
+    gpu::run(record, &evidence, &bundle.gpu_endorsements.manifests, Some(gpu_nonce(claims)), policy, at);
 }
 
 /// The event log is the one the runtime registers were extended with.

@@ -72,7 +72,7 @@ pub(crate) fn appraise_bundle_with(
     // Nothing can be bound to evidence that is not authentic.
     if let Some(cpu) = cpu {
         binding::claims(&mut record, &cpu, &bundle);
-        binding::gpu(&mut record, &claims, &bundle, policy);
+        binding::gpu(&mut record, &claims, &bundle, policy, at);
         binding::event_log(&mut record, &cpu, &bundle);
         binding::references(&mut record, &cpu, &claims, references, policy);
         binding::freshness(&mut record, &claims, policy, at);

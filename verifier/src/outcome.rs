@@ -167,6 +167,24 @@ impl Record {
         self.checks.extend_from_slice(checks);
     }
 
+    /// Takes over what another record found; with a number, of one GPU among several.
+    pub(crate) fn absorb(&mut self, other: Self, gpu: Option<usize>) {
+        let said = |text: String| gpu.map_or(text.clone(), |n| format!("GPU {n}: {text}"));
+        self.checks.extend(other.checks.into_iter().map(|check| Check { detail: said(check.detail), ..check }));
+        for item in other.unchecked {
+            if !self.unchecked.contains(&item) {
+                self.unchecked.push(item);
+            }
+        }
+        let renamed = |name: String| match (gpu, name.strip_prefix("gpu.")) {
+            (Some(n), Some(rest)) => format!("gpu{n}.{rest}"),
+            _ => name,
+        };
+        self.measurements.extend(other.measurements.into_iter().map(|(name, value)| (renamed(name), value)));
+        self.development |= other.development;
+        self.not_after = [self.not_after, other.not_after].into_iter().flatten().min();
+    }
+
     /// A check of authenticity.
     pub(crate) fn genuine(&mut self, id: &str, holds: bool, detail: impl Into<String>) {
         self.put(id, if holds { CheckOutcome::Passed } else { CheckOutcome::Invalid }, detail);

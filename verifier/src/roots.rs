@@ -54,13 +54,13 @@ pub const AMD_ARK: [(Product, &str); 3] = [
     (Product::Turin, "4f125410563a2ab9a50356f9243f6fe0b6f73de98603f53f90339c70e9d7ad08"),
 ];
 
-/// Roots for TDX quotes: those that the policy names, of which only the ones with an elliptic-curve key can serve, or else
-/// Intel's.
+/// Roots for TDX quotes: those that the policy names, of which only the ones with a P-256 key can serve, or else Intel's.
 pub(crate) fn tdx(policy: &Policy) -> Vec<Cert> {
     let named = policy.roots.iter().map(Vec::as_slice);
     let roots: Vec<&[u8]> = if policy.roots.is_empty() { vec![INTEL_SGX_ROOT_CA] } else { named.collect() };
     let roots = roots.into_iter().filter_map(|root| Cert::from_der(root.to_vec()));
-    roots.filter(|root| x509::has_ec_key(&root.x509)).collect()
+    // A point of P-256 without compression.
+    roots.filter(|root| x509::has_ec_key(&root.x509) && root.key().len() == 65).collect()
 }
 
 /// Whether an AMD root is one to trust: `Some(true)` if the policy named it and it is no vendor's.

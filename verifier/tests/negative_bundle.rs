@@ -3,11 +3,11 @@
 
 mod common;
 
-use cocoon_attestation::binding::{gpu_digest, report_data};
-use cocoon_attestation::dev::TdxSpec;
+use cocoon_attestation::binding::{gpu_digest, gpu_nonce, report_data};
+use cocoon_attestation::dev::{GpuChainSpec, GpuSpec, RimSpec, TdxSpec};
 use cocoon_attestation::{
-    Beacon, Bundle, Claims, CpuEvidence, Digest, Endorsements, Event, EventLog, Measurement, ProviderAddress,
-    ReferenceValues, UnixTime,
+    Beacon, Bundle, Claims, CpuEvidence, Digest, Endorsements, Event, EventLog, GpuEndorsements, Measurement,
+    ProviderAddress, ReferenceValues, UnixTime,
 };
 use cocoon_verifier::policy::Hex;
 use cocoon_verifier::{Appraisal, CheckOutcome, Outcome, Policy, appraise_bundle};
@@ -149,6 +149,46 @@ fn gpu_evidence_and_the_claims_name_each_other() {
     let result = appraise(&bound, &policy, Some(&references()));
     accepted(&result);
     assert_eq!(result.check("gpu.appraisal").map(|check| check.outcome), Some(CheckOutcome::Allowed));
+}
+
+/// A TDX bundle of a guest with this many GPUs, altered before the claims name their evidence.
+fn with_gpus(count: u8, alter: impl Fn(&mut GpuSpec), endorse: impl Fn(&mut GpuEndorsements)) -> Bundle {
+    let platform = platform();
+    let nonce = gpu_nonce(&claims());
+    let reports = (0..count).map(|gpu| {
+        let mut spec = GpuSpec { gpu, nonce, ..GpuSpec::default() };
+        alter(&mut spec);
+        platform.gpu_report(&spec)
+    });
+    let gpu: Vec<_> = reports.collect();
+    let mut gpu_endorsements = GpuEndorsements {
+        chains: (0..count).map(|gpu| platform.gpu_chain(&GpuChainSpec { gpu, ..GpuChainSpec::default() })).collect(),
+        manifests: [RimSpec::driver(), RimSpec::vbios()].map(|spec| platform.gpu_manifest(&spec)).to_vec(),
+    };
+    endorse(&mut gpu_endorsements);
+    let named = Claims { gpu_digest: gpu_digest(&gpu), ..claims() };
+    Bundle { gpu, gpu_endorsements, ..tdx_bundle(&named) }
+}
+
+#[test]
+fn gpus_are_appraised_with_the_cpu_and_each_side_names_the_other() {
+    for count in [1, 8] {
+        let good = with_gpus(count, |_| {}, |_| {});
+        let result = strict(&good);
+        accepted(&result);
+        assert!(!unchecked(&result, "gpu.nonce") && !unchecked(&result, "gpu.measurements"));
+    }
+    // A GPU that was asked by another enclave: its report answers another nonce, though the claims name it.
+    only(&strict(&with_gpus(1, |spec| spec.nonce = [9; 32], |_| {})), "gpu.nonce", Outcome::Invalid);
+    only(&strict(&with_gpus(2, |spec| spec.gpu = 0, |_| {})), "gpu.signature", Outcome::Invalid);
+    only(&strict(&with_gpus(2, |_| {}, |with| drop(with.chains.pop()))), "gpu.appraisal", Outcome::Refused);
+    let tampered = |spec: &mut GpuSpec| drop(spec.measurements.insert(1, [9; 48]).map(Vec::from));
+    only(&strict(&with_gpus(1, tampered, |_| {})), "gpu.measurements", Outcome::Refused);
+    let mut policy = policy();
+    policy.gpu.require_rims = true;
+    let bare = with_gpus(1, |_| {}, |with| with.manifests.clear());
+    assert_eq!(appraise(&bare, &policy, Some(&references())).outcome, Outcome::Refused);
+    accepted(&strict(&bare));
 }
 
 #[test]

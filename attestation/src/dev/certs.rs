@@ -52,6 +52,8 @@ pub mod serial {
     pub const ASK: u64 = 6;
     /// Chip endorsement key.
     pub const VCEK: u64 = 7;
+    /// A GPU's own key.
+    pub const GPU: u64 = 8;
 }
 
 /// What a test may alter about a revocation list.

@@ -1,4 +1,4 @@
-//! The development platform: it plays Intel and AMD with its own roots, so that everything can be built, tested and tried
+//! The development platform: it plays Intel, AMD and NVIDIA with its own roots, so that everything can be built, tested and tried
 //! without TEE hardware. **Nothing it vouches for is confidential**, and a verifier accepts it only under a policy that
 //! names its root.
 //!
@@ -20,11 +20,13 @@
 mod certs;
 pub mod cpu;
 mod der;
+mod gpu;
 mod keys;
 mod snp;
 mod tdx;
 
 pub use certs::{CertSpec, CrlSpec, FROM, ORGANISATION, UNTIL, serial};
+pub use gpu::{FWID, GpuChainSpec, GpuSpec, RimSpec, measurement as gpu_measurement};
 pub use keys::SignedBy;
 pub use snp::{CHIP_ID, SnpEndorsementSpec, SnpSpec, SnpTcb};
 pub use tdx::{
@@ -39,12 +41,13 @@ use crate::bundle::SnpEndorsements;
 pub struct DevPlatform {
     tdx: tdx::Tdx,
     snp: snp::Snp,
+    gpu: gpu::Gpu,
 }
 
 impl DevPlatform {
     /// A platform whose keys all come from a seed, but for AMD's RSA keys, which are committed with the source.
     pub fn from_seed(seed: [u8; 32]) -> Self {
-        Self { tdx: tdx::Tdx::from_seed(&seed), snp: snp::Snp::from_seed(&seed) }
+        Self { tdx: tdx::Tdx::from_seed(&seed), snp: snp::Snp::from_seed(&seed), gpu: gpu::Gpu::from_seed(&seed) }
     }
 
     /// Root certificate of the Intel part, DER: what a policy must name to accept the platform's TDX evidence.
@@ -76,5 +79,25 @@ impl DevPlatform {
     /// Certificates and revocation list for SNP reports.
     pub fn snp_endorsements(&self, spec: &SnpEndorsementSpec) -> SnpEndorsements {
         self.snp.endorsements(spec)
+    }
+
+    /// Root certificate of the NVIDIA part, DER: of GPUs' chains and of reference manifests.
+    pub fn gpu_root_der(&self) -> Vec<u8> {
+        self.gpu.root_der()
+    }
+
+    /// A GPU's SPDM request and signed response.
+    pub fn gpu_report(&self, spec: &GpuSpec) -> Vec<u8> {
+        self.gpu.report(spec)
+    }
+
+    /// A GPU's certificates, PEM, leaf first.
+    pub fn gpu_chain(&self, spec: &GpuChainSpec) -> Vec<u8> {
+        self.gpu.chain(spec)
+    }
+
+    /// A signed reference manifest, XML.
+    pub fn gpu_manifest(&self, spec: &RimSpec) -> Vec<u8> {
+        self.gpu.manifest(spec)
     }
 }

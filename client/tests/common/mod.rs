@@ -180,7 +180,7 @@ pub fn bundle(platform: &DevPlatform, mrtd: [u8; 48], claims: &Claims) -> Bundle
     let (cpu, _) = tsm::collect(&mut SocketTsm::new(guest), &claims).unwrap();
     let collateral = CollateralSpec::issued(UnixTime(AT.0 - 3_600), AT.plus(8 * 86_400));
     let endorsements = Endorsements::Tdx { collateral: platform.tdx_collateral(&collateral) };
-    Bundle { claims, cpu, gpu: Vec::new(), event_log: None, endorsements }
+    Bundle { claims, cpu, gpu: Vec::new(), event_log: None, endorsements, gpu_endorsements: Default::default() }
 }
 
 pub fn statement(bundle: &Bundle, key: &SigningKey) -> SignedKeyStatement {

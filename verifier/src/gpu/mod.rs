@@ -17,8 +17,8 @@ use crate::outcome::{Appraisal, CheckOutcome, Record};
 use crate::policy::{GpuMode, Policy};
 use crate::roots;
 use crate::x509::{self, Cert, P384, Window};
-use rim::{Kind, Rim};
-pub(crate) use spdm::GpuReport;
+use rim::{Failure, Kind, Rim};
+use spdm::GpuReport;
 
 /// Leaf, firmware, provisioner, model and root.
 const CHAIN: usize = 5;
@@ -37,8 +37,28 @@ pub fn appraise_gpu(
     policy: &Policy,
     at: UnixTime,
 ) -> Appraisal {
+    appraise_gpus(&[GpuEvidence { report, chain }], rims, nonce, policy, at)
+}
+
+/// One GPU's evidence: its report (SPDM request and response), and its certificate chain (PEM, leaf first).
+#[derive(Clone, Copy, Debug)]
+pub struct GpuEvidence<'a> {
+    /// SPDM request and response.
+    pub report: &'a [u8],
+    /// PEM, leaf first.
+    pub chain: &'a [u8],
+}
+
+/// Appraises the reports of several GPUs that one guest uses, each under the same nonce; one result for all.
+pub fn appraise_gpus(
+    gpus: &[GpuEvidence<'_>],
+    rims: &[Vec<u8>],
+    nonce: Option<[u8; 32]>,
+    policy: &Policy,
+    at: UnixTime,
+) -> Appraisal {
     let mut record = Record::default();
-    run(&mut record, report, &Endorsed { chain, rims, nonce }, policy, at);
+    run(&mut record, gpus, rims, nonce, policy, at);
     record.finish()
 }
 
@@ -56,31 +76,69 @@ pub fn appraise_rim(manifest: &[u8], policy: &Policy, at: UnixTime) -> Appraisal
     record.finish()
 }
 
-/// What vouches for a report, and the nonce it must answer.
-pub(crate) struct Endorsed<'a> {
-    pub(crate) chain: &'a [u8],
-    pub(crate) rims: &'a [Vec<u8>],
-    pub(crate) nonce: Option<[u8; 32]>,
-}
-
-/// The same into a record; the report comes back only if it is authentic.
+/// The same into a record.
 pub(crate) fn run(
     record: &mut Record,
-    bytes: &[u8],
-    endorsed: &Endorsed<'_>,
+    gpus: &[GpuEvidence<'_>],
+    rims: &[Vec<u8>],
+    nonce: Option<[u8; 32]>,
     policy: &Policy,
     at: UnixTime,
-) -> Option<GpuReport> {
-    let report = match GpuReport::parse(bytes) {
+) {
+    if gpus.is_empty() {
+        return record.put("gpu.format", CheckOutcome::Malformed, "there is no GPU's report");
+    }
+    // Read once for all of them; a fault shows with every GPU that it leaves without golden values.
+    let manifests =
+        rims.iter().take(MAX_RIMS).map(|rim| rim::authenticate(rim, policy, at)).collect::<Result<Vec<_>, _>>();
+    let mut keys = Vec::new();
+    for (n, gpu) in gpus.iter().enumerate() {
+        let mut own = Record::default();
+        if let Some(key) = one(&mut own, gpu, &manifests, nonce, policy, at) {
+            keys.push(key);
+        }
+        if gpus.len() == 1 {
+            record.absorb(own, None);
+        } else {
+            record.absorb(own, Some(n));
+        }
+    }
+    if gpus.len() > 1 {
+        let found = keys.len();
+        keys.sort();
+        keys.dedup();
+        let distinct = keys.len() == gpus.len() && found == gpus.len();
+        let detail = if distinct { "each report is of a GPU of its own" } else { "one GPU is there more than once" };
+        if distinct || found == gpus.len() {
+            record.genuine("gpu.distinct", distinct, detail);
+        }
+    }
+}
+
+/// Most manifests that are looked at.
+const MAX_RIMS: usize = 16;
+
+type Manifests = Result<Vec<Rim>, Failure>;
+
+/// One GPU; its key comes back if its report is authentic.
+fn one(
+    record: &mut Record,
+    gpu: &GpuEvidence<'_>,
+    manifests: &Manifests,
+    nonce: Option<[u8; 32]>,
+    policy: &Policy,
+    at: UnixTime,
+) -> Option<Vec<u8>> {
+    let report = match GpuReport::parse(gpu.report) {
         Ok(report) => report,
         Err(detail) => {
             record.put("gpu.format", CheckOutcome::Malformed, detail);
             return None;
         }
     };
-    record.passed("gpu.format", format!("SPDM report, {} bytes", bytes.len()));
-    let architecture = match authenticate(record, &report, endorsed, policy, at) {
-        Ok(architecture) => architecture,
+    record.passed("gpu.format", format!("SPDM report, {} bytes", gpu.report.len()));
+    let (architecture, key) = match authenticate(record, &report, gpu.chain, nonce, policy, at) {
+        Ok(found) => found,
         Err((id, outcome, detail)) => {
             record.put(id, outcome, detail);
             return None;
@@ -88,26 +146,25 @@ pub(crate) fn run(
     };
     measure(record, &report, &architecture);
     appraise(record, &report, policy);
-    golden(record, &report, &architecture, endorsed, policy, at);
+    golden(record, &report, &architecture, manifests, policy);
     record.unchecked(
         "gpu.revocation",
         "no OCSP response is read yet: NVIDIA's service knows whether a certificate is revoked",
     );
-    Some(report)
+    Some(key)
 }
 
-type Failure = (&'static str, CheckOutcome, String);
-
-/// Chain, firmware id, nonce and signature. Gives the architecture as the certificates name it.
+/// Chain, firmware id, nonce and signature. Gives the architecture as the certificates name it, and the GPU's key.
 fn authenticate(
     record: &mut Record,
     report: &GpuReport,
-    endorsed: &Endorsed<'_>,
+    chain: &[u8],
+    nonce: Option<[u8; 32]>,
     policy: &Policy,
     at: UnixTime,
-) -> Result<String, Failure> {
-    let chain = Cert::all(endorsed.chain, CHAIN)
-        .map_err(|detail| ("gpu.certificate-format", CheckOutcome::Malformed, detail))?;
+) -> Result<(String, Vec<u8>), Failure> {
+    let chain =
+        Cert::all(chain, CHAIN).map_err(|detail| ("gpu.certificate-format", CheckOutcome::Malformed, detail))?;
     let invalid = |id: &'static str, detail: String| (id, CheckOutcome::Invalid, detail);
     let [leaf, .., root] = &chain[..] else {
         return Err(invalid(
@@ -143,7 +200,7 @@ fn authenticate(
         // Drivers before 550 do not report it.
         (None, _) => record.unchecked("gpu.fwid", "this driver does not report its firmware's id"),
     }
-    match endorsed.nonce {
+    match nonce {
         None => record.unchecked("gpu.nonce", "no nonce was given: nothing says when this report was made"),
         Some(nonce) if nonce == report.nonce() => record.passed("gpu.nonce", "the report answers the nonce"),
         Some(_) => {
@@ -158,7 +215,7 @@ fn authenticate(
         return Err(invalid("gpu.signature", "the certified key did not sign this report".into()));
     }
     record.passed("gpu.signature", "the certified key signed request and response");
-    Ok(architecture)
+    Ok((architecture, leaf.key().to_vec()))
 }
 
 /// A chain from its leaf to a root that somebody else has decided to trust: signatures, dates, what each may do.
@@ -292,22 +349,11 @@ fn appraise(record: &mut Record, report: &GpuReport, policy: &Policy) {
 }
 
 /// Reference manifests, and every golden measurement in them.
-fn golden(
-    record: &mut Record,
-    report: &GpuReport,
-    architecture: &str,
-    endorsed: &Endorsed<'_>,
-    policy: &Policy,
-    at: UnixTime,
-) {
-    const MOST: usize = 16;
-    let mut rims: Vec<Rim> = Vec::new();
-    for bytes in endorsed.rims.iter().take(MOST) {
-        match rim::authenticate(bytes, policy, at) {
-            Ok(rim) => rims.push(rim),
-            Err((id, outcome, detail)) => return record.put(&format!("gpu.{id}"), outcome, detail),
-        }
-    }
+fn golden(record: &mut Record, report: &GpuReport, architecture: &str, manifests: &Manifests, policy: &Policy) {
+    let rims = match manifests {
+        Ok(rims) => rims,
+        Err((id, outcome, detail)) => return record.put(&format!("gpu.{id}"), *outcome, detail.clone()),
+    };
     let find = |kind: Kind, version: &Option<String>| {
         rims.iter().find(|rim| {
             rim.kind == kind

@@ -50,7 +50,7 @@ pub(super) struct Rim {
 }
 
 /// An error names the check that failed.
-type Failure = (&'static str, CheckOutcome, String);
+pub(super) type Failure = (&'static str, CheckOutcome, String);
 
 /// Reads and authenticates a manifest.
 pub(super) fn authenticate(bytes: &[u8], policy: &Policy, at: UnixTime) -> Result<Rim, Failure> {

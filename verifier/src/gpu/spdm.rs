@@ -31,7 +31,7 @@ mod field {
 
 /// A report whose frame is sound.
 #[derive(Clone, Debug)]
-pub(crate) struct GpuReport {
+pub(super) struct GpuReport {
     bytes: Vec<u8>,
     /// SHA-384 digests by block index, from 1 on.
     measurements: BTreeMap<u8, Vec<u8>>,
@@ -39,7 +39,7 @@ pub(crate) struct GpuReport {
 }
 
 impl GpuReport {
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, String> {
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
         if bytes.len() > MAX_LEN {
             return Err(format!("{} bytes are too many for a GPU report", bytes.len()));
         }
@@ -79,7 +79,7 @@ impl GpuReport {
     }
 
     /// The nonce that was asked with.
-    pub(crate) fn nonce(&self) -> [u8; 32] {
+    pub(super) fn nonce(&self) -> [u8; 32] {
         std::array::from_fn(|n| self.bytes[4 + n])
     }
 

@@ -19,11 +19,11 @@ pub fn platform() -> DevPlatform {
     DevPlatform::from_seed([7; 32])
 }
 
-/// The strict policy, with both roots of the development platform named.
+/// The strict policy, with the roots of the development platform named.
 pub fn policy() -> Policy {
     // RSA signatures take their time.
     static POLICY: LazyLock<Policy> = LazyLock::new(|| {
-        let roots = vec![platform().tdx_root_der(), platform().snp_ark_der()];
+        let roots = vec![platform().tdx_root_der(), platform().snp_ark_der(), platform().gpu_root_der()];
         Policy { roots, ..Policy::default() }
     });
     POLICY.clone()
@@ -58,6 +58,7 @@ pub fn tdx_bundle(claims: &Claims) -> Bundle {
         gpu: Vec::new(),
         event_log: None,
         endorsements: Endorsements::Tdx { collateral: platform().tdx_collateral(&collateral()) },
+        gpu_endorsements: Default::default(),
     }
 }
 
@@ -71,6 +72,7 @@ pub fn snp_bundle(claims: &Claims) -> Bundle {
         gpu: Vec::new(),
         event_log: None,
         endorsements: Endorsements::Snp(platform().snp_endorsements(&SnpEndorsementSpec::default())),
+        gpu_endorsements: Default::default(),
     }
 }
 
