@@ -3,7 +3,7 @@
 use cocoon_attestation::binding::{gpu_digest, gpu_nonce, report_data};
 use cocoon_attestation::{Bundle, Claims, ReferenceValues, UnixTime};
 
-use crate::gpu::{self, GpuEvidence};
+use crate::gpu::{self, GpuEvidence, Manifest};
 use crate::outcome::Record;
 use crate::policy::Policy;
 use crate::snp::Report;
@@ -34,7 +34,14 @@ pub(crate) fn claims(record: &mut Record, cpu: &Authentic, bundle: &Bundle) {
 }
 
 /// The GPU evidence is the one the claims name, answers the nonce that is made from the claims, and is good in itself.
-pub(crate) fn gpu(record: &mut Record, claims: &Claims, bundle: &Bundle, policy: &Policy, at: UnixTime) {
+pub(crate) fn gpu(
+    record: &mut Record,
+    claims: &Claims,
+    bundle: &Bundle,
+    policy: &Policy,
+    at: UnixTime,
+    known: Option<&gpu::Known>,
+) {
     let found = gpu_digest(&bundle.gpu);
     let detail = match (claims.gpu_digest, found) {
         (None, None) => return record.unchecked("gpu.appraisal", "the claims name no GPU"),
@@ -55,7 +62,8 @@ pub(crate) fn gpu(record: &mut Record, claims: &Claims, bundle: &Bundle, policy:
     }
     let evidence = bundle.gpu.iter().zip(chains).map(|(report, chain)| GpuEvidence { report, chain });
     let evidence: Vec<_> = evidence.collect();
-    gpu::run(record, &evidence, &bundle.gpu_endorsements.manifests, Some(gpu_nonce(claims)), policy, at);
+    let manifests: Vec<_> = bundle.gpu_endorsements.manifests.iter().cloned().map(Manifest::new).collect();
+    gpu::run(record, &evidence, &manifests, Some(gpu_nonce(claims)), policy, at, known);
 }
 
 /// The event log is the one the runtime registers were extended with.

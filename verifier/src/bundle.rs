@@ -3,10 +3,9 @@
 use cocoon_attestation::{Bundle, Claims, CpuEvidence, Endorsements, EvidenceId, ReferenceValues, UnixTime};
 
 use crate::binding::{self, Authentic};
-use crate::cache::Cache;
 use crate::outcome::{Appraisal, CheckOutcome, Record, Signature};
 use crate::policy::Policy;
-use crate::tdx::Platform;
+use crate::verifier::Platforms;
 use crate::{snp, tdx};
 
 /// The result for a bundle.
@@ -35,7 +34,7 @@ pub(crate) fn appraise_bundle_with(
     policy: &Policy,
     references: Option<&ReferenceValues>,
     at: UnixTime,
-    platforms: Option<&Cache<Platform>>,
+    platforms: Option<&Platforms>,
 ) -> BundleAppraisal {
     let mut record = Record::default();
     let bundle = match Bundle::from_cbor(bundle) {
@@ -57,11 +56,13 @@ pub(crate) fn appraise_bundle_with(
     let cpu = match (&bundle.cpu, &bundle.endorsements) {
         (CpuEvidence::Tdx { quote }, Endorsements::Tdx { collateral }) => {
             let given = tdx::Given::Json(collateral);
-            tdx::run(&mut record, quote, given, policy, at, Signature::Checked, platforms).map(Authentic::Tdx)
+            tdx::run(&mut record, quote, given, policy, at, Signature::Checked, platforms.map(|known| &known.tdx))
+                .map(Authentic::Tdx)
         }
         (CpuEvidence::Snp { report }, Endorsements::Snp(chain)) => {
             let endorsed = snp::Endorsed { vek: &chain.vek, ca: &chain.ca, crl: chain.crl.as_deref() };
-            snp::run(&mut record, report, &endorsed, policy, at, Signature::Checked).map(Authentic::Snp)
+            let known = platforms.map(|known| &known.snp);
+            snp::run(&mut record, report, &endorsed, policy, at, Signature::Checked, known).map(Authentic::Snp)
         }
         _ => {
             let detail = "the bundle carries no endorsements for its CPU evidence: staple them first";
@@ -72,7 +73,7 @@ pub(crate) fn appraise_bundle_with(
     // Nothing can be bound to evidence that is not authentic.
     if let Some(cpu) = cpu {
         binding::claims(&mut record, &cpu, &bundle);
-        binding::gpu(&mut record, &claims, &bundle, policy, at);
+        binding::gpu(&mut record, &claims, &bundle, policy, at, platforms.map(|known| &known.gpu));
         binding::event_log(&mut record, &cpu, &bundle);
         binding::references(&mut record, &cpu, &claims, references, policy);
         binding::freshness(&mut record, &claims, policy, at);

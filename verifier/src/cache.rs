@@ -27,6 +27,26 @@ impl<T> Cache<T> {
         self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
+    /// The entry under a key if it still counts.
+    pub(crate) fn get(&self, key: &[u8], counts: impl Fn(&T) -> bool) -> Option<Arc<T>> {
+        let key = <[u8; 32]>::try_from(key).ok()?;
+        let found = self.lock().entries.get(&key).cloned();
+        found.filter(|found| counts(found))
+    }
+
+    /// Keeps an entry under a key, instead of the one that is there.
+    pub(crate) fn keep(&self, key: &[u8], entry: Arc<T>) {
+        let Ok(key) = <[u8; 32]>::try_from(key) else { return };
+        let mut inner = self.lock();
+        if inner.entries.insert(key, entry).is_none() {
+            inner.order.push_back(key);
+        }
+        while inner.order.len() > self.most {
+            let Some(oldest) = inner.order.pop_front() else { break };
+            inner.entries.remove(&oldest);
+        }
+    }
+
     /// The entry under a key if it still counts, or else a fresh one, which is kept. Failures are never kept.
     pub(crate) fn get_or<E>(
         &self,
@@ -34,20 +54,11 @@ impl<T> Cache<T> {
         counts: impl Fn(&T) -> bool,
         fresh: impl FnOnce() -> Result<Arc<T>, E>,
     ) -> Result<Arc<T>, E> {
-        let Ok(key) = <[u8; 32]>::try_from(key) else { return fresh() };
-        let found = self.lock().entries.get(&key).cloned();
-        if let Some(found) = found.filter(|found| counts(found)) {
+        if let Some(found) = self.get(key, counts) {
             return Ok(found);
         }
         let entry = fresh()?;
-        let mut inner = self.lock();
-        if inner.entries.insert(key, entry.clone()).is_none() {
-            inner.order.push_back(key);
-        }
-        while inner.order.len() > self.most {
-            let Some(oldest) = inner.order.pop_front() else { break };
-            inner.entries.remove(&oldest);
-        }
+        self.keep(key, entry.clone());
         Ok(entry)
     }
 

@@ -49,7 +49,7 @@ mod x509;
 
 pub use bundle::{BundleAppraisal, appraise_bundle};
 pub use error::Error;
-pub use gpu::{GpuEvidence, appraise_gpu, appraise_gpus, appraise_rim};
+pub use gpu::{GpuEvidence, Manifest, appraise_gpu, appraise_gpus, appraise_rim};
 pub use outcome::{Appraisal, Check, CheckOutcome, Outcome, Unchecked};
 pub use policy::Policy;
 pub use snp::appraise_snp;

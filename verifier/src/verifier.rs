@@ -4,15 +4,25 @@ use cocoon_attestation::{ReferenceValues, UnixTime};
 
 use crate::bundle::{BundleAppraisal, appraise_bundle_with};
 use crate::cache::Cache;
+use crate::gpu::{self, GpuEvidence, Manifest};
 use crate::outcome::{Appraisal, Record, Signature};
 use crate::policy::Policy;
-use crate::tdx::{self, Collateral, Given, Platform};
+use crate::snp::{self, Endorsed};
+use crate::tdx::{self, Collateral, Given};
 
-/// Most platforms that are remembered, some 20 KB each.
+/// What is remembered, by kind.
+#[derive(Debug)]
+pub(crate) struct Platforms {
+    pub(crate) tdx: Cache<tdx::Platform>,
+    pub(crate) snp: Cache<snp::Platform>,
+    pub(crate) gpu: gpu::Known,
+}
+
+/// Most platforms of each kind that are remembered, some 20 KB each.
 const PLATFORMS: usize = 1024;
 
-/// A verifier that remembers platforms: certificate chain, collateral, quoting enclave's report and attestation key are
-/// authenticated once, and after that a quote costs one signature check. An entry stands for exactly the bytes it was made
+/// A verifier that remembers platforms: certificate chain, collateral, quoting enclave's report and attestation key, a chip's
+/// chain and revocation list, or a GPU's chain and its manifests are authenticated once, and after that a quote or report costs one signature check. An entry stands for exactly the bytes it was made
 /// from, together with the root, and counts only while everything in it is current at the time of the appraisal; results are the
 /// same as those of [`crate::appraise_tdx`] and [`crate::appraise_bundle`].
 ///
@@ -36,7 +46,7 @@ const PLATFORMS: usize = 1024;
 /// ```
 #[derive(Debug)]
 pub struct Verifier {
-    platforms: Cache<Platform>,
+    platforms: Platforms,
 }
 
 impl Default for Verifier {
@@ -46,16 +56,53 @@ impl Default for Verifier {
 }
 
 impl Verifier {
-    /// Remembers at most so many platforms; the oldest is forgotten first.
+    /// Remembers at most so many platforms of each kind; the oldest is forgotten first.
     pub fn with_capacity(platforms: usize) -> Self {
-        Self { platforms: Cache::new(platforms) }
+        Self {
+            platforms: Platforms {
+                tdx: Cache::new(platforms),
+                snp: Cache::new(platforms),
+                gpu: gpu::Known::new(platforms),
+            },
+        }
     }
 
     /// Appraises a TDX quote against its collateral at a time.
     pub fn tdx(&self, quote: &[u8], collateral: &Collateral, policy: &Policy, at: UnixTime) -> Appraisal {
         let mut record = Record::default();
         let given = Given::Read(collateral);
-        tdx::run(&mut record, quote, given, policy, at, Signature::Checked, Some(&self.platforms));
+        tdx::run(&mut record, quote, given, policy, at, Signature::Checked, Some(&self.platforms.tdx));
+        record.finish()
+    }
+
+    /// Appraises an SNP report against the certificate of its key, AMD's certificates in any order and, if there is one, AMD's
+    /// revocation list, at a time.
+    pub fn snp(
+        &self,
+        report: &[u8],
+        vek: &[u8],
+        ca: &[Vec<u8>],
+        crl: Option<&[u8]>,
+        policy: &Policy,
+        at: UnixTime,
+    ) -> Appraisal {
+        let mut record = Record::default();
+        let endorsed = Endorsed { vek, ca, crl };
+        snp::run(&mut record, report, &endorsed, policy, at, Signature::Checked, Some(&self.platforms.snp));
+        record.finish()
+    }
+
+    /// Appraises the reports of one or several GPUs; see [`crate::appraise_gpus`].
+    pub fn gpus(
+        &self,
+        gpus: &[GpuEvidence<'_>],
+        rims: &[Manifest],
+        nonce: Option<[u8; 32]>,
+        policy: &Policy,
+        at: UnixTime,
+    ) -> Appraisal {
+        let mut record = Record::default();
+        gpu::run(&mut record, gpus, rims, nonce, policy, at, Some(&self.platforms.gpu));
         record.finish()
     }
 

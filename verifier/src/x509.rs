@@ -79,9 +79,14 @@ pub(crate) fn common_name(name: &Name) -> String {
 }
 
 /// Value of an extension, without its OCTET STRING.
-pub(crate) fn extension<'a>(certificate: &'a Certificate, oid: &str) -> Option<&'a [u8]> {
+pub(crate) fn extension(certificate: &Certificate, oid: ObjectIdentifier) -> Option<&[u8]> {
     let extensions = certificate.tbs_certificate().extensions()?;
-    extensions.iter().find(|extension| extension.extn_id.to_string() == oid).map(|found| found.extn_value.as_bytes())
+    extensions.iter().find(|extension| extension.extn_id == oid).map(|found| found.extn_value.as_bytes())
+}
+
+/// An object identifier below another.
+pub(crate) fn below(base: ObjectIdentifier, arcs: &[u32]) -> Option<ObjectIdentifier> {
+    arcs.iter().try_fold(base, |oid, arc| oid.push_arc(*arc).ok())
 }
 
 /// Whether a certificate is a CA's that may sign certificates: CA bit and key usage (RFC 5280 sections 4.2.1.9, 4.2.1.3).

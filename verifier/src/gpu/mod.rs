@@ -7,12 +7,16 @@ mod spdm;
 mod xml;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
+use aws_lc_rs::digest::{Context, SHA256, digest};
+use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, ParsedPublicKey};
 use cocoon_attestation::UnixTime;
+use const_oid::ObjectIdentifier;
 use der::asn1::{AnyRef, OctetStringRef};
 use der::{Decode, Reader, SliceReader, Tag, Tagged};
 
+use crate::cache::Cache;
 use crate::outcome::{Appraisal, CheckOutcome, Record};
 use crate::policy::{GpuMode, Policy};
 use crate::roots;
@@ -23,7 +27,8 @@ use spdm::GpuReport;
 /// Leaf, firmware, provisioner, model and root.
 const CHAIN: usize = 5;
 /// Extensions that carry the digest of the firmware that holds the leaf's key: Hopper's, and Blackwell's.
-const FWID: [&str; 2] = ["2.23.133.5.4.1", "2.23.133.5.4.1.1"];
+const FWID: [ObjectIdentifier; 2] =
+    [ObjectIdentifier::new_unwrap("2.23.133.5.4.1"), ObjectIdentifier::new_unwrap("2.23.133.5.4.1.1")];
 /// Block 36, which is index 35 of a manifest, is the first video decoder's.
 const NVDEC0: u8 = 35;
 
@@ -58,8 +63,50 @@ pub fn appraise_gpus(
     at: UnixTime,
 ) -> Appraisal {
     let mut record = Record::default();
-    run(&mut record, gpus, rims, nonce, policy, at);
+    let rims: Vec<_> = rims.iter().take(MAX_RIMS).cloned().map(Manifest::new).collect();
+    run(&mut record, gpus, &rims, nonce, policy, at, None);
     record.finish()
+}
+
+/// A reference manifest that has been read, but not yet believed. Reading it once serves any number of reports.
+#[derive(Clone, Debug)]
+pub struct Manifest {
+    bytes: Vec<u8>,
+    digest: [u8; 32],
+}
+
+impl Manifest {
+    /// A manifest as NVIDIA published it, XML.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest(&SHA256, &bytes).as_ref());
+        Self { bytes, digest: hash }
+    }
+}
+
+/// What is remembered of GPUs.
+#[derive(Debug)]
+pub(crate) struct Known {
+    chains: Cache<Chain>,
+    manifests: Cache<Rim>,
+}
+
+impl Known {
+    pub(crate) fn new(most: usize) -> Self {
+        Self { chains: Cache::new(most), manifests: Cache::new(most) }
+    }
+}
+
+/// SHA-256 of bytes and of the roots in force, each behind its length.
+fn key(bytes: &[u8], policy: &Policy) -> [u8; 32] {
+    let mut context = Context::new(&SHA256);
+    for part in std::iter::once(bytes).chain(policy.roots.iter().map(Vec::as_slice)) {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part);
+    }
+    let mut key = [0; 32];
+    key.copy_from_slice(context.finish().as_ref());
+    key
 }
 
 /// Appraises a reference manifest on its own, at a time.
@@ -80,21 +127,28 @@ pub fn appraise_rim(manifest: &[u8], policy: &Policy, at: UnixTime) -> Appraisal
 pub(crate) fn run(
     record: &mut Record,
     gpus: &[GpuEvidence<'_>],
-    rims: &[Vec<u8>],
+    rims: &[Manifest],
     nonce: Option<[u8; 32]>,
     policy: &Policy,
     at: UnixTime,
+    known: Option<&Known>,
 ) {
     if gpus.is_empty() {
         return record.put("gpu.format", CheckOutcome::Malformed, "there is no GPU's report");
     }
     // Read once for all of them; a fault shows with every GPU that it leaves without golden values.
-    let manifests =
-        rims.iter().take(MAX_RIMS).map(|rim| rim::authenticate(rim, policy, at)).collect::<Result<Vec<_>, _>>();
+    let manifest = |manifest: &Manifest| {
+        let fresh = || rim::authenticate(&manifest.bytes, policy, at).map(Arc::new);
+        match known {
+            None => fresh(),
+            Some(known) => known.manifests.get_or(&key(&manifest.digest, policy), |rim| rim.window.contains(at), fresh),
+        }
+    };
+    let manifests = rims.iter().take(MAX_RIMS).map(manifest).collect::<Result<Vec<_>, _>>();
     let mut keys = Vec::new();
     for (n, gpu) in gpus.iter().enumerate() {
         let mut own = Record::default();
-        if let Some(key) = one(&mut own, gpu, &manifests, nonce, policy, at) {
+        if let Some(key) = one(&mut own, gpu, &manifests, nonce, policy, at, known) {
             keys.push(key);
         }
         if gpus.len() == 1 {
@@ -118,7 +172,7 @@ pub(crate) fn run(
 /// Most manifests that are looked at.
 const MAX_RIMS: usize = 16;
 
-type Manifests = Result<Vec<Rim>, Failure>;
+type Manifests = Result<Vec<Arc<Rim>>, Failure>;
 
 /// One GPU; its key comes back if its report is authentic.
 fn one(
@@ -128,6 +182,7 @@ fn one(
     nonce: Option<[u8; 32]>,
     policy: &Policy,
     at: UnixTime,
+    known: Option<&Known>,
 ) -> Option<Vec<u8>> {
     let report = match GpuReport::parse(gpu.report) {
         Ok(report) => report,
@@ -137,65 +192,88 @@ fn one(
         }
     };
     record.passed("gpu.format", format!("SPDM report, {} bytes", gpu.report.len()));
-    let (architecture, key) = match authenticate(record, &report, gpu.chain, nonce, policy, at) {
-        Ok(found) => found,
+    let fresh = || Chain::authenticate(gpu.chain, policy, at).map(Arc::new);
+    let chain = match known {
+        None => fresh(),
+        Some(known) => known.chains.get_or(&key(gpu.chain, policy), |chain| chain.window.contains(at), fresh),
+    };
+    let chain = chain.and_then(|chain| {
+        authenticate(record, &report, &chain, nonce)?;
+        Ok(chain)
+    });
+    let chain = match chain {
+        Ok(chain) => chain,
         Err((id, outcome, detail)) => {
             record.put(id, outcome, detail);
             return None;
         }
     };
-    measure(record, &report, &architecture);
+    measure(record, &report, &chain.architecture);
     appraise(record, &report, policy);
-    golden(record, &report, &architecture, manifests, policy);
+    golden(record, &report, &chain.architecture, manifests, policy);
     record.unchecked(
         "gpu.revocation",
         "no OCSP response is read yet: NVIDIA's service knows whether a certificate is revoked",
     );
-    Some(key)
+    Some(chain.point.clone())
 }
 
-/// Chain, firmware id, nonce and signature. Gives the architecture as the certificates name it, and the GPU's key.
+/// A GPU's certificates, once authenticated.
+#[derive(Debug)]
+struct Chain {
+    key: ParsedPublicKey,
+    point: Vec<u8>,
+    architecture: String,
+    fwid: Option<[u8; 48]>,
+    root: String,
+    window: Window,
+    development: bool,
+}
+
+impl Chain {
+    fn authenticate(pem: &[u8], policy: &Policy, at: UnixTime) -> Result<Self, Failure> {
+        let chain =
+            Cert::all(pem, CHAIN).map_err(|detail| ("gpu.certificate-format", CheckOutcome::Malformed, detail))?;
+        let invalid = |id: &'static str, detail: String| (id, CheckOutcome::Invalid, detail);
+        let (Some(leaf), Some(root), CHAIN) = (chain.first(), chain.last(), chain.len()) else {
+            let detail = format!("{CHAIN} certificates are expected, {} are there", chain.len());
+            return Err(invalid("gpu.certificates", detail));
+        };
+        let development = roots::trusted_nvidia(root, roots::NVIDIA_DEVICE, policy).ok_or_else(|| {
+            let name = root.name();
+            invalid("gpu.root", format!("the root {name:?} is neither NVIDIA's nor one that the policy names"))
+        })?;
+        let window = certificates("GPU", &chain, at).map_err(|detail| invalid("gpu.certificates", detail))?;
+        let architecture = architecture(&chain).map_err(|detail| invalid("gpu.architecture", detail))?;
+        let key = ParsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, leaf.key())
+            .map_err(|_| invalid("gpu.signature", "the GPU's key is no key of P-384".into()))?;
+        let (point, fwid, root) = (leaf.key().to_vec(), fwid(leaf), root.name());
+        Ok(Self { key, point, architecture, fwid, root, window, development })
+    }
+}
+
+/// Firmware id, nonce and signature.
 fn authenticate(
     record: &mut Record,
     report: &GpuReport,
-    chain: &[u8],
+    chain: &Chain,
     nonce: Option<[u8; 32]>,
-    policy: &Policy,
-    at: UnixTime,
-) -> Result<(String, Vec<u8>), Failure> {
-    let chain =
-        Cert::all(chain, CHAIN).map_err(|detail| ("gpu.certificate-format", CheckOutcome::Malformed, detail))?;
-    let invalid = |id: &'static str, detail: String| (id, CheckOutcome::Invalid, detail);
-    let [leaf, .., root] = &chain[..] else {
-        return Err(invalid(
-            "gpu.certificates",
-            format!("{CHAIN} certificates are expected, {} are there", chain.len()),
-        ));
-    };
-    if chain.len() != CHAIN {
-        return Err(invalid(
-            "gpu.certificates",
-            format!("{CHAIN} certificates are expected, {} are there", chain.len()),
-        ));
-    }
-    let development = roots::trusted_nvidia(root, roots::NVIDIA_DEVICE, policy).ok_or_else(|| {
-        invalid("gpu.root", format!("the root {:?} is neither NVIDIA's nor one that the policy names", root.name()))
-    })?;
-    let window = certificates("GPU", &chain, at).map_err(|detail| invalid("gpu.certificates", detail))?;
+) -> Result<(), Failure> {
+    let invalid = |id: &'static str, detail: &str| Err((id, CheckOutcome::Invalid, detail.to_owned()));
     record.passed("gpu.certificates", "five certificates, each signed by the next, all current");
-    record.passed("gpu.root", root.name());
-    record.development |= development;
-    record.not_after = Some(record.not_after.map_or(window.to, |known| known.min(window.to)));
-
-    let architecture = architecture(&chain, report).map_err(|detail| invalid("gpu.architecture", detail))?;
-    record.passed("gpu.architecture", architecture.clone());
-
-    match (report.fwid(), fwid(leaf)) {
+    record.passed("gpu.root", chain.root.clone());
+    record.development |= chain.development;
+    record.not_after = Some(record.not_after.map_or(chain.window.to, |known| known.min(chain.window.to)));
+    if report.is_switch() {
+        return invalid("gpu.architecture", "this is the evidence of a switch, not of a GPU");
+    }
+    record.passed("gpu.architecture", chain.architecture.clone());
+    match (report.fwid(), &chain.fwid) {
         (Some(stated), Some(certified)) if stated == certified => {
             record.passed("gpu.fwid", "report and certificate name the same firmware");
         }
         (Some(_), _) => {
-            return Err(invalid("gpu.fwid", "the report names other firmware than the certificate of its key".into()));
+            return invalid("gpu.fwid", "the report names other firmware than the certificate of its key");
         }
         // Drivers before 550 do not report it.
         (None, _) => record.unchecked("gpu.fwid", "this driver does not report its firmware's id"),
@@ -204,18 +282,15 @@ fn authenticate(
         None => record.unchecked("gpu.nonce", "no nonce was given: nothing says when this report was made"),
         Some(nonce) if nonce == report.nonce() => record.passed("gpu.nonce", "the report answers the nonce"),
         Some(_) => {
-            return Err(invalid(
-                "gpu.nonce",
-                "the report answers another nonce: it was made for somebody else, or earlier".into(),
-            ));
+            let detail = "the report answers another nonce: it was made for somebody else, or earlier";
+            return invalid("gpu.nonce", detail);
         }
     }
-    let key = UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, leaf.key());
-    if key.verify(report.signed(), report.signature()).is_err() {
-        return Err(invalid("gpu.signature", "the certified key did not sign this report".into()));
+    if chain.key.verify_sig(report.signed(), report.signature()).is_err() {
+        return invalid("gpu.signature", "the certified key did not sign this report");
     }
     record.passed("gpu.signature", "the certified key signed request and response");
-    Ok((architecture, leaf.key().to_vec()))
+    Ok(())
 }
 
 /// A chain from its leaf to a root that somebody else has decided to trust: signatures, dates, what each may do.
@@ -247,7 +322,7 @@ fn certificates(what: &str, chain: &[Cert], at: UnixTime) -> Result<Window, Stri
 }
 
 /// The GPU's architecture, by the name that NVIDIA certified. Switches have certificates of the same kind, and are no GPUs.
-fn architecture(chain: &[Cert], report: &GpuReport) -> Result<String, String> {
+fn architecture(chain: &[Cert]) -> Result<String, String> {
     let name = chain[0].name();
     let architecture = name.split(' ').next().unwrap_or_default().to_owned();
     let model = chain[CHAIN - 2].name();
@@ -256,7 +331,7 @@ fn architecture(chain: &[Cert], report: &GpuReport) -> Result<String, String> {
             .strip_prefix(family)
             .is_some_and(|rest| rest.len() == 3 && rest.bytes().all(|b| b.is_ascii_digit()))
     });
-    if report.is_switch() || architecture.starts_with("LS") {
+    if architecture.starts_with("LS") {
         return Err(format!("this is the evidence of a switch ({name:?}), not of a GPU"));
     }
     if !known {
@@ -270,7 +345,7 @@ fn architecture(chain: &[Cert], report: &GpuReport) -> Result<String, String> {
 
 /// The one SHA-384 firmware id (TCG DICE: algorithm and digest) in the leaf's extension.
 fn fwid(leaf: &Cert) -> Option<[u8; 48]> {
-    let extension = FWID.iter().find_map(|oid| x509::extension(&leaf.x509, oid))?;
+    let extension = FWID.into_iter().find_map(|oid| x509::extension(&leaf.x509, oid))?;
     let mut found = Vec::new();
     search(extension, 0, &mut found);
     let [one] = found[..] else { return None };
@@ -293,9 +368,7 @@ fn search(der: &[u8], depth: u32, found: &mut Vec<[u8; 48]>) {
         if value.tag().is_constructed() && depth < DEEPEST {
             search(value.value(), depth + 1, found);
         }
-        before = const_oid::ObjectIdentifier::from_bytes(value.value())
-            .ok()
-            .filter(|_| value.tag() == Tag::ObjectIdentifier);
+        before = ObjectIdentifier::from_bytes(value.value()).ok().filter(|_| value.tag() == Tag::ObjectIdentifier);
         if reader.is_finished() || values > 64 {
             return;
         }

@@ -1,6 +1,6 @@
 //! Is a genuine report good enough? All of it is policy.
 
-use super::authenticate::SigningKey;
+use super::authenticate::Platform;
 use super::parse::{Report, Tcb};
 use crate::outcome::Record;
 use crate::policy::{MinTcb, SnpPolicy};
@@ -11,7 +11,7 @@ const ALWAYS_ONE: u64 = 1 << 17;
 const MIGRATION: u64 = 1 << 18;
 const DEBUG: u64 = 1 << 19;
 
-pub(super) fn appraise(record: &mut Record, report: &Report, key: &SigningKey, policy: &SnpPolicy) {
+pub(super) fn appraise(record: &mut Record, report: &Report, key: &Platform, policy: &SnpPolicy) {
     measure(record, report);
     let say = |holds: bool, good: &str, bad: &str| if holds { good.to_string() } else { bad.to_string() };
     let guest = report.policy();

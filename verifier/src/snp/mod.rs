@@ -4,11 +4,16 @@ mod appraise;
 mod authenticate;
 mod parse;
 
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{Context, SHA256};
 use cocoon_attestation::UnixTime;
 
+use crate::cache::Cache;
 use crate::outcome::{Appraisal, CheckOutcome, Record, Signature};
 use crate::policy::Policy;
 
+pub(crate) use authenticate::Platform;
 pub(crate) use parse::Report;
 
 /// Appraises an SNP report against the certificate of the key that signed it (`vek`), AMD's certificates (`ca`, in any
@@ -22,7 +27,7 @@ pub fn appraise_snp(
     at: UnixTime,
 ) -> Appraisal {
     let mut record = Record::default();
-    run(&mut record, report, &Endorsed { vek, ca, crl }, policy, at, Signature::Checked);
+    run(&mut record, report, &Endorsed { vek, ca, crl }, policy, at, Signature::Checked, None);
     record.finish()
 }
 
@@ -34,6 +39,29 @@ pub(crate) struct Endorsed<'a> {
     pub(crate) crl: Option<&'a [u8]>,
 }
 
+impl Endorsed<'_> {
+    /// SHA-256 of every byte that a platform's authenticity rests on, each part behind its length, and of the roots in force.
+    fn key(&self, policy: &Policy) -> [u8; 32] {
+        let lists = [&[self.vek][..], &self.crl.as_slice()[..]];
+        let (ca, roots) = (self.ca.iter().map(Vec::as_slice), policy.roots.iter().map(Vec::as_slice));
+        let mut context = Context::new(&SHA256);
+        let mut list = |parts: &mut dyn Iterator<Item = &[u8]>| {
+            for part in parts {
+                context.update(&(part.len() as u64).to_be_bytes());
+                context.update(part);
+            }
+            // No part is this long.
+            context.update(&u64::MAX.to_be_bytes());
+        };
+        lists.into_iter().for_each(|parts| list(&mut parts.iter().copied()));
+        list(&mut ca.into_iter());
+        list(&mut roots.into_iter());
+        let mut key = [0; 32];
+        key.copy_from_slice(context.finish().as_ref());
+        key
+    }
+}
+
 /// The same into a record; the report comes back only if it is authentic.
 pub(crate) fn run(
     record: &mut Record,
@@ -42,6 +70,7 @@ pub(crate) fn run(
     policy: &Policy,
     at: UnixTime,
     signature: Signature,
+    cache: Option<&Cache<Platform>>,
 ) -> Option<Report> {
     let report = match Report::parse(bytes) {
         Ok(report) => report,
@@ -51,8 +80,34 @@ pub(crate) fn run(
         }
     };
     record.passed("snp.format", format!("SNP report, version {}", report.version()));
-    let key = authenticate::authenticate(record, &report, endorsed, policy, at, signature)?;
-    appraise::appraise(record, &report, &key, &policy.snp);
+    let fresh = || Platform::authenticate(endorsed, policy, at).map(Arc::new);
+    let platform = match cache {
+        None => fresh(),
+        Some(cache) => cache.get_or(&endorsed.key(policy), |platform| platform.window.contains(at), fresh),
+    };
+    let platform = match platform {
+        Ok(platform) => platform,
+        Err((checks, (id, outcome, detail))) => {
+            record.extend(&checks);
+            record.put(id, outcome, detail);
+            return None;
+        }
+    };
+    record.extend(&platform.checks);
+    record.development = platform.development;
+    record.not_after = Some(platform.window.to);
+    if !platform.revocation_checked {
+        if policy.snp.require_crl {
+            let detail = "the policy demands AMD's revocation list, and none came with the evidence";
+            record.demand("snp.revocation", false, detail);
+        } else {
+            record.unchecked("snp.revocation", "no revocation list came with the evidence");
+        }
+    }
+    if !authenticate::report(record, &report, &platform, signature) {
+        return None;
+    }
+    appraise::appraise(record, &report, &platform, &policy.snp);
     Some(report)
 }
 
@@ -76,7 +131,7 @@ mod tests {
         let outcome = |signature| {
             let mut record = Record::default();
             let endorsed = Endorsed { vek: &chain.vek, ca: &chain.ca, crl: chain.crl.as_deref() };
-            run(&mut record, &report, &endorsed, &policy, UnixTime(1_790_000_000), signature);
+            run(&mut record, &report, &endorsed, &policy, UnixTime(1_790_000_000), signature, None);
             record.finish()
         };
         let checked = outcome(Signature::Checked);

@@ -9,7 +9,7 @@
 //!    identity describes.
 
 use aws_lc_rs::digest::{SHA256, digest};
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey, UnparsedPublicKey};
 use cocoon_attestation::UnixTime;
 
 use super::collateral::{Collateral, EnclaveLevel, QeIdentity, TcbInfo};
@@ -17,11 +17,13 @@ use super::parse::SignatureData;
 use super::pck::Pck;
 use super::tcb::Failure;
 use crate::outcome::{Check, CheckOutcome};
+use crate::roots;
 use crate::x509::{Cert, P256, Revoked, Window};
 
 /// What does not change from quote to quote of one platform.
 #[derive(Debug)]
 pub(crate) struct Platform {
+    pub(super) attestation_key: ParsedPublicKey,
     pub(super) pck: Pck,
     pub(super) tcb_info: TcbInfo,
     pub(super) qe_level: EnclaveLevel,
@@ -30,6 +32,8 @@ pub(crate) struct Platform {
     pub(super) evaluation: u32,
     /// When the oldest of TCB info, QE identity and revocation lists was issued.
     pub(super) issued: UnixTime,
+    /// The root is not Intel's.
+    pub(super) development: bool,
     /// While everything here is current.
     pub(crate) window: Window,
     /// What was found, in order.
@@ -70,7 +74,11 @@ impl Platform {
         agreement(&mut checks, &pck, &tcb_info, &lists);
         let documents = [tcb_info.window(), qe_identity.window(), lists.root_list.window, lists.pck_list.window];
         let issued = documents.iter().map(|window| window.from).min().unwrap_or(UnixTime(0));
+        let point = [&[4], data.attestation_key].concat();
+        let attestation_key = ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &point)
+            .map_err(|_| ("tdx.signature", "the attestation key is no key of P-256".to_string()))?;
         Ok(Self {
+            attestation_key,
             evaluation: tcb_info.tcb_evaluation_data_number.min(qe_identity.tcb_evaluation_data_number),
             window: documents.into_iter().fold(lists.window, Window::and),
             pck,
@@ -78,6 +86,7 @@ impl Platform {
             qe_level,
             qe_svn,
             issued,
+            development: root.der != roots::INTEL_SGX_ROOT_CA,
             checks,
         })
     }
@@ -308,7 +317,7 @@ fn agreement(checks: &mut Vec<Check>, pck: &Pck, info: &TcbInfo, chains: &Chains
 }
 
 /// The name of the root that the collateral brings along, if it is none of `roots`. It explains a failure, and decides nothing.
-pub(super) fn foreign_root(collateral: &Collateral, roots: &[&Cert]) -> Option<String> {
+pub(super) fn foreign_root(collateral: &Collateral, roots: &[Cert]) -> Option<String> {
     let root = collateral.tcb_info_chain.last()?;
     (!roots.iter().any(|known| known.key() == root.key())).then(|| root.name())
 }

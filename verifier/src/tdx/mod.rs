@@ -21,6 +21,7 @@ use crate::x509::Cert;
 pub(crate) use authenticate::Platform;
 pub use collateral::Collateral;
 pub(crate) use parse::Quote;
+use parse::SignatureData;
 
 /// Appraises a TDX quote against its collateral (`QuoteCollateralV3` as JSON) at a time.
 pub fn appraise_tdx(quote: &[u8], collateral_json: &[u8], policy: &Policy, at: UnixTime) -> Appraisal {
@@ -70,8 +71,8 @@ pub(crate) fn run(
     match authentic(record, &quote, collateral, policy, at, signature, cache) {
         Ok(platform) => match tcb::evaluate(&platform.tcb_info, &platform.pck, &platform.qe_level, &quote) {
             Ok(tcb) => {
-                record.passed("tdx.module", "the TDX module matches a module identity of TCB info");
                 record.extend(&platform.checks);
+                record.passed("tdx.module", "the TDX module matches a module identity of TCB info");
                 record.not_after = Some(platform.window.to);
                 appraise::header(record, &quote, &platform);
                 appraise::appraise(record, &quote, &platform, tcb, &policy.tdx, at);
@@ -95,36 +96,52 @@ fn authentic(
     cache: Option<&Cache<Platform>>,
 ) -> Result<Arc<Platform>, tcb::Failure> {
     let data = quote.signature_data().map_err(|detail| ("tdx.signature-data", detail))?;
-    let holds = authenticate::signed(data.attestation_key, quote.signed(), data.signature);
+    // Every byte that the platform's authenticity rests on, and all roots in force; each part behind its length.
+    let mut key = Context::new(&SHA256);
+    let parts = [collateral.digest.as_slice(), data.constant].into_iter();
+    for part in parts.chain(policy.roots.iter().map(Vec::as_slice)) {
+        key.update(&(part.len() as u64).to_be_bytes());
+        key.update(part);
+    }
+    let key = key.finish();
+    let known = cache.and_then(|cache| cache.get(key.as_ref(), |platform| platform.window.contains(at)));
+    let holds = match &known {
+        Some(platform) => platform.attestation_key.verify_sig(quote.signed(), data.signature).is_ok(),
+        None => authenticate::signed(data.attestation_key, quote.signed(), data.signature),
+    };
     if signature == Signature::Checked && !holds {
         return Err(("tdx.signature", "the attestation key did not sign this header and body".into()));
     }
     record.passed("tdx.signature", "the attestation key signed header and body");
-    let roots = roots::tdx(policy);
-    let mut failure = ("tdx.certificates", "the policy names no root that can sign TDX evidence".to_string());
-    for root in &roots {
-        // Every byte that the platform's authenticity rests on; what is in front of the end has a fixed length.
-        let mut key = Context::new(&SHA256);
-        for part in [collateral.digest.as_slice(), data.constant, &root.der] {
-            key.update(&(part.len() as u64).to_be_bytes());
-            key.update(part);
-        }
-        let key = key.finish();
-        let fresh = || Platform::authenticate(&data, collateral, root, at).map(Arc::new);
-        let platform = match cache {
-            None => fresh(),
-            Some(cache) => cache.get_or(key.as_ref(), |platform| platform.window.contains(at), fresh),
-        };
-        match platform {
-            Ok(platform) => {
-                record.development = root.der != roots::INTEL_SGX_ROOT_CA;
-                return Ok(platform);
+    let platform = match known {
+        Some(platform) => platform,
+        None => {
+            let platform = Arc::new(authenticate_under_any(&data, collateral, &roots::tdx(policy), at)?);
+            if let Some(cache) = cache {
+                cache.keep(key.as_ref(), platform.clone());
             }
+            platform
+        }
+    };
+    record.development = platform.development;
+    Ok(platform)
+}
+
+/// The platform under the first root that vouches for it.
+fn authenticate_under_any(
+    data: &SignatureData<'_>,
+    collateral: &Collateral,
+    roots: &[Cert],
+    at: UnixTime,
+) -> Result<Platform, tcb::Failure> {
+    let mut failure = ("tdx.certificates", "the policy names no root that can sign TDX evidence".to_string());
+    for root in roots {
+        match Platform::authenticate(data, collateral, root, at) {
+            Ok(platform) => return Ok(platform),
             Err(error) => failure = error,
         }
     }
-    let roots: Vec<&Cert> = roots.iter().collect();
-    if let Some(name) = authenticate::foreign_root(collateral, &roots) {
+    if let Some(name) = authenticate::foreign_root(collateral, roots) {
         let detail =
             format!("the evidence rests on {name:?}, which is neither Intel's root nor one that the policy names");
         failure = ("tdx.root", detail);

@@ -6,7 +6,7 @@ use der::{Decode, Reader, SliceReader, Tag, Tagged};
 
 use crate::x509::{self, Cert};
 
-const SGX: &str = "1.2.840.113741.1.13.1";
+const SGX: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113741.1.13.1");
 
 /// The SGX extension of a PCK certificate.
 #[derive(Clone, Debug)]
@@ -28,23 +28,23 @@ impl Pck {
         let extension = x509::extension(&certificate.x509, SGX).ok_or("the certificate has no SGX extension")?;
         let entries = Entries::parse(extension).map_err(|error| format!("SGX extension: {error}"))?;
         let missing = |what: &str| format!("the SGX extension lacks {what}, or has it in another form");
-        let tcb = entries.nested("2").ok_or_else(|| missing("the TCB"))?;
+        let tcb = entries.nested(&[2]).ok_or_else(|| missing("the TCB"))?;
         let mut components = [0; 16];
-        for (n, component) in components.iter_mut().enumerate() {
-            *component = tcb.integer(&format!("2.{}", n + 1)).ok_or_else(|| missing("a TCB component"))?;
+        for (n, component) in (1..).zip(components.iter_mut()) {
+            *component = tcb.integer(&[2, n]).ok_or_else(|| missing("a TCB component"))?;
         }
         // Processor certificates say nothing of these.
-        let configuration = entries.nested("7").unwrap_or_default();
+        let configuration = entries.nested(&[7]).unwrap_or_default();
         Ok(Self {
-            cpu_svn: tcb.octets("2.18").ok_or_else(|| missing("CPUSVN"))?,
+            cpu_svn: tcb.octets(&[2, 18]).ok_or_else(|| missing("CPUSVN"))?,
             components,
-            pce_svn: tcb.integer("2.17").ok_or_else(|| missing("PCESVN"))?,
-            pce_id: entries.octets("3").ok_or_else(|| missing("PCEID"))?,
-            fmspc: entries.octets("4").ok_or_else(|| missing("FMSPC"))?,
-            piid: entries.octets("6"),
-            dynamic_platform: configuration.boolean("7.1"),
-            cached_keys: configuration.boolean("7.2"),
-            smt: configuration.boolean("7.3"),
+            pce_svn: tcb.integer(&[2, 17]).ok_or_else(|| missing("PCESVN"))?,
+            pce_id: entries.octets(&[3]).ok_or_else(|| missing("PCEID"))?,
+            fmspc: entries.octets(&[4]).ok_or_else(|| missing("FMSPC"))?,
+            piid: entries.octets(&[6]),
+            dynamic_platform: configuration.boolean(&[7, 1]),
+            cached_keys: configuration.boolean(&[7, 2]),
+            smt: configuration.boolean(&[7, 3]),
         })
     }
 }
@@ -77,26 +77,26 @@ impl<'a> Entries<'a> {
         Ok(Self(entries))
     }
 
-    fn get(&self, arc: &str) -> Option<AnyRef<'a>> {
-        let oid: ObjectIdentifier = format!("{SGX}.{arc}").parse().ok()?;
+    fn get(&self, arcs: &[u32]) -> Option<AnyRef<'a>> {
+        let oid = x509::below(SGX, arcs)?;
         self.0.iter().find(|(found, _)| *found == oid).map(|(_, value)| *value)
     }
 
-    fn nested(&self, arc: &str) -> Option<Self> {
-        Self::content(self.get(arc)?).ok()
+    fn nested(&self, arcs: &[u32]) -> Option<Self> {
+        Self::content(self.get(arcs)?).ok()
     }
 
-    fn octets<const N: usize>(&self, arc: &str) -> Option<[u8; N]> {
-        let value: &OctetStringRef = self.get(arc)?.decode_as().ok()?;
+    fn octets<const N: usize>(&self, arcs: &[u32]) -> Option<[u8; N]> {
+        let value: &OctetStringRef = self.get(arcs)?.decode_as().ok()?;
         value.as_bytes().try_into().ok()
     }
 
-    fn integer<T: for<'b> Decode<'b, Error = der::Error> + der::FixedTag>(&self, arc: &str) -> Option<T> {
+    fn integer<T: for<'b> Decode<'b, Error = der::Error> + der::FixedTag>(&self, arcs: &[u32]) -> Option<T> {
         use der::Encode;
-        T::from_der(&self.get(arc)?.to_der().ok()?).ok()
+        T::from_der(&self.get(arcs)?.to_der().ok()?).ok()
     }
 
-    fn boolean(&self, arc: &str) -> Option<bool> {
-        self.get(arc)?.decode_as().ok()
+    fn boolean(&self, arcs: &[u32]) -> Option<bool> {
+        self.get(arcs)?.decode_as().ok()
     }
 }
