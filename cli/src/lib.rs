@@ -5,6 +5,7 @@ pub mod data;
 pub mod demo;
 pub mod network;
 pub mod paths;
+pub mod policy;
 pub mod proxy;
 pub mod tap;
 pub mod ui;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use cocoon_cli::{chat, demo, proxy, up, verify};
+use cocoon_cli::{chat, demo, policy, proxy, up, verify};
 
 #[derive(Parser)]
 #[command(version, about = "Private AI inference that nobody has to be trusted for")]
@@ -25,6 +25,8 @@ enum Command {
     Proxy(proxy::ProxyArgs),
     /// Check evidence, offline; the exit code is the outcome: 0 accepted, 10 refused, 20 invalid, 30 malformed
     Verify(verify::VerifyArgs),
+    /// Say what an appraisal policy accepts
+    Policy(policy::PolicyArgs),
 }
 
 fn main() -> ExitCode {
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         .init();
     let result = match Args::parse().command {
         Command::Verify(args) => verify::run(args),
+        Command::Policy(args) => policy::run(args).map(|()| ExitCode::SUCCESS),
         Command::Demo(args) => run(demo::run(args)),
         Command::Up(args) => run(up::run(args)),
         Command::Chat(args) => run(async { chat::run(args).await.map(|()| ExitCode::SUCCESS) }),

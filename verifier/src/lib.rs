@@ -38,6 +38,7 @@ pub mod binding;
 pub mod bundle;
 mod cache;
 mod error;
+mod explain;
 pub mod gpu;
 pub mod outcome;
 pub mod policy;

@@ -173,3 +173,17 @@ fn no_altered_or_cut_evidence_panics_or_becomes_acceptable() {
         }
     }
 }
+
+/// The case of a broken XML signature is set at a time before its signer's certificate; here it is that signature that fails.
+#[test]
+fn a_broken_xml_signature_is_what_fails_while_its_signer_is_current() {
+    let Some(folder) = vectors() else { return };
+    let appraise = |name: &str| {
+        let bytes = read(&folder, &Path::new("nvidia").join(name));
+        appraise_rim(&bytes, &Policy::default(), UnixTime(1_740_787_200))
+    };
+    let good = appraise("NV_GPU_DRIVER_GH100_550.144.03.xml");
+    assert_eq!(good.outcome, Outcome::Accepted, "{}", good.reason);
+    let broken = appraise("incorrect_signature_driver_rim.xml");
+    assert!(broken.reason.starts_with("rim.signature: "), "{}", broken.reason);
+}

@@ -42,7 +42,7 @@ pub(crate) struct Endorsed<'a> {
 impl Endorsed<'_> {
     /// SHA-256 of every byte that a platform's authenticity rests on, each part behind its length, and of the roots in force.
     fn key(&self, policy: &Policy) -> [u8; 32] {
-        let lists = [&[self.vek][..], &self.crl.as_slice()[..]];
+        let lists = [&[self.vek][..], self.crl.as_slice()];
         let (ca, roots) = (self.ca.iter().map(Vec::as_slice), policy.roots.iter().map(Vec::as_slice));
         let mut context = Context::new(&SHA256);
         let mut list = |parts: &mut dyn Iterator<Item = &[u8]>| {
