@@ -3,10 +3,18 @@
 use cocoon_attestation::{Bundle, Claims, CpuEvidence, Endorsements, EvidenceId, ReferenceValues, UnixTime};
 
 use crate::binding::{self, Authentic};
+use crate::cache::Cache;
 use crate::outcome::{Appraisal, CheckOutcome, Record, Signature};
 use crate::policy::Policy;
-use crate::verifier::Platforms;
-use crate::{snp, tdx};
+use crate::{gpu, snp, tdx};
+
+/// What is remembered of platforms, by kind.
+#[derive(Debug)]
+pub(crate) struct Platforms {
+    pub(crate) tdx: Cache<tdx::Platform>,
+    pub(crate) snp: Cache<snp::Platform>,
+    pub(crate) gpu: gpu::Known,
+}
 
 /// The result for a bundle.
 #[derive(Clone, Debug)]

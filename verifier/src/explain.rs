@@ -157,6 +157,21 @@ fn snp(policy: &SnpPolicy) -> Vec<String> {
         policy.min_abi.map(|abi| format!("{}.{}", abi.major, abi.minor)),
     );
     minimum(&mut out, "version of the guest", policy.min_guest_svn);
+    let firmware = policy.min_firmware.map(|least| format!("{}.{}.{}", least.major, least.minor, least.build));
+    minimum(&mut out, "version of the SNP firmware", firmware);
+    match (policy.allowed_platform_info, policy.required_platform_info) {
+        (None, None) => out.push("Platform bits: no opinion, and listed as unchecked.".into()),
+        (allowed, required) => {
+            out.extend(allowed.map(|bits| format!("No platform bits but {bits:#x} may be set.")));
+            out.extend(required.map(|bits| format!("The platform bits {bits:#x} must be set.")));
+        }
+    }
+    for (demanded, what) in [
+        (policy.require_author_key, "An author key must have signed the identity block."),
+        (policy.require_single_socket, "The guest must be bound to one socket."),
+    ] {
+        out.extend(demanded.then(|| what.to_owned()));
+    }
     for (what, count) in [
         ("launch digest", policy.measurement.len()),
         ("HOST_DATA", policy.host_data.len()),
@@ -165,6 +180,7 @@ fn snp(policy: &SnpPolicy) -> Vec<String> {
         ("author key", policy.author_key_digest.len()),
         ("FAMILY_ID", policy.family_id.len()),
         ("IMAGE_ID", policy.image_id.len()),
+        ("guest (REPORT_ID)", policy.report_id.len()),
         ("chip", policy.chip_id.len()),
     ] {
         references(&mut out, what, count);

@@ -170,6 +170,18 @@ pub struct MinAbi {
     pub minor: u8,
 }
 
+/// Least version of SNP firmware.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MinFirmware {
+    /// Major version.
+    pub major: u8,
+    /// Minor version.
+    pub minor: u8,
+    /// Build.
+    pub build: u8,
+}
+
 /// Policy over SNP reports. Lists of references that are empty leave the value unchecked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -200,6 +212,16 @@ pub struct SnpPolicy {
     pub min_abi: Option<MinAbi>,
     /// Least security version of the guest.
     pub min_guest_svn: Option<u32>,
+    /// Least version of the firmware that runs, and that is committed.
+    pub min_firmware: Option<MinFirmware>,
+    /// Bits of PLATFORM_INFO that may be set: 0 SMT, 1 TSME, 2 ECC, 3 RAPL off, 4 ciphertext hiding, 5 alias check.
+    pub allowed_platform_info: Option<u64>,
+    /// Bits of PLATFORM_INFO that must be set.
+    pub required_platform_info: Option<u64>,
+    /// Demand that an author key signed the identity block.
+    pub require_author_key: bool,
+    /// Demand that the guest is bound to one socket.
+    pub require_single_socket: bool,
     /// Launch digests.
     pub measurement: Vec<Hex<48>>,
     /// HOST_DATA.
@@ -214,6 +236,8 @@ pub struct SnpPolicy {
     pub family_id: Vec<Hex<16>>,
     /// IMAGE_ID.
     pub image_id: Vec<Hex<16>>,
+    /// REPORT_ID: one running guest.
+    pub report_id: Vec<Hex<32>>,
     /// Chips.
     pub chip_id: Vec<Hex<64>>,
 }

@@ -2,21 +2,13 @@
 
 use cocoon_attestation::{ReferenceValues, UnixTime};
 
-use crate::bundle::{BundleAppraisal, appraise_bundle_with};
+use crate::bundle::{BundleAppraisal, Platforms, appraise_bundle_with};
 use crate::cache::Cache;
 use crate::gpu::{self, GpuEvidence, Manifest};
 use crate::outcome::{Appraisal, Record, Signature};
 use crate::policy::Policy;
 use crate::snp::{self, Endorsed};
 use crate::tdx::{self, Collateral, Given};
-
-/// What is remembered, by kind.
-#[derive(Debug)]
-pub(crate) struct Platforms {
-    pub(crate) tdx: Cache<tdx::Platform>,
-    pub(crate) snp: Cache<snp::Platform>,
-    pub(crate) gpu: gpu::Known,
-}
 
 /// Most platforms of each kind that are remembered, some 20 KB each.
 const PLATFORMS: usize = 1024;

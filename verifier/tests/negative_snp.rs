@@ -230,3 +230,46 @@ fn minimums_and_references_are_unchecked_until_the_policy_gives_them() {
     policy.snp.measurement = vec![Hex([9; 48]), Hex(SnpSpec::default().measurement)];
     accepted(&appraise(&SnpSpec::default(), &SnpEndorsementSpec::default(), &policy));
 }
+
+#[test]
+fn firmware_platform_bits_author_key_and_socket() {
+    use cocoon_verifier::policy::MinFirmware;
+    let with = |alter: &dyn Fn(&mut SnpSpec), ask: &dyn Fn(&mut Policy)| {
+        let (mut spec, mut policy) = (SnpSpec::default(), policy());
+        alter(&mut spec);
+        ask(&mut policy);
+        appraise(&spec, &SnpEndorsementSpec::default(), &policy)
+    };
+    let runs = |version: [u8; 3]| {
+        move |spec: &mut SnpSpec| (spec.current_firmware, spec.committed_firmware) = (version, version)
+    };
+    let least = |major, minor, build| {
+        move |policy: &mut Policy| policy.snp.min_firmware = Some(MinFirmware { major, minor, build })
+    };
+    // Build, minor, major in the report.
+    accepted(&with(&runs([21, 55, 1]), &least(1, 55, 21)));
+    accepted(&with(&runs([0, 0, 2]), &least(1, 55, 21)));
+    for older in [[20, 55, 1], [255, 54, 1], [255, 255, 0]] {
+        only(&with(&runs(older), &least(1, 55, 21)), "snp.firmware", Outcome::Refused);
+    }
+    let bits = |info: u64, allowed: Option<u64>, required: Option<u64>| {
+        with(&|spec| spec.platform_info = info, &|policy| {
+            policy.snp.allowed_platform_info = allowed;
+            policy.snp.required_platform_info = required;
+        })
+    };
+    accepted(&bits(0b11, Some(0b11), Some(0b10)));
+    only(&bits(0b100, Some(0b11), None), "snp.platform-info", Outcome::Refused);
+    only(&bits(0b01, None, Some(0b10)), "snp.platform-info", Outcome::Refused);
+    only(&bits(0, Some(0), Some(1)), "snp.platform-info", Outcome::Refused);
+
+    let author = |policy: &mut Policy| policy.snp.require_author_key = true;
+    only(&with(&|_| {}, &author), "snp.author-key", Outcome::Refused);
+    accepted(&with(&|spec| spec.author_key_enabled = true, &author));
+    let socket = |policy: &mut Policy| policy.snp.require_single_socket = true;
+    only(&with(&|_| {}, &socket), "snp.single-socket", Outcome::Refused);
+    accepted(&with(&|spec| spec.policy |= 1 << 20, &socket));
+    let named = |policy: &mut Policy| policy.snp.report_id = vec![cocoon_verifier::policy::Hex([9; 32])];
+    only(&with(&|_| {}, &named), "snp.report-id", Outcome::Refused);
+    accepted(&with(&|spec| spec.report_id = [9; 32], &named));
+}

@@ -35,6 +35,8 @@ fn what_the_example_leaves_out_can_be_used() {
     assert_eq!(policy.snp.min_launch_tcb.map(|tcb| (tcb.bootloader, tcb.snp, tcb.microcode)), Some((4, 24, 0)));
     assert_eq!(policy.snp.min_abi, Some(MinAbi { major: 1, minor: 51 }));
     assert_eq!(policy.snp.min_guest_svn, Some(1));
+    assert_eq!(policy.snp.min_firmware.map(|least| (least.major, least.minor, least.build)), Some((1, 55, 21)));
+    assert_eq!((policy.snp.allowed_platform_info, policy.snp.required_platform_info), (Some(0x3f), Some(0x20)));
     assert_eq!(policy.claims.max_beacon_age, Some(90_000));
 }
 

@@ -3,13 +3,14 @@
 use super::authenticate::Platform;
 use super::parse::{Report, Tcb};
 use crate::outcome::Record;
-use crate::policy::{MinTcb, SnpPolicy};
+use crate::policy::{MinFirmware, MinTcb, SnpPolicy};
 
 // Guest policy bits (56860, table "Guest Policy").
 const SMT: u64 = 1 << 16;
 const ALWAYS_ONE: u64 = 1 << 17;
 const MIGRATION: u64 = 1 << 18;
 const DEBUG: u64 = 1 << 19;
+const SINGLE_SOCKET: u64 = 1 << 20;
 
 pub(super) fn appraise(record: &mut Record, report: &Report, key: &Platform, policy: &SnpPolicy) {
     measure(record, report);
@@ -94,6 +95,20 @@ pub(super) fn appraise(record: &mut Record, report: &Report, key: &Platform, pol
         ),
     }
     record.minimum("snp.guest-svn", report.guest_svn().into(), policy.min_guest_svn.map(Into::into));
+    firmware(record, report, policy);
+    platform_info(record, report, policy);
+    if policy.require_author_key {
+        let holds = report.author_key_enabled();
+        record.demand(
+            "snp.author-key",
+            holds,
+            say(holds, "an author key signed", "no author key signed the identity block"),
+        );
+    }
+    if policy.require_single_socket {
+        let holds = guest & SINGLE_SOCKET != 0;
+        record.demand("snp.single-socket", holds, say(holds, "one socket", "the guest may use several sockets"));
+    }
     record.reference("snp.measurement", &report.measurement(), &policy.measurement);
     record.reference("snp.host-data", &report.host_data(), &policy.host_data);
     record.reference("snp.report-data", &report.report_data(), &policy.report_data);
@@ -101,7 +116,33 @@ pub(super) fn appraise(record: &mut Record, report: &Report, key: &Platform, pol
     record.reference("snp.author-key-digest", &report.author_key_digest(), &policy.author_key_digest);
     record.reference("snp.family-id", &report.family_id(), &policy.family_id);
     record.reference("snp.image-id", &report.image_id(), &policy.image_id);
+    record.reference("snp.report-id", &report.report_id(), &policy.report_id);
     record.reference("snp.allowed-chip", &report.chip_id(), &policy.chip_id);
+}
+
+/// Both firmware versions count: the one that runs, and the one that cannot be gone back behind.
+fn firmware(record: &mut Record, report: &Report, policy: &SnpPolicy) {
+    let Some(least) = policy.min_firmware else {
+        return record.unchecked("snp.firmware", "the policy gives no minimum");
+    };
+    let version = |[build, minor, major]: [u8; 3]| MinFirmware { major, minor, build };
+    let (current, committed) = (version(report.current_firmware()), version(report.committed_firmware()));
+    let holds = current >= least && committed >= least;
+    let show = |of: MinFirmware| format!("{}.{}.{}", of.major, of.minor, of.build);
+    let detail =
+        format!("{} runs, {} is committed, the policy asks for {}", show(current), show(committed), show(least));
+    record.demand("snp.firmware", holds, detail);
+}
+
+fn platform_info(record: &mut Record, report: &Report, policy: &SnpPolicy) {
+    let info = report.platform_info();
+    let (allowed, required) = (policy.allowed_platform_info, policy.required_platform_info);
+    if allowed.is_none() && required.is_none() {
+        return record.unchecked("snp.platform-info", "the policy has no opinion on it");
+    }
+    let (beyond, missing) = (info & !allowed.unwrap_or(u64::MAX), required.unwrap_or(0) & !info);
+    let detail = format!("{info:#x}; bits {beyond:#x} may not be set, bits {missing:#x} must be");
+    record.demand("snp.platform-info", beyond == 0 && missing == 0, detail);
 }
 
 fn measure(record: &mut Record, report: &Report) {

@@ -109,6 +109,10 @@ impl Report {
         u32::from_le_bytes(self.field(0x48))
     }
 
+    pub(crate) fn author_key_enabled(&self) -> bool {
+        self.flags() & 1 != 0
+    }
+
     /// 0 VCEK, 1 VLEK, 7 none.
     pub(crate) fn signing_key(&self) -> u32 {
         self.flags() >> 2 & 7
