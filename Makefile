@@ -56,6 +56,10 @@ bench: build ## measure the whole path against mistral.rs in-process, in one run
 	$(CARGO) run --release --locked -p cocoon-tests --bin bench -- $(ARGS)
 	$(CARGO) run --release --locked -p cocoon-verifier --example speed
 
+.PHONY: fuzz
+fuzz: ## fuzz every parser of the verifier, ten minutes each; SECONDS_EACH=n for another time
+	bash scripts/fuzz $(or $(SECONDS_EACH),600)
+
 .PHONY: contracts
 contracts: test-tools ## compile the TON contracts from their Tolk sources and rewrite the committed code (needs Node)
 	cd settlement/contracts && npm ci --no-audit --no-fund && npm run build
