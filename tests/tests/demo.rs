@@ -43,8 +43,17 @@ fn check(value: &Value, schema: &Value, at: &str) {
 
 fn object(value: &Value, schema: &Value, at: &str) {
     let found = value.as_object().unwrap_or_else(|| panic!("{at} is no object: {value}"));
-    for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-        assert!(found.contains_key(name), "{at} lacks {name}");
+    let names = |schema: &Value| -> Vec<String> {
+        let names = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        names.map(str::to_owned).collect()
+    };
+    for name in names(schema) {
+        assert!(found.contains_key(&name), "{at} lacks {name}");
+    }
+    if !schema["if"].is_null() && !names(&schema["if"]).iter().all(|name| found.contains_key(name)) {
+        for name in names(&schema["else"]) {
+            assert!(found.contains_key(&name), "{at} lacks {name}");
+        }
     }
     let any = schema["patternProperties"].get(".*");
     for (name, value) in found {

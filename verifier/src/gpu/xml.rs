@@ -4,11 +4,15 @@
 use roxmltree::{Document, Node, ParsingOptions};
 
 /// Longest manifest that is looked at, in bytes; real ones have about 21 KB.
-const MAX_LEN: usize = 1 << 20;
-/// Most nodes, attributes not counted.
-const MAX_NODES: u32 = 20_000;
+const MAX_LEN: usize = 256 * 1024;
+/// Most nodes, attributes not counted; real ones have about 200.
+const MAX_NODES: u32 = 4_000;
 /// Deepest nesting; real ones have 6.
 const MAX_DEPTH: usize = 16;
+/// Most attributes of one element; real ones have up to 11, and 4 more for each alternative value.
+const MAX_ATTRIBUTES: usize = 64;
+/// Most declarations of namespaces; real ones have 6.
+const MAX_NAMESPACES: usize = 16;
 const XML: &str = "http://www.w3.org/XML/1998/namespace";
 
 /// Parses a document; anything that could reach outside it, or make it grow, is refused.
@@ -16,7 +20,14 @@ pub(super) fn parse(text: &str) -> Result<Document<'_>, String> {
     if text.len() > MAX_LEN {
         return Err(format!("{} bytes are too many for a manifest", text.len()));
     }
-    depth(text)?;
+    // The parser compares attributes with one another, and namespaces with those in scope, so both are counted before it: by
+    // the signs without which there is none. One pass over the text, whatever it holds.
+    if text.split('<').any(|tag| tag.bytes().filter(|byte| *byte == b'=').count() > MAX_ATTRIBUTES) {
+        return Err(format!("an element has more than {MAX_ATTRIBUTES} attributes"));
+    }
+    if text.matches("xmlns").count() > MAX_NAMESPACES {
+        return Err(format!("it declares more than {MAX_NAMESPACES} namespaces"));
+    }
     let options = ParsingOptions { allow_dtd: false, nodes_limit: MAX_NODES, ..ParsingOptions::default() };
     let document = Document::parse_with_options(text, options).map_err(|error| error.to_string())?;
     for node in document.descendants() {
@@ -26,29 +37,12 @@ pub(super) fn parse(text: &str) -> Result<Document<'_>, String> {
         if node.attributes().any(|attribute| attribute.namespace() == Some(XML)) {
             return Err("it has an attribute of the xml namespace".into());
         }
-    }
-    Ok(document)
-}
-
-/// Refuses nesting before anything recursive sees it. Counts every tag, also within comments: they have no place here.
-fn depth(text: &str) -> Result<(), String> {
-    let (bytes, mut depth) = (text.as_bytes(), 0_usize);
-    for (at, _) in bytes.iter().enumerate().filter(|(_, byte)| **byte == b'<') {
-        match bytes.get(at + 1) {
-            Some(b'/') => depth = depth.saturating_sub(1),
-            Some(b'!' | b'?') => {}
-            _ => {
-                let end = bytes[at..].iter().position(|byte| *byte == b'>').map_or(bytes.len(), |end| at + end);
-                if bytes[end - 1] != b'/' {
-                    depth += 1;
-                }
-            }
-        }
-        if depth > MAX_DEPTH {
+        // On the tree, not on the text: what looks closed need not be. Nothing recursive has seen it yet.
+        if node.ancestors().take(MAX_DEPTH + 2).count() > MAX_DEPTH + 1 {
             return Err(format!("it is nested deeper than {MAX_DEPTH}"));
         }
     }
-    Ok(())
+    Ok(document)
 }
 
 /// A namespace as it stands in the output: prefix (empty for the default) and name.
@@ -178,6 +172,18 @@ mod tests {
         let external = "<!DOCTYPE a SYSTEM \"file:///etc/passwd\"><a/>";
         let wide = format!("<a>{}</a>", "<b/>".repeat(50_000));
         let large = format!("<a>{}</a>", " ".repeat(2 << 20));
+        // Tags that look closed and are not; tags without an end; many attributes; many namespaces, in scope of many elements.
+        let disguised = format!("{}{}", "<a b=\"/>\">".repeat(1_500), "</a>".repeat(1_500));
+        let endless = "<a</a".repeat(50_000);
+        let attributes: String = (0..20_000).map(|n| format!(" a{n}=\"\"")).collect();
+        let attributes = format!("<a{attributes}/>");
+        let namespaces: String = (0..40).map(|n| format!(" xmlns:n{n}=\"u\"")).collect();
+        let namespaces = format!("<a{namespaces}>{}</a>", "<b/>".repeat(1_500));
+        let declared: String = (0..1_500).map(|n| format!("<b xmlns:n{n}=\"u\"/>")).collect();
+        let declared = format!("<a>{declared}</a>");
+        for text in [&disguised, &endless, &attributes, &namespaces, &declared] {
+            assert!(parse(text).is_err(), "{}", &text[..60]);
+        }
         for text in
             [&deep, bomb, external, &wide, &large, "<a><?b c?></a>", "<a xml:id=\"b\"/>", "<a>&b;</a>", "<a", ""]
         {
