@@ -69,6 +69,8 @@ pub struct ChatRequest {
 
 const MAX_MESSAGES: usize = 1_000;
 const MAX_STOPS: usize = 4;
+/// The longest stop string, in bytes: text that may begin one is held back, and compared with it at each token.
+const MAX_STOP: usize = 1_024;
 
 /// Parameters that change nothing where they have this value, and that the engine could not honour otherwise.
 const NEUTRAL: &[(&str, &str)] = &[
@@ -180,7 +182,10 @@ fn number(fields: &mut Map<String, Value>, name: &str, least: f64, most: f64) ->
 }
 
 fn stops(value: Option<Value>) -> Result<Vec<String>, ApiError> {
-    let wrong = || ApiError::invalid("stop", format!("must be a string or at most {MAX_STOPS} strings, none empty"));
+    let wrong = || {
+        let message = format!("must be a string or at most {MAX_STOPS} strings, each of 1 to {MAX_STOP} bytes");
+        ApiError::invalid("stop", message)
+    };
     let stops = match value {
         None => return Ok(Vec::new()),
         Some(Value::String(stop)) => vec![stop],
@@ -190,7 +195,7 @@ fn stops(value: Option<Value>) -> Result<Vec<String>, ApiError> {
             .collect::<Result<_, _>>()?,
         Some(_) => return Err(wrong()),
     };
-    if stops.iter().any(String::is_empty) { Err(wrong()) } else { Ok(stops) }
+    if stops.iter().all(|stop| (1..=MAX_STOP).contains(&stop.len())) { Ok(stops) } else { Err(wrong()) }
 }
 
 fn messages(value: Option<Value>) -> Result<Vec<Message>, ApiError> {
@@ -357,6 +362,9 @@ mod tests {
             assert_eq!(error.param.as_deref(), Some(name), "{extra}");
             assert!(!error.message.contains("secret"));
         }
+        let stop = |len: usize| parse(&format!(r#","stop":"{}""#, "a".repeat(len)));
+        assert!(stop(MAX_STOP).is_ok());
+        assert_eq!(stop(MAX_STOP + 1).unwrap_err().param.as_deref(), Some("stop"));
         let image = br#"{"model":"m","messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"http://a"}}]}]}"#;
         assert_eq!(ChatRequest::parse(image).unwrap_err().param.as_deref(), Some("messages[0].content"));
     }
