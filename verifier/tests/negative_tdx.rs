@@ -133,6 +133,15 @@ fn collateral_of_another_platform() {
 }
 
 #[test]
+fn certificates_are_what_they_are_named() {
+    let named = |name: &str| Some(name.to_owned());
+    let signer = with_collateral(|spec| spec.tcb_signer.common_name = named("SGX PCK Certificate"));
+    only(&signer, "tdx.signer-subject", Outcome::Invalid);
+    let pck = quote(|spec| spec.pck.certificate.common_name = named("SGX TCB Signing"));
+    only(&pck, "tdx.pck-subject", Outcome::Invalid);
+}
+
+#[test]
 fn the_pck_certificate_agrees_with_itself() {
     // Matched on CPUSVN alone, this platform would be up to date.
     only(&quote(|spec| spec.pck.tcb_components[0] = 0), "tdx.pck-tcb", Outcome::Invalid);

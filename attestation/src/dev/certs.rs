@@ -27,12 +27,14 @@ pub struct CertSpec {
     pub ca: Option<bool>,
     /// Whether the issuer signed.
     pub signed_by: SignedBy,
+    /// Another common name than its role's.
+    pub common_name: Option<String>,
 }
 
 impl CertSpec {
     /// A good certificate with a serial number.
     pub fn new(serial: u64) -> Self {
-        Self { serial, not_before: FROM, not_after: UNTIL, ca: None, signed_by: SignedBy::Right }
+        Self { serial, not_before: FROM, not_after: UNTIL, ca: None, signed_by: SignedBy::Right, common_name: None }
     }
 }
 
@@ -87,13 +89,7 @@ pub(super) struct Party {
 
 impl Party {
     pub(super) fn new(common_name: &str, key: Key, impostor: Key) -> Self {
-        let attribute = |id: u32, value: Vec<u8>| der::set(&[der::sequence(&[der::oid(&[2, 5, 4, id]), value])]);
-        let name = der::sequence(&[
-            attribute(6, der::printable("US")),
-            attribute(10, der::utf8(ORGANISATION)),
-            attribute(3, der::utf8(common_name)),
-        ]);
-        Self { name, key, impostor }
+        Self { name: distinguished(common_name), key, impostor }
     }
 
     pub(super) fn signer(&self, by: SignedBy) -> &Key {
@@ -107,6 +103,16 @@ impl Party {
         let signature = self.signer(by).sign(&to_be_signed);
         der::sequence(&[to_be_signed, self.key.algorithm(), der::bit_string(&signature)])
     }
+}
+
+/// A distinguished name with a common name.
+fn distinguished(common_name: &str) -> Vec<u8> {
+    let attribute = |id: u32, value: Vec<u8>| der::set(&[der::sequence(&[der::oid(&[2, 5, 4, id]), value])]);
+    der::sequence(&[
+        attribute(6, der::printable("US")),
+        attribute(10, der::utf8(ORGANISATION)),
+        attribute(3, der::utf8(common_name)),
+    ])
 }
 
 /// An extension (RFC 5280 section 4.1) around an already encoded value.
@@ -170,7 +176,7 @@ pub(super) fn certificate(
         issuer.key.algorithm(),
         issuer.name.clone(),
         der::sequence(&[der::time(spec.not_before), der::time(spec.not_after)]),
-        subject.name.clone(),
+        spec.common_name.as_deref().map_or_else(|| subject.name.clone(), distinguished),
         subject.key.spki(),
         der::explicit(3, &der::sequence(&all)),
     ]);
