@@ -76,7 +76,8 @@ fn what_can_cost_more_than_the_voucher_allows_is_refused_and_says_how_much_it_ta
     let mut sealed = client.chat(evidence, r#","max_tokens":40"#);
     let receipt = sealed.open(&guest.post(&sealed)).receipt.expect("it fits").receipt;
     assert!(receipt.charge <= Nanoton(least));
-    assert_eq!(receipt.finish_reason, "stop", "nothing made it shorter");
+    // It ends by itself or after the 40 tokens that were asked for, as without a cap.
+    assert!(receipt.finish_reason == "stop" || receipt.tokens.completion == 40, "nothing made it shorter");
 }
 
 #[test]
