@@ -1,5 +1,6 @@
 //! The result of an appraisal. Its JSON form is `docs/schemas/appraisal.schema.json`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -85,20 +86,20 @@ impl fmt::Display for CheckOutcome {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
     /// Stable name, such as `tdx.debug`.
-    pub id: String,
+    pub id: Cow<'static, str>,
     /// What came of it.
     pub outcome: CheckOutcome,
     /// What was found, for people.
-    pub detail: String,
+    pub detail: Cow<'static, str>,
 }
 
 /// Something that was not checked, so that nobody mistakes "genuine" for "mine".
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unchecked {
     /// Name of the check that would have been made.
-    pub id: String,
+    pub id: Cow<'static, str>,
     /// Why it was not made.
-    pub why: String,
+    pub why: Cow<'static, str>,
 }
 
 /// The result of an appraisal.
@@ -119,7 +120,7 @@ pub struct Appraisal {
     /// What was not checked.
     pub unchecked: Vec<Unchecked>,
     /// Values from authenticated evidence, in lower-case hex or decimal. Empty unless the evidence is authentic.
-    pub measurements: BTreeMap<String, String>,
+    pub measurements: BTreeMap<Cow<'static, str>, String>,
     /// When the first of the endorsements lapses.
     pub not_after: Option<UnixTime>,
     /// The evidence rests on a root that the policy named instead of the vendor's: it is **not confidential**.
@@ -141,12 +142,24 @@ pub(crate) enum Signature {
     SwitchedOff,
 }
 
+/// Most texts of a result are constant: those cost no allocation.
+pub(crate) type Text = Cow<'static, str>;
+
+/// Lower-case hex.
+fn hex(bytes: &[u8]) -> String {
+    let mut text = vec![0; 2 * bytes.len()];
+    match hex::encode_to_slice(bytes, &mut text) {
+        Ok(()) => String::from_utf8(text).unwrap_or_default(),
+        Err(_) => String::new(),
+    }
+}
+
 /// Collects checks while an appraisal runs.
 #[derive(Default)]
 pub(crate) struct Record {
     pub(crate) tcb_status: Option<String>,
     pub(crate) advisories: Vec<String>,
-    pub(crate) measurements: BTreeMap<String, String>,
+    pub(crate) measurements: BTreeMap<Cow<'static, str>, String>,
     pub(crate) not_after: Option<UnixTime>,
     pub(crate) development: bool,
     checks: Vec<Check>,
@@ -154,11 +167,11 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    pub(crate) fn put(&mut self, id: &str, outcome: CheckOutcome, detail: impl Into<String>) {
+    pub(crate) fn put(&mut self, id: impl Into<Text>, outcome: CheckOutcome, detail: impl Into<Text>) {
         self.checks.push(Check { id: id.into(), outcome, detail: detail.into() });
     }
 
-    pub(crate) fn passed(&mut self, id: &str, detail: impl Into<String>) {
+    pub(crate) fn passed(&mut self, id: impl Into<Text>, detail: impl Into<Text>) {
         self.put(id, CheckOutcome::Passed, detail);
     }
 
@@ -169,15 +182,18 @@ impl Record {
 
     /// Takes over what another record found; with a number, of one GPU among several.
     pub(crate) fn absorb(&mut self, other: Self, gpu: Option<usize>) {
-        let said = |text: String| gpu.map_or(text.clone(), |n| format!("GPU {n}: {text}"));
+        let said = |text: Text| match gpu {
+            None => text,
+            Some(n) => format!("GPU {n}: {text}").into(),
+        };
         self.checks.extend(other.checks.into_iter().map(|check| Check { detail: said(check.detail), ..check }));
         for item in other.unchecked {
             if !self.unchecked.contains(&item) {
                 self.unchecked.push(item);
             }
         }
-        let renamed = |name: String| match (gpu, name.strip_prefix("gpu.")) {
-            (Some(n), Some(rest)) => format!("gpu{n}.{rest}"),
+        let renamed = |name: Text| match (gpu, name.strip_prefix("gpu.")) {
+            (Some(n), Some(rest)) => format!("gpu{n}.{rest}").into(),
             _ => name,
         };
         self.measurements.extend(other.measurements.into_iter().map(|(name, value)| (renamed(name), value)));
@@ -186,17 +202,17 @@ impl Record {
     }
 
     /// A check of authenticity.
-    pub(crate) fn genuine(&mut self, id: &str, holds: bool, detail: impl Into<String>) {
+    pub(crate) fn genuine(&mut self, id: impl Into<Text>, holds: bool, detail: impl Into<Text>) {
         self.put(id, if holds { CheckOutcome::Passed } else { CheckOutcome::Invalid }, detail);
     }
 
     /// A check that the policy demands.
-    pub(crate) fn demand(&mut self, id: &str, holds: bool, detail: impl Into<String>) {
+    pub(crate) fn demand(&mut self, id: impl Into<Text>, holds: bool, detail: impl Into<Text>) {
         self.demand_unless(id, holds, false, detail);
     }
 
     /// A check that the policy demands unless it was loosened.
-    pub(crate) fn demand_unless(&mut self, id: &str, holds: bool, loosened: bool, detail: impl Into<String>) {
+    pub(crate) fn demand_unless(&mut self, id: impl Into<Text>, holds: bool, loosened: bool, detail: impl Into<Text>) {
         let outcome = match (holds, loosened) {
             (true, _) => CheckOutcome::Passed,
             (false, true) => CheckOutcome::Allowed,
@@ -206,12 +222,12 @@ impl Record {
     }
 
     /// A value that must be among those the policy gives; unchecked if it gives none.
-    pub(crate) fn reference<T: AsRef<[u8]>>(&mut self, id: &str, actual: &[u8], accepted: &[T]) {
+    pub(crate) fn reference<T: AsRef<[u8]>>(&mut self, id: impl Into<Text>, actual: &[u8], accepted: &[T]) {
         if accepted.is_empty() {
             return self.unchecked(id, "the policy gives no reference value");
         }
         let holds = accepted.iter().any(|value| value.as_ref() == actual);
-        let actual = hex::encode(actual);
+        let actual = hex(actual);
         let detail = if holds {
             format!("{actual} is a reference value")
         } else {
@@ -221,7 +237,7 @@ impl Record {
     }
 
     /// A number with a least value; unchecked if the policy gives none.
-    pub(crate) fn minimum(&mut self, id: &str, actual: u64, least: Option<u64>) {
+    pub(crate) fn minimum(&mut self, id: impl Into<Text>, actual: u64, least: Option<u64>) {
         match least {
             None => self.unchecked(id, "the policy gives no minimum"),
             Some(least) => {
@@ -230,7 +246,7 @@ impl Record {
         }
     }
 
-    pub(crate) fn unchecked(&mut self, id: &str, why: impl Into<String>) {
+    pub(crate) fn unchecked(&mut self, id: impl Into<Text>, why: impl Into<Text>) {
         self.unchecked.push(Unchecked { id: id.into(), why: why.into() });
     }
 
@@ -239,8 +255,8 @@ impl Record {
         self.unchecked.retain(|item| item.id != id);
     }
 
-    pub(crate) fn measure(&mut self, name: &str, value: &[u8]) {
-        self.measurements.insert(name.into(), hex::encode(value));
+    pub(crate) fn measure(&mut self, name: impl Into<Text>, value: &[u8]) {
+        self.measurements.insert(name.into(), hex(value));
     }
 
     pub(crate) fn finish(self) -> Appraisal {

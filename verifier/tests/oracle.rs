@@ -50,7 +50,7 @@ fn agree(what: &str, quote: &[u8], collateral: &[u8], at: UnixTime) {
             if ours.outcome == Outcome::Accepted || ours.outcome == Outcome::Refused {
                 assert_eq!((ours.tcb_status, ours.advisories), (Some(status), advisories), "{what}");
             } else {
-                let id = failed.map(|check| check.id.as_str()).unwrap_or_default();
+                let id = failed.map(|check| &*check.id).unwrap_or_default();
                 // PEM between its markers is read strictly here, and no certificate may be there for nothing.
                 let pem = ours.reason.contains("PCK chain");
                 assert!(pem || OURS_ALONE.contains(&id), "{what}: dcap-qvl says {status}, we say {}", ours.reason);

@@ -108,7 +108,7 @@ fn chain(signature: Node<'_, '_>, policy: &Policy, at: UnixTime) -> Result<(Vec<
             "the manifest's root is neither NVIDIA's nor one that the policy names".into(),
         )
     })?;
-    let window = super::certificates("manifest", &certificates, at).map_err(invalid)?;
+    let window = super::chain::certificates("manifest", &certificates, at).map_err(invalid)?;
     Ok((certificates, window, development))
 }
 

@@ -31,15 +31,15 @@ mod field {
 
 /// A report whose frame is sound.
 #[derive(Clone, Debug)]
-pub(super) struct GpuReport {
-    bytes: Vec<u8>,
-    /// SHA-384 digests by block index, from 1 on.
-    measurements: BTreeMap<u8, Vec<u8>>,
-    opaque: BTreeMap<u16, Vec<u8>>,
+pub(super) struct GpuReport<'a> {
+    bytes: &'a [u8],
+    /// Digests by block index, from 1 on.
+    measurements: [Option<&'a [u8]>; 256],
+    opaque: BTreeMap<u16, &'a [u8]>,
 }
 
-impl GpuReport {
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
+impl<'a> GpuReport<'a> {
+    pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, String> {
         if bytes.len() > MAX_LEN {
             return Err(format!("{} bytes are too many for a GPU report", bytes.len()));
         }
@@ -65,7 +65,7 @@ impl GpuReport {
         if !reader.0.is_empty() {
             return Err(format!("{} bytes follow the signature", reader.0.len()));
         }
-        Ok(Self { bytes: bytes.to_vec(), measurements, opaque })
+        Ok(Self { bytes, measurements, opaque })
     }
 
     /// What the GPU signed: request and response without the signature.
@@ -84,11 +84,7 @@ impl GpuReport {
     }
 
     pub(super) fn measurement(&self, block: u8) -> Option<&[u8]> {
-        self.measurements.get(&block).map(Vec::as_slice)
-    }
-
-    pub(super) fn measurements(&self) -> impl Iterator<Item = (u8, &[u8])> {
-        self.measurements.iter().map(|(index, digest)| (*index, digest.as_slice()))
+        self.measurements[usize::from(block)]
     }
 
     /// Text fields end with a zero byte, or several.
@@ -124,12 +120,12 @@ impl GpuReport {
 
     /// Digest of the firmware that holds the signing key, where the driver reports it.
     pub(super) fn fwid(&self) -> Option<&[u8]> {
-        self.opaque.get(&field::FWID).map(Vec::as_slice)
+        self.opaque.get(&field::FWID).copied()
     }
 
     /// How the GPU is used: 0 one alone (SPT), 1 several for one guest (MPT), 2 with protected PCIe (PPCIE).
     pub(super) fn feature(&self) -> Option<&[u8]> {
-        self.opaque.get(&field::FEATURE).map(Vec::as_slice)
+        self.opaque.get(&field::FEATURE).copied()
     }
 
     /// Whether the opaque data has what only NVSwitches report.
@@ -138,8 +134,9 @@ impl GpuReport {
     }
 }
 
-fn blocks_of(record: &[u8], count: u8) -> Result<BTreeMap<u8, Vec<u8>>, String> {
-    let mut blocks = BTreeMap::new();
+fn blocks_of(record: &[u8], count: u8) -> Result<[Option<&[u8]>; 256], String> {
+    let mut blocks = [None; 256];
+    let mut found = 0;
     let mut reader = Reader(record);
     while !reader.0.is_empty() {
         let head = reader.take(4, "a measurement block")?;
@@ -155,24 +152,25 @@ fn blocks_of(record: &[u8], count: u8) -> Result<BTreeMap<u8, Vec<u8>>, String> 
         if !block.0.is_empty() || index == 0 {
             return Err(format!("measurement block {index} is not well formed"));
         }
-        if blocks.insert(index, value.to_vec()).is_some() {
+        if blocks[usize::from(index)].replace(value).is_some() {
             return Err(format!("measurement block {index} is there twice"));
         }
+        found += 1;
     }
-    if blocks.len() != usize::from(count) {
-        return Err(format!("{count} measurement blocks are announced, {} are there", blocks.len()));
+    if found != count {
+        return Err(format!("{count} measurement blocks are announced, {found} are there"));
     }
     Ok(blocks)
 }
 
-fn fields_of(opaque: &[u8]) -> Result<BTreeMap<u16, Vec<u8>>, String> {
+fn fields_of(opaque: &[u8]) -> Result<BTreeMap<u16, &[u8]>, String> {
     let mut fields = BTreeMap::new();
     let mut reader = Reader(opaque);
     while !reader.0.is_empty() {
         let kind = reader.u16("an opaque field")?;
         let len = usize::from(reader.u16("an opaque field")?);
         let value = reader.take(len, "an opaque field")?;
-        if fields.insert(kind, value.to_vec()).is_some() {
+        if fields.insert(kind, value).is_some() {
             return Err(format!("opaque field {kind} is there twice"));
         }
     }

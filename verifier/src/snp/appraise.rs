@@ -168,7 +168,7 @@ fn show(tcb: &Tcb) -> String {
     format!("{fmc}bootloader {}, tee {}, snp {}, microcode {}", tcb.bootloader, tcb.tee, tcb.snp, tcb.microcode)
 }
 
-fn least_tcb(record: &mut Record, id: &str, tcb: &Tcb, least: Option<MinTcb>) {
+fn least_tcb(record: &mut Record, id: &'static str, tcb: &Tcb, least: Option<MinTcb>) {
     let Some(least) = least else { return record.unchecked(id, "the policy gives no minimum") };
     let holds = tcb.fmc.is_none_or(|fmc| fmc >= least.fmc)
         && tcb.bootloader >= least.bootloader

@@ -10,7 +10,7 @@ use x509_cert::crl::CertificateList;
 
 use super::Endorsed;
 use super::parse::{Report, Tcb};
-use crate::outcome::{Check, CheckOutcome, Record, Signature};
+use crate::outcome::{Check, CheckOutcome, Record, Signature, Text};
 use crate::policy::Policy;
 use crate::roots::{self, Product};
 use crate::x509::{self, Window};
@@ -90,7 +90,7 @@ struct Found {
 }
 
 impl Found {
-    fn passed(&mut self, id: &str, detail: impl Into<String>) {
+    fn passed(&mut self, id: &'static str, detail: impl Into<Text>) {
         self.checks.push(Check { id: id.into(), outcome: CheckOutcome::Passed, detail: detail.into() });
     }
 }
@@ -228,7 +228,7 @@ fn key(record: &mut Record, report: &Report, platform: &Platform, signature: Sig
             format!("the report says key kind {kind} (0 VCEK, 1 VLEK), the certificate says {name:?}"),
         );
     }
-    record.passed("snp.signing-key", name.as_str());
+    record.passed("snp.signing-key", name.clone());
     let cpu = report.cpuid().map(|(family, model)| Product::from_cpuid(family, model));
     if cpu.is_some_and(|cpu| cpu != Some(platform.product)) {
         return invalid("snp.product", format!("certificate for {}, processor {cpu:?}", platform.product.name()));

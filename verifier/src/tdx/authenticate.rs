@@ -92,7 +92,7 @@ impl Platform {
     }
 }
 
-fn passed(id: &str, detail: &str) -> Check {
+fn passed(id: &'static str, detail: &'static str) -> Check {
     Check { id: id.into(), outcome: CheckOutcome::Passed, detail: detail.into() }
 }
 
@@ -286,9 +286,9 @@ fn quoting_enclave(data: &SignatureData<'_>, identity: &QeIdentity) -> Result<(E
 
 /// That certificates and collateral are what they are used as, and that they agree with each other.
 fn agreement(checks: &mut Vec<Check>, pck: &Pck, info: &TcbInfo, chains: &Chains<'_>) {
-    let mut genuine = |id: &str, holds: bool, detail: String| {
+    let mut genuine = |id: &'static str, holds: bool, detail: String| {
         let outcome = if holds { CheckOutcome::Passed } else { CheckOutcome::Invalid };
-        checks.push(Check { id: id.into(), outcome, detail });
+        checks.push(Check { id: id.into(), outcome, detail: detail.into() });
     };
     let (certified, stated) = (hex::encode(pck.pce_id), hex::encode(info.pce_id.0));
     genuine(

@@ -91,7 +91,7 @@ pub fn references() -> ReferenceValues {
 #[track_caller]
 pub fn only(result: &Appraisal, id: &str, outcome: Outcome) {
     let failed: Vec<_> =
-        result.checks.iter().filter(|check| check.outcome.is_failure()).map(|check| check.id.as_str()).collect();
+        result.checks.iter().filter(|check| check.outcome.is_failure()).map(|check| &*check.id).collect();
     assert_eq!((failed.as_slice(), result.outcome), ([id].as_slice(), outcome), "{}", result.reason);
     assert!(result.reason.starts_with(&format!("{id}: ")), "{}", result.reason);
 }
