@@ -8,6 +8,8 @@
 //! 4. the PCK key signed the quoting enclave's report, which binds the attestation key, and the enclave is the one that QE
 //!    identity describes.
 
+use std::sync::Arc;
+
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey, UnparsedPublicKey};
 use cocoon_attestation::UnixTime;
@@ -25,7 +27,7 @@ use crate::x509::{Cert, P256, Revoked, Window};
 pub(crate) struct Platform {
     pub(super) attestation_key: ParsedPublicKey,
     pub(super) pck: Pck,
-    pub(super) tcb_info: TcbInfo,
+    pub(super) tcb_info: Arc<TcbInfo>,
     pub(super) qe_level: EnclaveLevel,
     pub(super) qe_svn: u16,
     /// The lower of TCB info's and QE identity's.
@@ -217,9 +219,9 @@ fn dated(window: Window, at: UnixTime, what: &str) -> Result<(), String> {
     ))
 }
 
-fn tcb_info(collateral: &Collateral, chains: &Chains<'_>, pck: &Pck, at: UnixTime) -> Result<TcbInfo, String> {
+fn tcb_info(collateral: &Collateral, chains: &Chains<'_>, pck: &Pck, at: UnixTime) -> Result<Arc<TcbInfo>, String> {
     document(&collateral.tcb_info, &collateral.tcb_info_signature, chains.tcb_signer, "TCB info")?;
-    let info = TcbInfo::from_json(&collateral.tcb_info)?;
+    let info = collateral.tcb_info_read.clone()?;
     dated(info.window(), at, "TCB info")?;
     if info.id != "TDX" || info.version < 3 {
         return Err(format!(
@@ -234,9 +236,9 @@ fn tcb_info(collateral: &Collateral, chains: &Chains<'_>, pck: &Pck, at: UnixTim
     Ok(info)
 }
 
-fn qe_identity(collateral: &Collateral, chains: &Chains<'_>, at: UnixTime) -> Result<QeIdentity, String> {
+fn qe_identity(collateral: &Collateral, chains: &Chains<'_>, at: UnixTime) -> Result<Arc<QeIdentity>, String> {
     document(&collateral.qe_identity, &collateral.qe_identity_signature, chains.qe_signer, "QE identity")?;
-    let identity = QeIdentity::from_json(&collateral.qe_identity)?;
+    let identity = collateral.qe_identity_read.clone()?;
     dated(identity.window(), at, "QE identity")?;
     if identity.id != "TD_QE" || !(2..=3).contains(&identity.version) {
         let (id, version) = (&identity.id, identity.version);

@@ -2,6 +2,7 @@
 //! TDX TCB Info" and "Get TD QE Identity").
 
 use std::str::FromStr;
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use cocoon_attestation::UnixTime;
@@ -22,9 +23,12 @@ pub struct Collateral {
     pub(super) root_crl: Vec<u8>,
     pub(super) pck_crl: Vec<u8>,
     pub(super) tcb_info: String,
+    /// What it says, for whoever finds it signed.
+    pub(super) tcb_info_read: Result<Arc<TcbInfo>, String>,
     pub(super) tcb_info_signature: Vec<u8>,
     pub(super) tcb_info_chain: Vec<Cert>,
     pub(super) qe_identity: String,
+    pub(super) qe_identity_read: Result<Arc<QeIdentity>, String>,
     pub(super) qe_identity_signature: Vec<u8>,
     /// `None` where it is the same as TCB info's, as Intel's is.
     pub(super) qe_identity_chain: Option<Vec<Cert>>,
@@ -74,8 +78,10 @@ impl Collateral {
             root_crl: parts.root_ca_crl,
             pck_crl: parts.pck_crl,
             tcb_info_chain: chain("TCB info chain", &parts.tcb_info_issuer_chain)?,
+            tcb_info_read: TcbInfo::from_json(&parts.tcb_info).map(Arc::new),
             tcb_info: parts.tcb_info,
             tcb_info_signature: parts.tcb_info_signature,
+            qe_identity_read: QeIdentity::from_json(&parts.qe_identity).map(Arc::new),
             qe_identity: parts.qe_identity,
             qe_identity_signature: parts.qe_identity_signature,
             qe_identity_chain,
