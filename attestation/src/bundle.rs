@@ -46,6 +46,9 @@ pub const MAX_GPUS: usize = 16;
 /// Most reference manifests in one bundle: GPUs of one machine share drivers, and mostly VBIOSes.
 pub const MAX_GPU_MANIFESTS: usize = 16;
 
+/// Most OCSP responses in one bundle: three for each GPU and each manifest.
+pub const MAX_OCSP: usize = 3 * (MAX_GPUS + MAX_GPU_MANIFESTS);
+
 /// Most certificates of AMD's in one bundle.
 const MAX_SNP_CA: usize = 8;
 
@@ -61,6 +64,7 @@ mod role {
     pub const SNP_CRL: u64 = 3;
     pub const GPU_CHAIN: u64 = 4;
     pub const GPU_MANIFEST: u64 = 5;
+    pub const GPU_OCSP: u64 = 6;
 }
 
 /// Evidence by the CPU.
@@ -106,12 +110,15 @@ pub struct GpuEndorsements {
     pub chains: Vec<Vec<u8>>,
     /// NVIDIA's reference manifests for drivers and VBIOSes, in any order.
     pub manifests: Vec<Vec<u8>>,
+    /// What NVIDIA's service says of the certificates of both (OCSP responses, DER), in any order.
+    pub ocsp: Vec<Vec<u8>>,
 }
 
 impl GpuEndorsements {
     fn objects(&self) -> impl Iterator<Item = (u64, &[u8])> {
         let chains = self.chains.iter().map(|chain| (role::GPU_CHAIN, chain.as_slice()));
-        chains.chain(self.manifests.iter().map(|manifest| (role::GPU_MANIFEST, manifest.as_slice())))
+        let manifests = self.manifests.iter().map(|manifest| (role::GPU_MANIFEST, manifest.as_slice()));
+        chains.chain(manifests).chain(self.ocsp.iter().map(|response| (role::GPU_OCSP, response.as_slice())))
     }
 }
 
@@ -337,7 +344,7 @@ fn read_index(
     let Value::Array(items) = cbor::decode("endorsement index", index)? else {
         return Err(field("the endorsement index must be an array"));
     };
-    if items.len() > MAX_SNP_CA + 2 + MAX_GPUS + MAX_GPU_MANIFESTS {
+    if items.len() > MAX_SNP_CA + 2 + MAX_GPUS + MAX_GPU_MANIFESTS + MAX_OCSP {
         return Err(field("the endorsement index is longer than any platform needs"));
     }
     let mut objects = Vec::new();
@@ -379,6 +386,11 @@ fn read_index(
         && let Some((_, manifest)) = objects.next_if(|(role, _)| *role == role::GPU_MANIFEST)
     {
         gpu.manifests.push(manifest);
+    }
+    while gpu.ocsp.len() < MAX_OCSP
+        && let Some((_, response)) = objects.next_if(|(role, _)| *role == role::GPU_OCSP)
+    {
+        gpu.ocsp.push(response);
     }
     match objects.next() {
         None => Ok((endorsements, gpu)),

@@ -210,6 +210,7 @@ fn gpu_endorsements_travel_with_or_without_the_cpus() {
     let gpu_endorsements = GpuEndorsements {
         chains: vec![b"chain 0".to_vec(), b"chain 1".to_vec()],
         manifests: vec![b"driver".to_vec(), b"vbios".to_vec()],
+        ocsp: vec![b"answer".to_vec()],
     };
     for endorsements in [Endorsements::None, Endorsements::Tdx { collateral: b"{}".to_vec() }] {
         let bundle = Bundle {

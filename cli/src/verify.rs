@@ -6,15 +6,18 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context as _, bail, ensure};
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, Engine, GeneralPurpose, GeneralPurposeConfig};
-use clap::{Args, Subcommand};
-use cocoon_attestation::{EvidenceId, ReferenceValues, UnixTime};
+use clap::{Args, Subcommand, ValueEnum};
+use cocoon_attestation::{Digest, EventLog, EvidenceId, ReferenceValues, UnixTime};
+use cocoon_verifier::ear::Context;
 use cocoon_verifier::{
-    Appraisal, GpuEvidence, Policy, appraise_bundle, appraise_gpus, appraise_rim, appraise_snp, appraise_tdx,
+    Appraisal, GpuEvidence, GpuReferences, Policy, appraise_bundle, appraise_gpus, appraise_rim, appraise_snp,
+    appraise_tdx_with_events,
 };
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use crate::ui::NOT_CONFIDENTIAL;
 
@@ -38,6 +41,9 @@ enum Evidence {
         /// Its collateral, `QuoteCollateralV3` as JSON.
         #[arg(long, value_name = "FILE")]
         collateral: PathBuf,
+        /// What was measured into the runtime registers: an event log as CBOR (docs/schemas/event-log.cddl), raw, hex or base64.
+        #[arg(long, value_name = "FILE")]
+        event_log: Option<PathBuf>,
         #[command(flatten)]
         common: Common,
     },
@@ -67,6 +73,9 @@ enum Evidence {
         /// NVIDIA's reference manifests for driver and VBIOS; repeatable.
         #[arg(long, value_name = "FILE", num_args = 1..)]
         rim: Vec<PathBuf>,
+        /// What NVIDIA's service says of its certificates: OCSP responses, DER; repeatable.
+        #[arg(long, value_name = "FILE", num_args = 1..)]
+        ocsp: Vec<PathBuf>,
         /// The nonce that the report must answer, 32 bytes in hex. Evidence JSON states one, which proves nothing.
         #[arg(long, value_name = "HEX")]
         nonce: Option<String>,
@@ -77,6 +86,9 @@ enum Evidence {
     Rim {
         /// The manifest, XML.
         manifest: PathBuf,
+        /// What NVIDIA's service says of its certificates: OCSP responses, DER; repeatable.
+        #[arg(long, value_name = "FILE", num_args = 1..)]
+        ocsp: Vec<PathBuf>,
         #[command(flatten)]
         common: Common,
     },
@@ -96,6 +108,17 @@ enum Evidence {
     },
 }
 
+/// Forms of an EAT attestation result.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Eat {
+    /// Claims, not signed.
+    Json,
+    /// Signed, JWT.
+    Jwt,
+    /// Signed, CWT, in hex.
+    Cwt,
+}
+
 #[derive(Debug, Args)]
 struct Common {
     /// Root to accept instead of the vendors', DER or PEM; repeatable.
@@ -107,6 +130,18 @@ struct Common {
     /// Policy, TOML; the strict default otherwise.
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
+    /// Say of each failure which layer it is in (BIOS, microcode, module, collateral, policy ...) and what to do.
+    #[arg(long, conflicts_with_all = ["json", "eat"])]
+    explain: bool,
+    /// An EAT attestation result for other systems instead of text: its claims as JSON, or signed as JWT or CWT (hex).
+    #[arg(long, value_name = "FORMAT", conflicts_with = "json")]
+    eat: Option<Eat>,
+    /// The Ed25519 key that signs the attestation result: a file with its 32-byte seed in hex.
+    #[arg(long, value_name = "FILE", requires = "eat", required_if_eq_any = [("eat", "jwt"), ("eat", "cwt")])]
+    eat_key: Option<PathBuf>,
+    /// A nonce to put into the attestation result, 8 to 64 bytes in hex.
+    #[arg(long, value_name = "HEX", requires = "eat")]
+    eat_nonce: Option<String>,
     /// One line of JSON instead of text.
     #[arg(long)]
     json: bool,
@@ -125,40 +160,49 @@ struct Printed<'a> {
 /// Runs the command: the result goes to standard output, and the outcome is the exit code. An error means that there is no
 /// result, because a file cannot be read or a policy is none.
 pub fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
-    let (appraisal, evidence_id, json) = match args.evidence {
-        Evidence::Tdx { quote, collateral, common } => {
+    let (appraisal, evidence_id, common) = match args.evidence {
+        Evidence::Tdx { quote, collateral, event_log, common } => {
             let (policy, at) = common.policy()?;
-            (appraise_tdx(&evidence(&quote)?, &read(&collateral)?, &policy, at), None, common.json)
+            let log = event_log.as_deref().map(|path| {
+                EventLog::from_cbor(&evidence(path)?).with_context(|| format!("{} is no event log", path.display()))
+            });
+            let log = log.transpose()?;
+            let (quote, collateral) = (evidence(&quote)?, read(&collateral)?);
+            (appraise_tdx_with_events(&quote, &collateral, log.as_ref(), &policy, at), None, common)
         }
         Evidence::Snp { report, vek, ca, crl, common } => {
             let (policy, at) = common.policy()?;
-            let ca = ca.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+            let ca = all(&ca)?;
             let crl = crl.as_deref().map(read).transpose()?;
             let result = appraise_snp(&evidence(&report)?, &read(&vek)?, &ca, crl.as_deref(), &policy, at);
-            (result, None, common.json)
+            (result, None, common)
         }
-        Evidence::Gpu { report, chain, rim, nonce, common } => {
+        Evidence::Gpu { report, chain, rim, ocsp, nonce, common } => {
             let (policy, at) = common.policy()?;
             let chain = chain.as_deref().map(read).transpose()?;
-            let rims = rim.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+            let references = GpuReferences::new(all(&rim)?, all(&ocsp)?);
             let nonce = nonce.as_deref().map(nonce_from).transpose()?;
             let evidence = gpus(&report, chain)?;
             let evidence: Vec<_> = evidence.iter().map(|(report, chain)| GpuEvidence { report, chain }).collect();
-            (appraise_gpus(&evidence, &rims, nonce, &policy, at), None, common.json)
+            (appraise_gpus(&evidence, &references, nonce, &policy, at), None, common)
         }
-        Evidence::Rim { manifest, common } => {
+        Evidence::Rim { manifest, ocsp, common } => {
             let (policy, at) = common.policy()?;
-            (appraise_rim(&read(&manifest)?, &policy, at), None, common.json)
+            (appraise_rim(&read(&manifest)?, &all(&ocsp)?, &policy, at), None, common)
         }
         Evidence::Bundle { bundle, references, signer, common } => {
             let (policy, at) = common.policy()?;
             let references = references.map(|path| reference_values(&path, &signer)).transpose()?;
             let result = appraise_bundle(&evidence(&bundle)?, &policy, references.as_ref(), at);
-            (result.appraisal, result.evidence_id, common.json)
+            (result.appraisal, result.evidence_id, common)
         }
     };
-    let text = if json {
+    let text = if common.json {
         serde_json::to_string(&Printed { appraisal: &appraisal, evidence_id })? + "\n"
+    } else if let Some(format) = common.eat {
+        common.attestation_result(&appraisal, format)? + "\n"
+    } else if common.explain {
+        explanation(&appraisal)
     } else {
         for_people(&appraisal, evidence_id)
     };
@@ -177,6 +221,35 @@ impl Common {
         }
         Ok((policy, UnixTime(self.at)))
     }
+
+    fn attestation_result(&self, appraisal: &Appraisal, format: Eat) -> anyhow::Result<String> {
+        let policy = match &self.policy {
+            None => "cocoon:strict".to_owned(),
+            Some(path) => {
+                let digest = Digest::of(&[&read(path)?]);
+                let digest = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(digest);
+                format!("ni:///sha-256;{digest}")
+            }
+        };
+        let nonce =
+            self.eat_nonce.as_deref().map(|text| hex::decode(text).context("--eat-nonce is not hex")).transpose()?;
+        let context = Context { at: UnixTime(self.at), policy: Some(policy), nonce };
+        Ok(match format {
+            Eat::Json => appraisal.to_ear_json(&context)?.to_string(),
+            Eat::Jwt => appraisal.to_jwt(&context, &*self.seed()?)?,
+            Eat::Cwt => hex::encode(appraisal.to_cwt(&context, &*self.seed()?)?),
+        })
+    }
+
+    fn seed(&self) -> anyhow::Result<Zeroizing<[u8; 32]>> {
+        let path = self.eat_key.as_ref().context("--eat-key is missing")?;
+        let text = Zeroizing::new(text(path)?);
+        let mut seed = Zeroizing::new([0; 32]);
+        // Neither the file's text nor the library's error, which quotes from it, may be seen.
+        let read = hex::decode_to_slice(text.trim(), &mut *seed).ok();
+        read.with_context(|| format!("{} is not a 32-byte seed in hex", path.display()))?;
+        Ok(seed)
+    }
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
@@ -185,6 +258,10 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     read.with_context(|| format!("cannot read {}", path.display()))?;
     ensure!(bytes.len() as u64 <= MAX_FILE, "{} has more than {MAX_FILE} bytes", path.display());
     Ok(bytes)
+}
+
+fn all(paths: &[PathBuf]) -> anyhow::Result<Vec<Vec<u8>>> {
+    paths.iter().map(|path| read(path)).collect()
 }
 
 fn text(path: &Path) -> anyhow::Result<String> {
@@ -295,6 +372,29 @@ fn for_people(appraisal: &Appraisal, evidence_id: Option<EvidenceId>) -> String 
     }
     for (name, value) in &appraisal.measurements {
         line(format!("  {name:<26} {value}"));
+    }
+    out
+}
+
+/// What stands in the way, layer by layer, and what to do.
+fn explanation(appraisal: &Appraisal) -> String {
+    let mut out = String::new();
+    if appraisal.development {
+        out.push_str(&format!("*** {NOT_CONFIDENTIAL} ***\n"));
+    }
+    out.push_str(&format!("{}: {}\n", appraisal.outcome, printable(&appraisal.reason)));
+    for advice in appraisal.advice() {
+        out.push_str(&format!(
+            "\n{} ({})\n  found: {}\n  to do: {}\n",
+            advice.layer,
+            advice.check,
+            printable(&advice.found),
+            advice.remedy
+        ));
+    }
+    let count = appraisal.unchecked.len();
+    if count > 0 {
+        out.push_str(&format!("\n{count} things were not checked; leave --explain out to see them.\n"));
     }
     out
 }
@@ -425,8 +525,56 @@ mod tests {
     }
 
     #[test]
+    fn results_for_other_systems_and_advice() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, bytes: &[u8]| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, bytes).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let platform = DevPlatform::from_seed([7; 32]);
+        let quote = file("quote", &platform.tdx_quote(&TdxSpec::default()));
+        let collateral = file("collateral", &platform.tdx_collateral(&CollateralSpec::default()));
+        let root = file("root", &platform.tdx_root_der());
+        let (key, bad) = (file("key", "11".repeat(32).as_bytes()), file("bad", b"not a key"));
+        let common = ["tdx", &quote, "--collateral", &collateral, "--at", "1790000000", "--root", &root];
+        let run = |more: &[&str]| exit_code(&[&common[..], more].concat());
+        let accepted = format!("{:?}", ExitCode::SUCCESS);
+        for more in [
+            &["--eat", "json"][..],
+            &["--eat", "jwt", "--eat-key", &key],
+            &["--eat", "cwt", "--eat-key", &key, "--eat-nonce", "0011223344556677"],
+            &["--explain"],
+        ] {
+            assert_eq!(run(more).unwrap(), accepted, "{more:?}");
+        }
+        let failure = |more: &[&str]| run(more).unwrap_err().to_string();
+        assert!(failure(&["--eat", "jwt"]).contains("--eat-key"));
+        assert!(failure(&["--eat", "jwt", "--eat-key", &bad]).contains("not a 32-byte seed"));
+        assert!(
+            !failure(&["--eat", "jwt", "--eat-key", &bad]).contains("not a key"),
+            "nothing of a key's file is shown"
+        );
+        assert!(failure(&["--eat", "json", "--eat-nonce", "00"]).contains("8 to 64 bytes"));
+        assert!(failure(&["--json", "--explain"]).contains("--explain"));
+        let log = cocoon_attestation::EventLog::default().to_cbor();
+        assert_eq!(run(&["--event-log", &file("log", &log)]).unwrap(), accepted);
+        assert!(failure(&["--event-log", &bad]).contains("no event log"));
+
+        let refused = appraise_tdx_with_events(
+            &platform.tdx_quote(&TdxSpec::default()),
+            &platform.tdx_collateral(&CollateralSpec::default()),
+            None,
+            &Policy::default(),
+            UnixTime(1_790_000_000),
+        );
+        let text = explanation(&refused);
+        assert!(text.contains("\nroot of trust (tdx.root)\n  found: ") && text.contains("\n  to do: "), "{text}");
+    }
+
+    #[test]
     fn development_evidence_says_so_first_and_nothing_steers_the_terminal() {
-        let mut appraisal = appraise_tdx(b"none", b"{}", &Policy::default(), UnixTime(0));
+        let mut appraisal = cocoon_verifier::appraise_tdx(b"none", b"{}", &Policy::default(), UnixTime(0));
         assert!(for_people(&appraisal, None).starts_with("malformed: tdx.format: "));
         appraisal.development = true;
         appraisal.checks[0].detail = "\x1b[2J".into();

@@ -76,10 +76,13 @@ fn run(folder: &Path, command: &[String]) -> std::io::Result<usize> {
                     arguments.extend(["--crl".into(), file("crl.der", crl)?]);
                 }
             }
-            Files::Gpu { report, chain, rims } => {
+            Files::Gpu { report, chain, rims, ocsp } => {
                 arguments.extend(["gpu".into(), file("report", report)?, "--chain".into(), file("chain.pem", chain)?]);
                 for (n, rim) in rims.iter().enumerate() {
                     arguments.extend(["--rim".into(), file(&format!("rim-{n}.xml"), rim)?]);
+                }
+                for (n, ocsp) in ocsp.iter().enumerate() {
+                    arguments.extend(["--ocsp".into(), file(&format!("ocsp-{n}.der"), ocsp)?]);
                 }
             }
         }

@@ -11,10 +11,11 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FI
 use aws_lc_rs::{rand, signature};
 use cocoon_attestation::UnixTime;
 use cocoon_attestation::dev::{
-    CollateralSpec, DevPlatform, GpuChainSpec, GpuSpec, RimSpec, SnpEndorsementSpec, SnpSpec, TdxSpec,
+    CollateralSpec, DevPlatform, GpuChainSpec, GpuSpec, OcspSpec, OcspSubject, RimSpec, SnpEndorsementSpec, SnpSpec,
+    TdxSpec,
 };
 use cocoon_verifier::{
-    Collateral, GpuEvidence, Manifest, Outcome, Policy, Verifier, appraise_gpus, appraise_snp, appraise_tdx,
+    Collateral, GpuEvidence, GpuReferences, Outcome, Policy, Verifier, appraise_gpus, appraise_snp, appraise_tdx,
 };
 use dcap_qvl::QuoteCollateralV3;
 use dcap_qvl::verify::QuoteVerifier;
@@ -58,7 +59,9 @@ fn main() {
     let gpu_report = platform.gpu_report(&GpuSpec::default());
     let gpu_chain = platform.gpu_chain(&GpuChainSpec::default());
     let rims = [platform.gpu_manifest(&RimSpec::driver()), platform.gpu_manifest(&RimSpec::vbios())];
-    let read = rims.clone().map(Manifest::new);
+    let asked = OcspSubject::ASKED.map(|subject| platform.gpu_ocsp(&OcspSpec::new(subject)));
+    let references = GpuReferences::new(rims.to_vec(), Vec::new());
+    let stapled = GpuReferences::new(rims.to_vec(), asked.to_vec());
     let gpus = [GpuEvidence { report: &gpu_report, chain: &gpu_chain }];
     let verifier = Verifier::default();
     let cold = || Verifier::with_capacity(1);
@@ -67,8 +70,11 @@ fn main() {
 
     let work: Vec<Work> = vec![
         ("one bare P-256 verify", Box::new(bare(&ECDSA_P256_SHA256_FIXED_SIGNING, &ECDSA_P256_SHA256_FIXED))),
-        ("TDX, platform known", Box::new(|| accepted(verifier.tdx(&quote, &collateral, &policy, AT).outcome))),
-        ("TDX, cold, collateral read", Box::new(|| accepted(cold().tdx(&quote, &collateral, &policy, AT).outcome))),
+        ("TDX, platform known", Box::new(|| accepted(verifier.tdx(&quote, &collateral, None, &policy, AT).outcome))),
+        (
+            "TDX, cold, collateral read",
+            Box::new(|| accepted(cold().tdx(&quote, &collateral, None, &policy, AT).outcome)),
+        ),
         ("TDX, cold, from JSON", Box::new(|| accepted(appraise_tdx(&quote, &json, &policy, AT).outcome))),
         (
             "dcap-qvl (ring), collateral read",
@@ -80,8 +86,12 @@ fn main() {
             Box::new(|| accepted(verifier.snp(&report, &chain.vek, &chain.ca, crl, &policy, AT).outcome)),
         ),
         ("SNP, cold", Box::new(|| accepted(appraise_snp(&report, &chain.vek, &chain.ca, crl, &policy, AT).outcome))),
-        ("GPU, chain and RIMs known", Box::new(|| accepted(verifier.gpus(&gpus, &read, None, &policy, AT).outcome))),
-        ("GPU, cold, two RIMs", Box::new(|| accepted(appraise_gpus(&gpus, &rims, None, &policy, AT).outcome))),
+        (
+            "GPU, chain and RIMs known",
+            Box::new(|| accepted(verifier.gpus(&gpus, &references, None, &policy, AT).outcome)),
+        ),
+        ("GPU, OCSP stapled, known", Box::new(|| accepted(verifier.gpus(&gpus, &stapled, None, &policy, AT).outcome))),
+        ("GPU, cold, two RIMs", Box::new(|| accepted(appraise_gpus(&gpus, &references, None, &policy, AT).outcome))),
     ];
     let mut times = vec![Vec::with_capacity(ROUNDS); work.len()];
     for round in 0..ROUNDS + 20 {
@@ -107,7 +117,7 @@ fn main() {
         std::thread::scope(|scope| {
             for _ in 0..threads {
                 scope.spawn(|| {
-                    (0..4_000).for_each(|_| accepted(verifier.tdx(&quote, &collateral, &policy, AT).outcome))
+                    (0..4_000).for_each(|_| accepted(verifier.tdx(&quote, &collateral, None, &policy, AT).outcome))
                 });
             }
         });

@@ -76,7 +76,11 @@ impl World {
     }
 
     pub fn rim(&self, manifest: &[u8]) {
-        appraise_rim(manifest, &self.policy, AT);
+        appraise_rim(manifest, &[], &self.policy, AT);
+    }
+
+    pub fn ocsp(&self, response: &[u8]) {
+        appraise_rim(&self.rims[0], &[response.to_vec()], &self.policy, AT);
     }
 
     pub fn bundle(&self, bundle: &[u8]) {

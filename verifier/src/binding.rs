@@ -3,7 +3,7 @@
 use cocoon_attestation::binding::{gpu_digest, gpu_nonce, report_data};
 use cocoon_attestation::{Bundle, Claims, ReferenceValues, UnixTime};
 
-use crate::gpu::{self, GpuEvidence, Manifest};
+use crate::gpu::{self, GpuEvidence, GpuReferences};
 use crate::outcome::Record;
 use crate::policy::Policy;
 use crate::snp::Report;
@@ -62,27 +62,9 @@ pub(crate) fn gpu(
     }
     let evidence = bundle.gpu.iter().zip(chains).map(|(report, chain)| GpuEvidence { report, chain });
     let evidence: Vec<_> = evidence.collect();
-    let manifests: Vec<_> = bundle.gpu_endorsements.manifests.iter().cloned().map(Manifest::new).collect();
-    gpu::run(record, &evidence, &manifests, Some(gpu_nonce(claims)), policy, at, known);
-}
-
-/// The event log is the one the runtime registers were extended with.
-pub(crate) fn event_log(record: &mut Record, cpu: &Authentic, bundle: &Bundle) {
-    let Some(log) = &bundle.event_log else { return record.unchecked("binding.event-log", "the bundle carries none") };
-    let (Authentic::Tdx(quote), Ok(registers)) = (cpu, log.replay()) else {
-        return record.genuine(
-            "binding.event-log",
-            false,
-            "this platform has no runtime registers to replay a log into",
-        );
-    };
-    let differs = (0..4)
-        .find(|n| log.0.iter().any(|event| usize::from(event.register) == *n) && registers[*n].0 != quote.rtmr(*n));
-    let detail = match differs {
-        None => "replays to the registers it names".into(),
-        Some(n) => format!("does not replay to RTMR{n}"),
-    };
-    record.genuine("binding.event-log", differs.is_none(), detail);
+    let endorsements = &bundle.gpu_endorsements;
+    let references = GpuReferences::new(endorsements.manifests.clone(), endorsements.ocsp.clone());
+    gpu::run(record, &evidence, &references, Some(gpu_nonce(claims)), policy, at, known);
 }
 
 /// Measurement and model are among the reference values.

@@ -63,8 +63,9 @@ pub(crate) fn appraise_bundle_with(
     record.passed("bundle.format", "claims and evidence can be read");
     let cpu = match (&bundle.cpu, &bundle.endorsements) {
         (CpuEvidence::Tdx { quote }, Endorsements::Tdx { collateral }) => {
-            let given = tdx::Given::Json(collateral);
-            tdx::run(&mut record, quote, given, policy, at, Signature::Checked, platforms.map(|known| &known.tdx))
+            let events = bundle.event_log.as_ref();
+            let given = tdx::Given { quote, collateral: tdx::Intel::Json(collateral), events };
+            tdx::run(&mut record, &given, policy, at, Signature::Checked, platforms.map(|known| &known.tdx))
                 .map(Authentic::Tdx)
         }
         (CpuEvidence::Snp { report }, Endorsements::Snp(chain)) => {
@@ -82,7 +83,10 @@ pub(crate) fn appraise_bundle_with(
     if let Some(cpu) = cpu {
         binding::claims(&mut record, &cpu, &bundle);
         binding::gpu(&mut record, &claims, &bundle, policy, at, platforms.map(|known| &known.gpu));
-        binding::event_log(&mut record, &cpu, &bundle);
+        if matches!(cpu, Authentic::Snp(_)) && bundle.event_log.is_some() {
+            let detail = "this platform has no runtime registers to replay a log into";
+            record.genuine("snp.event-log", false, detail);
+        }
         binding::references(&mut record, &cpu, &claims, references, policy);
         binding::freshness(&mut record, &claims, policy, at);
     }

@@ -1,4 +1,4 @@
-/// Why a policy could not be used. Evidence never makes an error: whatever it is, it gets an [`crate::Appraisal`].
+/// Why a policy could not be used, or a result not be written for others. Evidence never makes an error: whatever it is, it gets an [`crate::Appraisal`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -8,4 +8,7 @@ pub enum Error {
     /// A named root is no X.509 certificate.
     #[error("a root must be one X.509 certificate in DER or PEM: {0}")]
     Root(String),
+    /// An attestation result for other systems cannot be made.
+    #[error("attestation result: {0}")]
+    Ear(String),
 }

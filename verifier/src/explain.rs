@@ -110,6 +110,13 @@ fn tdx(policy: &TdxPolicy) -> Vec<String> {
     ] {
         references(&mut out, what, count);
     }
+    let named: std::collections::BTreeSet<_> = policy.events.iter().map(|rule| rule.register).collect();
+    for register in named {
+        let count = policy.events.iter().filter(|rule| rule.register == register).count();
+        out.push(format!(
+            "Every event of RTMR{register} must come in a log and meet one of {count} rule(s), in their order."
+        ));
+    }
     out
 }
 
@@ -178,6 +185,7 @@ fn snp(policy: &SnpPolicy) -> Vec<String> {
         ("REPORT_DATA", policy.report_data.len()),
         ("identity key", policy.id_key_digest.len()),
         ("author key", policy.author_key_digest.len()),
+        ("key that signed the identity block", policy.trusted_id_keys.len() + policy.trusted_author_keys.len()),
         ("FAMILY_ID", policy.family_id.len()),
         ("IMAGE_ID", policy.image_id.len()),
         ("guest (REPORT_ID)", policy.report_id.len()),
@@ -200,6 +208,11 @@ fn gpu(policy: &GpuPolicy) -> Vec<String> {
         "NVIDIA's manifests for driver and VBIOS are demanded, and every golden measurement must match.".into()
     } else {
         "Golden measurements must match where NVIDIA's manifests came with the evidence; without them firmware and devtools mode are unchecked.".to_owned()
+    });
+    out.push(if policy.require_ocsp {
+        "NVIDIA's word (OCSP) is demanded on every certificate that its service knows, and must be good and current.".into()
+    } else {
+        "A certificate that NVIDIA's service (OCSP) calls revoked is refused; where no answer came along, revocation is unchecked.".to_owned()
     });
     out.push(match policy.mode.as_slice() {
         [] => "Any known mode is accepted (one GPU, several, several with protected PCIe).".into(),
@@ -249,6 +262,8 @@ mod tests {
         let mrtd = "11".repeat(48);
         assert!(said(&format!("[tdx]\nmrtd = [\"{mrtd}\"]")).contains("The initial memory (MRTD) must be the one"));
         assert!(said("[gpu]\nrequire_rims = true").contains("manifests for driver and VBIOS are demanded"));
+        let rules = "[tdx]\nevents = [{ register = 3 }, { register = 3, kind = \"x\" }]";
+        assert!(said(rules).contains("Every event of RTMR3 must come in a log and meet one of 2 rule(s)"));
         assert!(said("[snp]\nmin_abi = { major = 1, minor = 55 }").contains("1.55 or more"));
         assert!(said("[claims]\nmax_beacon_age = 60").contains("60 seconds old at most"));
     }

@@ -8,9 +8,12 @@
 //! - [`binding`]: claims against what the CPU signed, and against reference values.
 //! - [`bundle`]: a whole evidence bundle.
 //! - [`policy`]: what a relying party accepts; strict unless told otherwise.
+//! - [`needs`]: which endorsements evidence needs, for whoever fetches them.
 //! - [`roots`]: the vendors' roots.
 //! - [`Verifier`]: the same, remembering platforms it has authenticated.
-//! - [`outcome`]: the result, with every check that was made and what was left unchecked.
+//! - [`outcome`]: the result, with every check that was made and what was left unchecked; [`Appraisal::advice`] says what to do
+//!   about those that failed.
+//! - [`ear`]: the result as an EAT attestation result, for other systems.
 //!
 //! ```
 //! use cocoon_attestation::UnixTime;
@@ -34,12 +37,15 @@
 //! assert!(appraisal.unchecked.iter().any(|item| item.id == "tdx.mrtd"));
 //! ```
 
+mod advice;
 pub mod binding;
 pub mod bundle;
 mod cache;
+pub mod ear;
 mod error;
 mod explain;
 pub mod gpu;
+pub mod needs;
 pub mod outcome;
 pub mod policy;
 pub mod roots;
@@ -48,11 +54,13 @@ pub mod tdx;
 mod verifier;
 mod x509;
 
+pub use advice::{Advice, Layer};
 pub use bundle::{BundleAppraisal, appraise_bundle};
 pub use error::Error;
-pub use gpu::{GpuEvidence, Manifest, appraise_gpu, appraise_gpus, appraise_rim};
+pub use gpu::{GpuEvidence, GpuReferences, appraise_gpu, appraise_gpus, appraise_rim};
+pub use needs::Need;
 pub use outcome::{Appraisal, Check, CheckOutcome, Outcome, Unchecked};
 pub use policy::Policy;
 pub use snp::appraise_snp;
-pub use tdx::{Collateral, appraise_tdx};
+pub use tdx::{Collateral, appraise_tdx, appraise_tdx_with_events};
 pub use verifier::Verifier;

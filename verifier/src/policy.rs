@@ -1,6 +1,7 @@
 //! What a relying party accepts. The default is strict; every loosening is a field that must be set, and shows in the result.
 //! `docs/policy.example.toml` explains each key.
 
+use aws_lc_rs::digest::{SHA384, digest};
 use cocoon_attestation::{Digest, ProviderAddress};
 use serde::{Deserialize, Deserializer};
 
@@ -109,6 +110,33 @@ pub struct TdxPolicy {
     pub mrownerconfig: Vec<Hex<48>>,
     /// REPORTDATA.
     pub report_data: Vec<Hex<64>>,
+    /// Rules over what was measured into runtime registers, in the order of the events. A register that a rule names may have no
+    /// event that meets none.
+    pub events: Vec<EventRule>,
+}
+
+/// What one event of a runtime register, or several in a row, may be.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventRule {
+    /// RTMR index, 0 to 3.
+    pub register: u8,
+    /// The event's kind; any if left out. The kind itself is not measured: give digests, or `measured_data`.
+    pub kind: Option<String>,
+    /// Digests to accept; any if left out.
+    #[serde(default)]
+    pub digest: Vec<Hex<48>>,
+    /// The event's data, as text. Believable only with `measured_data`.
+    pub data: Option<String>,
+    /// The digest must be the SHA-384 of the event's data.
+    #[serde(default)]
+    pub measured_data: bool,
+    /// The event may be absent.
+    #[serde(default)]
+    pub optional: bool,
+    /// Several events in a row may meet this rule.
+    #[serde(default)]
+    pub repeat: bool,
 }
 
 impl Default for TdxPolicy {
@@ -140,6 +168,7 @@ impl Default for TdxPolicy {
             mrowner: Vec::new(),
             mrownerconfig: Vec::new(),
             report_data: Vec::new(),
+            events: Vec::new(),
         }
     }
 }
@@ -232,6 +261,12 @@ pub struct SnpPolicy {
     pub id_key_digest: Vec<Hex<48>>,
     /// SHA-384 of author keys.
     pub author_key_digest: Vec<Hex<48>>,
+    /// Keys that may have signed the identity block, PEM of P-384 public keys. Either one of these did, or the author's is trusted.
+    #[serde(deserialize_with = "key_digests")]
+    pub trusted_id_keys: Vec<Hex<48>>,
+    /// Keys that may have signed the key of the identity block, PEM of P-384 public keys.
+    #[serde(deserialize_with = "key_digests")]
+    pub trusted_author_keys: Vec<Hex<48>>,
     /// FAMILY_ID.
     pub family_id: Vec<Hex<16>>,
     /// IMAGE_ID.
@@ -276,6 +311,8 @@ pub struct GpuPolicy {
     pub allow_unappraised: bool,
     /// Refuse evidence that came without NVIDIA's manifests for its driver and its VBIOS.
     pub require_rims: bool,
+    /// Refuse evidence that came without word of NVIDIA's (OCSP) on each certificate that its service knows.
+    pub require_ocsp: bool,
     /// Modes to accept.
     pub mode: Vec<GpuMode>,
     /// Driver versions to accept.
@@ -288,6 +325,16 @@ impl Policy {
     /// Reads TOML. Unknown keys are refused: a mistyped check must not pass silently.
     pub fn from_toml(text: &str) -> Result<Self, Error> {
         let policy: Self = toml::from_str(text).map_err(|error| Error::Policy(error.to_string()))?;
+        for (n, rule) in policy.tdx.events.iter().enumerate() {
+            let fault = if rule.register > 3 {
+                "there are registers 0 to 3"
+            } else if rule.data.is_some() && !rule.measured_data {
+                "data is believable only with measured_data = true"
+            } else {
+                continue;
+            };
+            return Err(Error::Policy(format!("tdx.events, rule {n}: {fault}")));
+        }
         match policy.tdx.accept_status.iter().find(|status| !STATUSES.contains(&status.as_str())) {
             None => Ok(policy),
             Some(status) => Err(Error::Policy(format!(
@@ -313,4 +360,27 @@ fn roots<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Vec<u8>>, D::
     roots
         .collect::<Result<_, _>>()
         .map_err(|error| serde::de::Error::custom(format!("roots: {error}; give PEM or hex")))
+}
+
+/// Digests of public keys, as SNP reports state them: SHA-384 of AMD's own format of a key (SEV-SNP ABI, "Public key format":
+/// curve, x and y in 72 little-endian bytes each, zeros up to 1028 bytes).
+fn key_digests<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Hex<48>>, D::Error> {
+    const P384: [u8; 4] = [2, 0, 0, 0];
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    let digests = texts.iter().map(|text| {
+        let point = x509::p384_point(text.as_bytes())?;
+        let mut key = [0; 1028];
+        key[..4].copy_from_slice(&P384);
+        for (n, coordinate) in point.chunks_exact(48).enumerate() {
+            for (to, from) in key[4 + 72 * n..].iter_mut().zip(coordinate.iter().rev()) {
+                *to = *from;
+            }
+        }
+        let mut out = [0; 48];
+        out.copy_from_slice(digest(&SHA384, &key).as_ref());
+        Some(Hex(out))
+    });
+    digests.collect::<Option<_>>().ok_or_else(|| {
+        serde::de::Error::custom("a trusted key must be the PEM of a P-384 public key (BEGIN PUBLIC KEY)")
+    })
 }

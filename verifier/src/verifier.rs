@@ -1,14 +1,14 @@
 //! A verifier that remembers what it has authenticated.
 
-use cocoon_attestation::{ReferenceValues, UnixTime};
+use cocoon_attestation::{EventLog, ReferenceValues, UnixTime};
 
 use crate::bundle::{BundleAppraisal, Platforms, appraise_bundle_with};
 use crate::cache::Cache;
-use crate::gpu::{self, GpuEvidence, Manifest};
+use crate::gpu::{self, GpuEvidence, GpuReferences};
 use crate::outcome::{Appraisal, Record, Signature};
 use crate::policy::Policy;
 use crate::snp::{self, Endorsed};
-use crate::tdx::{self, Collateral, Given};
+use crate::tdx::{self, Collateral, Given, Intel};
 
 /// Most platforms of each kind that are remembered, some 20 KB each.
 const PLATFORMS: usize = 1024;
@@ -32,7 +32,7 @@ const PLATFORMS: usize = 1024;
 /// for n in 0..3 {
 ///     let mut spec = TdxSpec::default();
 ///     spec.body.report_data = [n; 64];
-///     let result = verifier.tdx(&platform.tdx_quote(&spec), &collateral, &policy, UnixTime(1_790_000_000));
+///     let result = verifier.tdx(&platform.tdx_quote(&spec), &collateral, None, &policy, UnixTime(1_790_000_000));
 ///     assert_eq!(result.outcome, Outcome::Accepted);
 /// }
 /// ```
@@ -59,11 +59,18 @@ impl Verifier {
         }
     }
 
-    /// Appraises a TDX quote against its collateral at a time.
-    pub fn tdx(&self, quote: &[u8], collateral: &Collateral, policy: &Policy, at: UnixTime) -> Appraisal {
+    /// Appraises a TDX quote against its collateral and, if it came with one, its event log, at a time.
+    pub fn tdx(
+        &self,
+        quote: &[u8],
+        collateral: &Collateral,
+        events: Option<&EventLog>,
+        policy: &Policy,
+        at: UnixTime,
+    ) -> Appraisal {
         let mut record = Record::default();
-        let given = Given::Read(collateral);
-        tdx::run(&mut record, quote, given, policy, at, Signature::Checked, Some(&self.platforms.tdx));
+        let given = Given { quote, collateral: Intel::Read(collateral), events };
+        tdx::run(&mut record, &given, policy, at, Signature::Checked, Some(&self.platforms.tdx));
         record.finish()
     }
 
@@ -88,13 +95,13 @@ impl Verifier {
     pub fn gpus(
         &self,
         gpus: &[GpuEvidence<'_>],
-        rims: &[Manifest],
+        references: &GpuReferences,
         nonce: Option<[u8; 32]>,
         policy: &Policy,
         at: UnixTime,
     ) -> Appraisal {
         let mut record = Record::default();
-        gpu::run(&mut record, gpus, rims, nonce, policy, at, Some(&self.platforms.gpu));
+        gpu::run(&mut record, gpus, references, nonce, policy, at, Some(&self.platforms.gpu));
         record.finish()
     }
 

@@ -8,11 +8,12 @@ use cocoon_attestation::UnixTime;
 use const_oid::ObjectIdentifier;
 use der::{Decode, Encode, Header, Reader, SliceReader};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, SubjectPublicKeyInfoDer};
 use x509_cert::Certificate;
 use x509_cert::crl::CertificateList;
 use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
 use x509_cert::name::Name;
+use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 use x509_cert::time::Time;
 
 /// Longest certificate that is looked at, in bytes; the vendors' have about 2 KB.
@@ -34,6 +35,17 @@ pub(crate) fn certificates(bytes: &[u8]) -> Result<Vec<Vec<u8>>, String> {
     pem.into_iter()
         .map(|der| Certificate::from_der(&der).map(|_| der.to_vec()).map_err(|error| error.to_string()))
         .collect()
+}
+
+/// x and y of a P-384 public key in PEM (SubjectPublicKeyInfo).
+pub(crate) fn p384_point(pem: &[u8]) -> Option<Vec<u8>> {
+    let der = SubjectPublicKeyInfoDer::from_pem_slice(pem).ok()?;
+    let info = SubjectPublicKeyInfoOwned::from_der(&der).ok()?;
+    let curve = info.algorithm.parameters.as_ref()?.decode_as::<ObjectIdentifier>().ok()?;
+    let known =
+        info.algorithm.oid == const_oid::db::rfc5912::ID_EC_PUBLIC_KEY && curve == const_oid::db::rfc5912::SECP_384_R_1;
+    let point = info.subject_public_key.as_bytes()?;
+    (known && point.len() == 97 && point[0] == 4).then(|| point[1..].to_vec())
 }
 
 /// Exactly one certificate, DER or PEM, as DER.
@@ -64,7 +76,7 @@ pub(crate) fn spki(certificate: &Certificate) -> Option<Vec<u8>> {
 
 /// The key itself: a point for EC, an RSAPublicKey for RSA.
 pub(crate) fn key(certificate: &Certificate) -> &[u8] {
-    certificate.tbs_certificate().subject_public_key_info().subject_public_key.raw_bytes()
+    certificate.tbs_certificate().subject_public_key_info().subject_public_key.as_bytes().unwrap_or_default()
 }
 
 /// Whether the key is an elliptic curve's (RFC 5480).
@@ -146,6 +158,11 @@ pub(crate) const P384: Ecdsa =
     Ecdsa { oid: const_oid::db::rfc5912::ECDSA_WITH_SHA_384, algorithm: &ECDSA_P384_SHA384_ASN1 };
 
 impl Ecdsa {
+    /// Whether an algorithm field names it.
+    pub(crate) fn names(&self, algorithm: &AlgorithmIdentifierOwned) -> bool {
+        algorithm.oid == self.oid && algorithm.parameters.is_none()
+    }
+
     pub(crate) fn verify(&self, key: &[u8], message: &[u8], signature: &[u8]) -> bool {
         UnparsedPublicKey::new(self.algorithm, key).verify(message, signature).is_ok()
     }
@@ -217,10 +234,10 @@ impl Cert {
         let algorithm = self.x509.signature_algorithm();
         self.names_issuer(issuer)
             && algorithm == self.x509.tbs_certificate().signature()
-            && algorithm.oid == ecdsa.oid
-            && algorithm.parameters.is_none()
-            && to_be_signed(&self.der)
-                .is_some_and(|signed| ecdsa.verify(issuer.key(), signed, self.x509.signature().raw_bytes()))
+            && ecdsa.names(algorithm)
+            && to_be_signed(&self.der).is_some_and(|signed| {
+                ecdsa.verify(issuer.key(), signed, self.x509.signature().as_bytes().unwrap_or_default())
+            })
     }
 
     /// Whether it may issue certificates, with `below` CA certificates between it and the leaf (RFC 5280 section 6.1.4).
@@ -271,7 +288,9 @@ impl Revoked {
         let signed = tbs.issuer == *issuer.subject()
             && list.signature_algorithm == tbs.signature
             && list.signature_algorithm.oid == ecdsa.oid
-            && to_be_signed(der).is_some_and(|signed| ecdsa.verify(issuer.key(), signed, list.signature.raw_bytes()));
+            && to_be_signed(der).is_some_and(|signed| {
+                ecdsa.verify(issuer.key(), signed, list.signature.as_bytes().unwrap_or_default())
+            });
         if !signed {
             return Err(format!("is not signed by {:?}", issuer.name()));
         }

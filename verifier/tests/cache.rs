@@ -5,11 +5,12 @@ mod common;
 
 use cocoon_attestation::UnixTime;
 use cocoon_attestation::dev::{
-    CertSpec, CollateralSpec, CrlSpec, DevPlatform, GpuChainSpec, GpuSpec, RimSpec, SignedBy, SnpEndorsementSpec,
-    SnpSpec, TdxSpec, serial,
+    CertSpec, CollateralSpec, CrlSpec, DevPlatform, GpuChainSpec, GpuSpec, OcspSpec, OcspSubject, RimSpec, SignedBy,
+    SnpEndorsementSpec, SnpSpec, TdxSpec, serial,
 };
 use cocoon_verifier::{
-    Appraisal, Collateral, GpuEvidence, Manifest, Outcome, Policy, Verifier, appraise_gpus, appraise_snp, appraise_tdx,
+    Appraisal, Collateral, GpuEvidence, GpuReferences, Outcome, Policy, Verifier, appraise_gpus, appraise_snp,
+    appraise_tdx,
 };
 use common::{AT, accepted, collateral, platform, policy};
 
@@ -23,7 +24,7 @@ fn same(what: &str, remembered: impl Fn() -> Appraisal, fresh: Appraisal) -> App
 
 fn tdx(verifier: &Verifier, what: &str, quote: &[u8], json: &[u8], policy: &Policy, at: UnixTime) -> Appraisal {
     let read = Collateral::from_json(json).expect("collateral");
-    same(what, || verifier.tdx(quote, &read, policy, at), appraise_tdx(quote, json, policy, at))
+    same(what, || verifier.tdx(quote, &read, None, policy, at), appraise_tdx(quote, json, policy, at))
 }
 
 #[test]
@@ -120,12 +121,15 @@ fn snp_chips() {
 #[test]
 fn gpu_chains_and_manifests() {
     let verifier = Verifier::default();
+    let lapse = Some(UnixTime(AT.0 + 10));
     let gpu = |what: &str, report: &GpuSpec, chain: &GpuChainSpec, rim: &RimSpec, policy: &Policy, at: UnixTime| {
         let (report, chain) = (platform().gpu_report(report), platform().gpu_chain(chain));
-        let rims = [platform().gpu_manifest(rim), platform().gpu_manifest(&RimSpec::vbios())];
+        let rims = vec![platform().gpu_manifest(rim), platform().gpu_manifest(&RimSpec::vbios())];
+        let ocsp = OcspSubject::ASKED
+            .map(|subject| platform().gpu_ocsp(&OcspSpec { next_update: lapse, ..OcspSpec::new(subject) }));
         let gpus = [GpuEvidence { report: &report, chain: &chain }];
-        let read = rims.clone().map(Manifest::new);
-        same(what, || verifier.gpus(&gpus, &read, None, policy, at), appraise_gpus(&gpus, &rims, None, policy, at))
+        let read = GpuReferences::new(rims, ocsp.to_vec());
+        same(what, || verifier.gpus(&gpus, &read, None, policy, at), appraise_gpus(&gpus, &read, None, policy, at))
             .outcome
     };
     let (report, chain, rim) = (GpuSpec::default(), GpuChainSpec::default(), RimSpec::driver());
@@ -156,7 +160,7 @@ fn a_small_memory_forgets_and_stays_right() {
         for n in 0..6 {
             let mut spec = TdxSpec::default();
             spec.qe.isv_svn += n;
-            let result = verifier.tdx(&platform().tdx_quote(&spec), &read, &policy(), AT);
+            let result = verifier.tdx(&platform().tdx_quote(&spec), &read, None, &policy(), AT);
             assert_eq!(result, appraise_tdx(&platform().tdx_quote(&spec), &json, &policy(), AT), "{round} {n}");
         }
     }

@@ -4,7 +4,7 @@
 mod common;
 
 use cocoon_attestation::binding::{gpu_digest, gpu_nonce, report_data};
-use cocoon_attestation::dev::{GpuChainSpec, GpuSpec, RimSpec, TdxSpec};
+use cocoon_attestation::dev::{GpuChainSpec, GpuSpec, OcspSpec, OcspSubject, RimSpec, TdxSpec};
 use cocoon_attestation::{
     Beacon, Bundle, Claims, CpuEvidence, Digest, Endorsements, Event, EventLog, GpuEndorsements, Measurement,
     ProviderAddress, ReferenceValues, UnixTime,
@@ -164,6 +164,7 @@ fn with_gpus(count: u8, alter: impl Fn(&mut GpuSpec), endorse: impl Fn(&mut GpuE
     let mut gpu_endorsements = GpuEndorsements {
         chains: (0..count).map(|gpu| platform.gpu_chain(&GpuChainSpec { gpu, ..GpuChainSpec::default() })).collect(),
         manifests: [RimSpec::driver(), RimSpec::vbios()].map(|spec| platform.gpu_manifest(&spec)).to_vec(),
+        ocsp: OcspSubject::ASKED.map(|subject| platform.gpu_ocsp(&OcspSpec::new(subject))).to_vec(),
     };
     endorse(&mut gpu_endorsements);
     let named = Claims { gpu_digest: gpu_digest(&gpu), ..claims() };
@@ -207,10 +208,10 @@ fn the_event_log_replays_to_the_registers() {
     accepted(&strict(&good));
     let mut other = log.clone();
     other.0[0].digest[0] ^= 1;
-    only(&strict(&Bundle { event_log: Some(other), ..good }), "binding.event-log", Outcome::Invalid);
+    only(&strict(&Bundle { event_log: Some(other), ..good }), "tdx.event-log", Outcome::Invalid);
     // SNP has no such registers.
     let snp = Bundle { event_log: Some(log), ..snp_bundle(&common::claims()) };
-    only(&strict(&snp), "binding.event-log", Outcome::Invalid);
+    only(&strict(&snp), "snp.event-log", Outcome::Invalid);
 }
 
 #[test]

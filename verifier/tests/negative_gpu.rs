@@ -3,10 +3,10 @@
 mod common;
 
 use cocoon_attestation::UnixTime;
-use cocoon_attestation::dev::{GpuChainSpec, GpuSpec, RimSpec, SignedBy};
+use cocoon_attestation::dev::{GpuChainSpec, GpuSpec, OcspSpec, OcspStatus, OcspSubject, Responder, RimSpec, SignedBy};
 use cocoon_verifier::policy::GpuMode;
 use cocoon_verifier::{
-    Appraisal, CheckOutcome, GpuEvidence, Outcome, Policy, appraise_gpu, appraise_gpus, appraise_rim,
+    Appraisal, CheckOutcome, GpuEvidence, GpuReferences, Outcome, Policy, appraise_gpu, appraise_gpus, appraise_rim,
 };
 use common::{AT, accepted, only, platform, policy, unchecked};
 
@@ -16,6 +16,7 @@ struct Case {
     report: GpuSpec,
     chain: GpuChainSpec,
     rims: Vec<RimSpec>,
+    ocsp: Vec<OcspSpec>,
     nonce: Option<[u8; 32]>,
     policy: Policy,
 }
@@ -26,6 +27,7 @@ impl Default for Case {
             report: GpuSpec::default(),
             chain: GpuChainSpec::default(),
             rims: vec![RimSpec::driver(), RimSpec::vbios()],
+            ocsp: OcspSubject::ASKED.map(OcspSpec::new).to_vec(),
             nonce: Some([0; 32]),
             policy: policy(),
         }
@@ -41,7 +43,9 @@ impl Case {
         let platform = platform();
         let rims: Vec<_> = self.rims.iter().map(|spec| platform.gpu_manifest(spec)).collect();
         let (report, chain) = (platform.gpu_report(&self.report), platform.gpu_chain(&self.chain));
-        appraise_gpu(&report, &chain, &rims, self.nonce, &self.policy, AT)
+        let ocsp = self.ocsp.iter().map(|spec| platform.gpu_ocsp(spec)).collect();
+        let gpu = GpuEvidence { report: &report, chain: &chain };
+        appraise_gpus(&[gpu], &GpuReferences::new(rims, ocsp), self.nonce, &self.policy, AT)
     }
 }
 
@@ -56,18 +60,16 @@ fn nothing_is_wrong_with_what_the_other_tests_start_from() {
     let result = altered(|_| {});
     accepted(&result);
     assert!(result.development);
-    assert_eq!(
-        result.check("gpu.measurements").map(|check| &*check.detail),
-        Some("40 golden measurements match")
-    );
+    assert_eq!(result.check("gpu.measurements").map(|check| &*check.detail), Some("40 golden measurements match"));
     for rim in [RimSpec::driver(), RimSpec::vbios()] {
-        accepted(&appraise_rim(&platform().gpu_manifest(&rim), &policy(), AT));
+        accepted(&appraise_rim(&platform().gpu_manifest(&rim), &[], &policy(), AT));
     }
     // Blackwell, and its place for the firmware's id.
     accepted(&altered(|case| {
         case.chain.architecture = "GB100".into();
         case.chain.fwid_arcs = vec![2, 23, 133, 5, 4, 1, 1];
         case.rims.iter_mut().for_each(|rim| rim.product = "GB100".into());
+        case.ocsp.iter_mut().for_each(|ocsp| ocsp.architecture = "GB100".into());
     }));
 }
 
@@ -164,7 +166,7 @@ fn manifests_that_are_not_authentic() {
     let rim = |alter: fn(&mut RimSpec)| {
         let mut spec = RimSpec::driver();
         alter(&mut spec);
-        appraise_rim(&platform().gpu_manifest(&spec), &policy(), AT)
+        appraise_rim(&platform().gpu_manifest(&spec), &[], &policy(), AT)
     };
     only(&rim(|spec| spec.signed_by = SignedBy::Another), "rim.signature", Outcome::Invalid);
     only(&rim(|spec| spec.leaf.signed_by = SignedBy::Another), "rim.certificates", Outcome::Invalid);
@@ -173,10 +175,10 @@ fn manifests_that_are_not_authentic() {
     for n in 0..2 {
         let mut spec = RimSpec::driver();
         spec.authorities[n].ca = Some(false);
-        only(&appraise_rim(&platform().gpu_manifest(&spec), &policy(), AT), "rim.certificates", Outcome::Invalid);
+        only(&appraise_rim(&platform().gpu_manifest(&spec), &[], &policy(), AT), "rim.certificates", Outcome::Invalid);
     }
     only(
-        &appraise_rim(&platform().gpu_manifest(&RimSpec::driver()), &Policy::default(), AT),
+        &appraise_rim(&platform().gpu_manifest(&RimSpec::driver()), &[], &Policy::default(), AT),
         "rim.root",
         Outcome::Invalid,
     );
@@ -202,11 +204,11 @@ fn manifests_that_are_not_authentic() {
     ] {
         let bad = good.replace(from, to);
         assert_ne!(bad, good, "{from}");
-        only(&appraise_rim(bad.as_bytes(), &policy(), AT), id, outcome);
+        only(&appraise_rim(bad.as_bytes(), &[], &policy(), AT), id, outcome);
     }
     // A comment, and white space within tags, change nothing that is signed.
     let same = good.replace("<Payload>", "<!-- x --><Payload\n>");
-    accepted(&appraise_rim(same.as_bytes(), &policy(), AT));
+    accepted(&appraise_rim(same.as_bytes(), &[], &policy(), AT));
 }
 
 #[test]
@@ -263,12 +265,13 @@ fn every_byte_of_a_report_counts() {
 fn several_gpus_are_several_gpus() {
     let platform = platform();
     let rims = [RimSpec::driver(), RimSpec::vbios()].map(|spec| platform.gpu_manifest(&spec));
+    let references = GpuReferences::new(rims.to_vec(), Vec::new());
     let reports: Vec<_> = (0..3).map(|gpu| platform.gpu_report(&GpuSpec { gpu, ..GpuSpec::default() })).collect();
     let chains: Vec<_> =
         (0..3).map(|gpu| platform.gpu_chain(&GpuChainSpec { gpu, ..GpuChainSpec::default() })).collect();
     let appraise = |gpus: &[usize]| {
         let gpus: Vec<_> = gpus.iter().map(|n| GpuEvidence { report: &reports[*n], chain: &chains[*n] }).collect();
-        appraise_gpus(&gpus, &rims, Some([0; 32]), &policy(), AT)
+        appraise_gpus(&gpus, &references, Some([0; 32]), &policy(), AT)
     };
     let result = appraise(&[0, 1, 2]);
     accepted(&result);
@@ -279,7 +282,114 @@ fn several_gpus_are_several_gpus() {
     let bad = platform.gpu_report(&bad);
     let gpus =
         [GpuEvidence { report: &reports[0], chain: &chains[0] }, GpuEvidence { report: &bad, chain: &chains[1] }];
-    let result = appraise_gpus(&gpus, &rims, Some([0; 32]), &policy(), AT);
+    let result = appraise_gpus(&gpus, &references, Some([0; 32]), &policy(), AT);
     only(&result, "gpu.signature", Outcome::Invalid);
     assert!(result.reason.contains("GPU 1: "), "{}", result.reason);
+}
+
+#[test]
+fn revocation_by_stapled_answers() {
+    let good = altered(|_| {});
+    for id in ["gpu.revocation", "gpu.driver-rim-revocation", "gpu.vbios-rim-revocation"] {
+        assert!(good.check(id).is_some_and(|check| check.detail.contains("3 certificates are good")), "{id}");
+    }
+    assert_eq!(good.not_after, Some(OcspSpec::new(OcspSubject::Model).next_update.unwrap()));
+    type Alteration = fn(&mut OcspSpec);
+    let alterations: [(&str, Alteration); 11] = [
+        ("revoked", |spec| spec.status = OcspStatus::Revoked(UnixTime(AT.0 - 1))),
+        ("unknown", |spec| spec.status = OcspStatus::Unknown),
+        ("signed by another", |spec| spec.signed_by = SignedBy::Another),
+        ("the issuer's, signed by another", |spec| {
+            (spec.responder, spec.signed_by) = (Responder::Issuer, SignedBy::Another)
+        }),
+        ("by somebody not certified to answer", |spec| spec.responder = Responder::Unauthorised),
+        ("by a delegate whom another certified", |spec| spec.certificate.signed_by = SignedBy::Another),
+        ("by a delegate that is a CA", |spec| spec.certificate.ca = Some(true)),
+        ("by a delegate of the past", |spec| spec.certificate.not_after = UnixTime(AT.0 - 1)),
+        ("of the future", |spec| spec.this_update = UnixTime(AT.0 + 1)),
+        ("due again", |spec| spec.next_update = Some(UnixTime(AT.0 - 1))),
+        ("a day old, without a next one", |spec| {
+            (spec.this_update, spec.next_update) = (UnixTime(AT.0 - 86_401), None)
+        }),
+    ];
+    for (n, id) in
+        [(0, "gpu.revocation"), (1, "gpu.revocation"), (2, "gpu.revocation"), (3, "RIM"), (4, "RIM"), (5, "RIM")]
+    {
+        for (what, alter) in alterations {
+            let result = altered(|case| alter(&mut case.ocsp[n]));
+            if id == "RIM" {
+                // The signer of both manifests is one.
+                assert_eq!(result.outcome, Outcome::Invalid, "{n} {what}");
+                let failed: Vec<_> =
+                    result.checks.iter().filter(|check| check.outcome.is_failure()).map(|check| &*check.id).collect();
+                assert_eq!(failed, ["gpu.driver-rim-revocation", "gpu.vbios-rim-revocation"], "{n} {what}");
+            } else {
+                only(&result, id, Outcome::Invalid);
+            }
+        }
+    }
+    // The issuer may answer itself, and an answer of today may leave out when the next one is due.
+    accepted(&altered(|case| case.ocsp.iter_mut().for_each(|spec| spec.responder = Responder::Issuer)));
+    accepted(&altered(|case| {
+        case.ocsp.iter_mut().for_each(|spec| (spec.this_update, spec.next_update) = (UnixTime(AT.0 - 86_400), None))
+    }));
+    // A GPU's own certificate needs no answer, but one that is there counts.
+    only(
+        &altered(|case| {
+            let status = OcspStatus::Revoked(AT);
+            case.ocsp.push(OcspSpec { status, ..OcspSpec::new(OcspSubject::Gpu) })
+        }),
+        "gpu.revocation",
+        Outcome::Invalid,
+    );
+    // A revocation counts in whatever company, and a good answer beside one that has lapsed.
+    for (status, this_update, outcome) in [
+        (OcspStatus::Revoked(AT), UnixTime(AT.0 - 5), Outcome::Invalid),
+        (OcspStatus::Good, UnixTime(AT.0 + 5), Outcome::Accepted),
+    ] {
+        for first in [true, false] {
+            let result = altered(|case| {
+                let other = OcspSpec { status, this_update, ..OcspSpec::new(OcspSubject::Model) };
+                case.ocsp.insert(if first { 0 } else { case.ocsp.len() }, other);
+            });
+            assert_eq!(result.outcome, outcome, "{status:?} first {first}: {}", result.reason);
+        }
+    }
+}
+
+#[test]
+fn answers_that_are_missing_foreign_or_none() {
+    let result = altered(|case| case.ocsp.retain(|spec| spec.subject != OcspSubject::Model));
+    accepted(&result);
+    assert!(unchecked(&result, "gpu.revocation"));
+    only(
+        &altered(|case| {
+            case.policy.gpu.require_ocsp = true;
+            case.ocsp.retain(|spec| spec.subject != OcspSubject::Model);
+        }),
+        "gpu.revocation",
+        Outcome::Refused,
+    );
+    accepted(&altered(|case| case.policy.gpu.require_ocsp = true));
+    // The certificate of another chain, though its serial number is the same.
+    assert!(unchecked(&altered(|case| case.ocsp[1].architecture = "GB100".into()), "gpu.revocation"));
+
+    let (platform, at) = (platform(), AT);
+    let manifest = platform.gpu_manifest(&RimSpec::driver());
+    let answer = platform.gpu_ocsp(&OcspSpec { responder: Responder::Issuer, ..OcspSpec::new(OcspSubject::RimSigner) });
+    let appraise = |answer: &[u8]| appraise_rim(&manifest, &[answer.to_vec()], &policy(), at);
+    assert!(unchecked(&appraise(&answer), "rim.revocation"), "two of three are missing");
+    // Every byte counts: what is not signed is the frame.
+    for n in 0..answer.len() {
+        let mut other = answer.clone();
+        other[n] ^= 1;
+        let result = appraise(&other);
+        let silent = result.outcome == Outcome::Accepted && result.unchecked == appraise(&answer).unchecked;
+        assert!(!silent, "byte {n} of {} was altered unseen", answer.len());
+    }
+    for bad in [&answer[..answer.len() - 1], &[], &[0x30, 3, 0x0a, 1, 3], &vec![0x30; 20_000]] {
+        only(&appraise(bad), "rim.ocsp-format", Outcome::Malformed);
+    }
+    let many = vec![answer; 97];
+    only(&appraise_rim(&manifest, &many, &policy(), at), "rim.ocsp-format", Outcome::Malformed);
 }

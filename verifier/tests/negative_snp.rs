@@ -273,3 +273,41 @@ fn firmware_platform_bits_author_key_and_socket() {
     only(&with(&|_| {}, &named), "snp.report-id", Outcome::Refused);
     accepted(&with(&|spec| spec.report_id = [9; 32], &named));
 }
+
+#[test]
+fn who_signed_the_identity_block() {
+    let (key, author, other) = (Hex([1; 48]), Hex([2; 48]), Hex([3; 48]));
+    let appraise = |keys: &[Hex<48>], authors: &[Hex<48>], enabled: bool| {
+        let mut policy = policy();
+        policy.snp.trusted_id_keys = keys.to_vec();
+        policy.snp.trusted_author_keys = authors.to_vec();
+        let spec = SnpSpec {
+            id_key_digest: key.0,
+            author_key_digest: author.0,
+            author_key_enabled: enabled,
+            ..SnpSpec::default()
+        };
+        let chain = platform().snp_endorsements(&SnpEndorsementSpec::default());
+        appraise_snp(&platform().snp_report(&spec), &chain.vek, &chain.ca, chain.crl.as_deref(), &policy, AT)
+    };
+    assert!(unchecked(&appraise(&[], &[], true), "snp.id-block"));
+    for (keys, authors, enabled) in [
+        (&[key][..], &[][..], false),
+        (&[other, key], &[], false),
+        (&[other], &[author], true),
+        (&[], &[other, author], true),
+    ] {
+        let result = appraise(keys, authors, enabled);
+        accepted(&result);
+        assert!(!unchecked(&result, "snp.id-block"));
+    }
+    for (keys, authors, enabled) in [
+        (&[other][..], &[][..], true),
+        (&[author], &[], true),
+        (&[], &[key], true),
+        (&[], &[author], false),
+        (&[other], &[other], true),
+    ] {
+        only(&appraise(keys, authors, enabled), "snp.id-block", Outcome::Refused);
+    }
+}

@@ -5,14 +5,17 @@ mod suite;
 use std::collections::BTreeSet;
 
 use cocoon_attestation::dev::DevPlatform;
-use cocoon_verifier::{Appraisal, Policy, appraise_gpu, appraise_snp, appraise_tdx};
+use cocoon_verifier::{Appraisal, GpuEvidence, GpuReferences, Policy, appraise_gpus, appraise_snp, appraise_tdx};
 use suite::{AT, Case, Files, cases};
 
 fn appraise(case: &Case, policy: &Policy) -> Appraisal {
     match &case.files {
         Files::Tdx { quote, collateral } => appraise_tdx(quote, collateral, policy, AT),
         Files::Snp { report, vek, ca, crl } => appraise_snp(report, vek, ca, crl.as_deref(), policy, AT),
-        Files::Gpu { report, chain, rims } => appraise_gpu(report, chain, rims, None, policy, AT),
+        Files::Gpu { report, chain, rims, ocsp } => {
+            let references = GpuReferences::new(rims.clone(), ocsp.clone());
+            appraise_gpus(&[GpuEvidence { report, chain }], &references, None, policy, AT)
+        }
     }
 }
 

@@ -72,3 +72,29 @@ fn a_key_that_is_unknown_or_has_another_shape_is_refused() {
         assert!(Policy::from_toml(text).is_err(), "{text}");
     }
 }
+
+#[test]
+fn rules_over_events_that_could_not_be_believed_are_refused() {
+    let fault = |rule: &str| Policy::from_toml(&format!("[tdx]\nevents = [{rule}]")).expect_err(rule).to_string();
+    assert!(fault("{ register = 4 }").contains("registers 0 to 3"));
+    assert!(fault(r#"{ register = 2, data = "x" }"#).contains("measured_data"));
+    assert!(fault("{ register = 2, digests = [] }").contains("digests"), "an unknown key");
+    assert_eq!(Policy::from_toml(&in_full()).expect("a policy").tdx.events.len(), 3);
+}
+
+#[test]
+fn trusted_keys_become_the_digests_that_reports_state() {
+    // A key made for this test; its digest was computed by another program from AMD's description of the format.
+    const KEY: &str = "-----BEGIN PUBLIC KEY-----\n\
+        MHYwEAYHKoZIzj0CAQYFK4EEACIDYgAEnkINPhdIamFiU4/nUWdGqaL5biZoTLXo\n\
+        H9l0ni0P8eyTxf3XtSHRvnX/CY2YxLdwHs41f3ds73aWPiTlv+EZ9aUaFm3C4FdB\n\
+        RUIzrmrHH2Ib5sDYwbs4txN9o5mdYzhh\n-----END PUBLIC KEY-----\n";
+    const DIGEST: &str =
+        "487fdedfbb9c66db88151c95d31faefcea1be20eb7a9037c4272860b4bf7934fef749db65e5e2d3909c3af665b16bbc7";
+    let read = |key: &str| Policy::from_toml(&format!("[snp]\ntrusted_id_keys = [\"\"\"{key}\"\"\"]"));
+    let policy = read(KEY).expect("a policy");
+    assert_eq!(policy.snp.trusted_id_keys.iter().map(|key| hex::encode(key.0)).collect::<Vec<_>>(), [DIGEST]);
+    for bad in ["", "00", &KEY.replace("MHYw", "MHYx"), &KEY.replace("BEGIN PUBLIC", "BEGIN PRIVATE")] {
+        assert!(read(bad).expect_err("no key").to_string().contains("PEM of a P-384 public key"));
+    }
+}

@@ -99,7 +99,7 @@ impl Loaded {
             "tdx" => appraise_tdx(evidence, &self.collateral, &self.policy, self.at),
             "snp" => appraise_snp(evidence, &self.vek, &self.ca, None, &self.policy, self.at),
             "gpu" => appraise_gpu(evidence, &self.chain, &self.rims, None, &self.policy, self.at),
-            _ => appraise_rim(evidence, &self.policy, self.at),
+            _ => appraise_rim(evidence, &[], &self.policy, self.at),
         }
     }
 
@@ -180,7 +180,7 @@ fn a_broken_xml_signature_is_what_fails_while_its_signer_is_current() {
     let Some(folder) = vectors() else { return };
     let appraise = |name: &str| {
         let bytes = read(&folder, &Path::new("nvidia").join(name));
-        appraise_rim(&bytes, &Policy::default(), UnixTime(1_740_787_200))
+        appraise_rim(&bytes, &[], &Policy::default(), UnixTime(1_740_787_200))
     };
     let good = appraise("NV_GPU_DRIVER_GH100_550.144.03.xml");
     assert_eq!(good.outcome, Outcome::Accepted, "{}", good.reason);

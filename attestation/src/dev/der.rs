@@ -102,6 +102,12 @@ pub(super) fn time(at: UnixTime) -> Vec<u8> {
     }
 }
 
+/// GeneralizedTime, as OCSP has every time.
+pub(super) fn generalized(at: UnixTime) -> Vec<u8> {
+    let [year, month, day, hour, minute, second] = civil(at);
+    tlv(0x18, format!("{year:04}{month:02}{day:02}{hour:02}{minute:02}{second:02}Z").as_bytes())
+}
+
 /// RFC 3339 text, as Intel's collateral writes times.
 pub(super) fn rfc3339(at: UnixTime) -> String {
     let [year, month, day, hour, minute, second] = civil(at);

@@ -13,6 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::certs::{CertSpec, Party, Role, certificate, extension, pem, serial};
 use super::der;
 use super::keys::{Key, SignedBy};
+use super::ocsp::{self, OcspSpec, OcspSubject};
 
 /// Digest of the development platform's GPU firmware.
 pub const FWID: [u8; 48] = [0xf1; 48];
@@ -202,6 +203,22 @@ impl Gpu {
             self.root_der(),
         ])
         .into_bytes()
+    }
+
+    pub(super) fn ocsp(&self, spec: &OcspSpec) -> Vec<u8> {
+        let named = |name: &str| party(&self.seed, name);
+        let name = &spec.architecture;
+        let (issuer, serial) = match spec.subject {
+            OcspSubject::Gpu => (named(&format!("{name} A01 GSP BROM")), serial::GPU),
+            OcspSubject::Firmware => (named(&format!("NVIDIA {name} Provisioner ICA 1")), 10),
+            OcspSubject::Provisioner => (named(&format!("NVIDIA {name} Identity")), 11),
+            OcspSubject::Model => (self.root.clone(), 12),
+            OcspSubject::RimSigner => (named("Reference Value L3"), 20),
+            OcspSubject::RimL3 => (named("Reference Value CA"), 21),
+            OcspSubject::RimCa => (self.root.clone(), 22),
+        };
+        let responder = party(&self.seed, "NVIDIA development OCSP responder");
+        ocsp::response(&issuer, &responder, serial, spec)
     }
 
     /// The manifest in canonical form, so that what is signed is what stands there.

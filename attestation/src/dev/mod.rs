@@ -22,12 +22,14 @@ pub mod cpu;
 mod der;
 mod gpu;
 mod keys;
+mod ocsp;
 mod snp;
 mod tdx;
 
 pub use certs::{CertSpec, CrlSpec, FROM, ORGANISATION, UNTIL, serial};
 pub use gpu::{FWID, GpuChainSpec, GpuSpec, RimSpec, measurement as gpu_measurement};
 pub use keys::SignedBy;
+pub use ocsp::{OcspSpec, OcspStatus, OcspSubject, Responder};
 pub use snp::{CHIP_ID, SnpEndorsementSpec, SnpSpec, SnpTcb};
 pub use tdx::{
     CollateralSpec, FMSPC, ModuleIdentity, ModuleLevel, PckCa, PckSpec, QE_MRSIGNER, QeIdentitySpec, QeLevel, QeReport,
@@ -94,6 +96,11 @@ impl DevPlatform {
     /// A GPU's certificates, PEM, leaf first.
     pub fn gpu_chain(&self, spec: &GpuChainSpec) -> Vec<u8> {
         self.gpu.chain(spec)
+    }
+
+    /// What NVIDIA's service says of one of its certificates (RFC 6960), DER.
+    pub fn gpu_ocsp(&self, spec: &OcspSpec) -> Vec<u8> {
+        self.gpu.ocsp(spec)
     }
 
     /// A signed reference manifest, XML.

@@ -4,6 +4,7 @@
 
 mod appraise;
 mod chain;
+pub(crate) mod ocsp;
 mod rim;
 mod spdm;
 mod xml;
@@ -14,14 +15,17 @@ use aws_lc_rs::digest::{Context, SHA256, digest};
 use cocoon_attestation::UnixTime;
 
 use crate::cache::Cache;
+use crate::needs::{self, Need};
 use crate::outcome::{Appraisal, CheckOutcome, Record};
 use crate::policy::Policy;
+use crate::x509::Cert;
 use chain::Chain;
+use ocsp::{Responses, Word};
 use rim::{Failure, Rim};
 use spdm::GpuReport;
 
 /// Appraises one GPU's report (SPDM request and response) against its certificate chain (PEM, leaf first), reference manifests in
-/// any order and, if one was asked with, the nonce, at a time.
+/// any order and, if one was asked with, the nonce, at a time. [`appraise_gpus`] takes OCSP responses as well.
 pub fn appraise_gpu(
     report: &[u8],
     chain: &[u8],
@@ -30,7 +34,8 @@ pub fn appraise_gpu(
     policy: &Policy,
     at: UnixTime,
 ) -> Appraisal {
-    appraise_gpus(&[GpuEvidence { report, chain }], rims, nonce, policy, at)
+    let references = GpuReferences::new(rims.to_vec(), Vec::new());
+    appraise_gpus(&[GpuEvidence { report, chain }], &references, nonce, policy, at)
 }
 
 /// One GPU's evidence: its report (SPDM request and response), and its certificate chain (PEM, leaf first).
@@ -45,27 +50,38 @@ pub struct GpuEvidence<'a> {
 /// Appraises the reports of several GPUs that one guest uses, each under the same nonce; one result for all.
 pub fn appraise_gpus(
     gpus: &[GpuEvidence<'_>],
-    rims: &[Vec<u8>],
+    references: &GpuReferences,
     nonce: Option<[u8; 32]>,
     policy: &Policy,
     at: UnixTime,
 ) -> Appraisal {
     let mut record = Record::default();
-    let rims: Vec<_> = rims.iter().take(MAX_RIMS).cloned().map(Manifest::new).collect();
-    run(&mut record, gpus, &rims, nonce, policy, at, None);
+    run(&mut record, gpus, references, nonce, policy, at, None);
     record.finish()
 }
 
-/// A reference manifest that has been read, but not yet believed. Reading it once serves any number of reports.
+/// What NVIDIA says of its GPUs, drivers and keys: read, but not yet believed. Reading it once serves any number of reports.
+#[derive(Clone, Debug, Default)]
+pub struct GpuReferences {
+    manifests: Vec<Manifest>,
+    ocsp: Vec<Vec<u8>>,
+}
+
+impl GpuReferences {
+    /// Reference manifests, XML, and OCSP responses, DER, as NVIDIA's services give them, in any order.
+    pub fn new(manifests: Vec<Vec<u8>>, ocsp: Vec<Vec<u8>>) -> Self {
+        Self { manifests: manifests.into_iter().take(MAX_RIMS).map(Manifest::new).collect(), ocsp }
+    }
+}
+
 #[derive(Clone, Debug)]
-pub struct Manifest {
+struct Manifest {
     bytes: Vec<u8>,
     digest: [u8; 32],
 }
 
 impl Manifest {
-    /// A manifest as NVIDIA published it, XML.
-    pub fn new(bytes: Vec<u8>) -> Self {
+    fn new(bytes: Vec<u8>) -> Self {
         let mut hash = [0; 32];
         hash.copy_from_slice(digest(&SHA256, &bytes).as_ref());
         Self { bytes, digest: hash }
@@ -77,18 +93,24 @@ impl Manifest {
 pub(crate) struct Known {
     chains: Cache<Chain>,
     manifests: Cache<Rim>,
+    answers: Cache<Word>,
 }
 
 impl Known {
     pub(crate) fn new(most: usize) -> Self {
-        Self { chains: Cache::new(most), manifests: Cache::new(most) }
+        Self { chains: Cache::new(most), manifests: Cache::new(most), answers: Cache::new(most.saturating_mul(4)) }
     }
 }
 
-/// SHA-256 of bytes and of the roots in force, each behind its length.
+/// SHA-256 of bytes and of the roots in force.
 fn key(bytes: &[u8], policy: &Policy) -> [u8; 32] {
+    key_of(std::iter::once(bytes).chain(policy.roots.iter().map(Vec::as_slice)))
+}
+
+/// SHA-256 of parts, each behind its length.
+fn key_of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> [u8; 32] {
     let mut context = Context::new(&SHA256);
-    for part in std::iter::once(bytes).chain(policy.roots.iter().map(Vec::as_slice)) {
+    for part in parts {
         context.update(&(part.len() as u64).to_be_bytes());
         context.update(part);
     }
@@ -97,8 +119,8 @@ fn key(bytes: &[u8], policy: &Policy) -> [u8; 32] {
     key
 }
 
-/// Appraises a reference manifest on its own, at a time.
-pub fn appraise_rim(manifest: &[u8], policy: &Policy, at: UnixTime) -> Appraisal {
+/// Appraises a reference manifest on its own, with OCSP responses (DER) for its certificates if there are any, at a time.
+pub fn appraise_rim(manifest: &[u8], ocsp: &[Vec<u8>], policy: &Policy, at: UnixTime) -> Appraisal {
     let mut record = Record::default();
     match rim::authenticate(manifest, policy, at) {
         Err((id, outcome, detail)) => record.put(id, outcome, detail),
@@ -106,16 +128,62 @@ pub fn appraise_rim(manifest: &[u8], policy: &Policy, at: UnixTime) -> Appraisal
             rim::report(&mut record, &rim);
             record.not_after = Some(rim.window.to);
             record.development = rim.development;
+            match Responses::read(ocsp, policy.gpu.require_ocsp, None) {
+                Ok(responses) => ocsp::check(&mut record, "rim.revocation", &rim.certificates, 0, &responses, at),
+                Err(detail) => record.put("rim.ocsp-format", CheckOutcome::Malformed, detail),
+            }
         }
     }
     record.finish()
+}
+
+/// What a GPU's report and chain need, by their own word.
+pub(crate) fn needs(report: &[u8], chain: &[u8]) -> Result<Vec<Need>, String> {
+    let report = GpuReport::parse(report)?;
+    let certificates = Cert::all(chain, chain::LENGTH)?;
+    let architecture = chain::architecture(&certificates)?;
+    let driver = report.driver_version().ok_or("the report names no driver version")?;
+    let (board, vbios) = report.board().zip(report.vbios_version()).ok_or("the report names no board or VBIOS")?;
+    // NVIDIA's names: Hopper's drivers are all called by one chip, Blackwell's by their own.
+    let driver = match architecture.as_str() {
+        "GH100" => format!("NV_GPU_DRIVER_GH100_{driver}"),
+        other => format!("NV_GPU_CC_DRIVER_{other}_{driver}"),
+    };
+    let vbios = format!("NV_GPU_VBIOS_{board}_{}", vbios.replace('.', ""));
+    let named = [driver, vbios].into_iter().map(|id| match is_name(&id) {
+        true => Ok(Need::Rim { id }),
+        false => Err(format!("{id:?} can be no manifest's name")),
+    });
+    let mut needs = named.collect::<Result<Vec<_>, _>>()?;
+    needs.extend(needs::of_chain(&certificates, 1));
+    Ok(needs)
+}
+
+/// What comes from evidence becomes part of an address and of a file's name.
+fn is_name(id: &str) -> bool {
+    id.len() <= 100 && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+}
+
+/// What a manifest needs, by its own word.
+pub(crate) fn rim_needs(manifest: &[u8]) -> Result<Vec<Need>, String> {
+    Ok(needs::of_chain(&rim::certificates(manifest)?, 0))
+}
+
+/// Whether a manifest is the one that a name asks for.
+pub(crate) fn rim_fits(manifest: &[u8], id: &str) -> Result<(), String> {
+    let (product, version) = rim::subject(manifest)?;
+    let (wanted, found) = (id.to_ascii_uppercase(), version.replace('.', "").to_ascii_uppercase());
+    if wanted.replace('.', "").ends_with(&found) {
+        return Ok(());
+    }
+    Err(format!("the manifest is for {product} {version}, not {id}"))
 }
 
 /// The same into a record.
 pub(crate) fn run(
     record: &mut Record,
     gpus: &[GpuEvidence<'_>],
-    rims: &[Manifest],
+    references: &GpuReferences,
     nonce: Option<[u8; 32]>,
     policy: &Policy,
     at: UnixTime,
@@ -132,11 +200,16 @@ pub(crate) fn run(
             Some(known) => known.manifests.get_or(&key(&manifest.digest, policy), |rim| rim.window.contains(at), fresh),
         }
     };
-    let manifests = rims.iter().take(MAX_RIMS).map(manifest).collect::<Result<Vec<_>, _>>();
+    let manifests = references.manifests.iter().map(manifest).collect::<Result<Vec<_>, _>>();
+    let responses = match Responses::read(&references.ocsp, policy.gpu.require_ocsp, known) {
+        Ok(responses) => responses,
+        Err(detail) => return record.put("gpu.ocsp-format", CheckOutcome::Malformed, detail),
+    };
+    let asked = Asked { manifests, responses, nonce, policy, at };
     let mut keys = Vec::new();
     for (n, gpu) in gpus.iter().enumerate() {
         let mut own = Record::default();
-        if let Some(key) = one(&mut own, gpu, &manifests, nonce, policy, at, known) {
+        if let Some(key) = one(&mut own, gpu, &asked, known) {
             keys.push(key);
         }
         if gpus.len() == 1 {
@@ -162,16 +235,18 @@ const MAX_RIMS: usize = 16;
 
 type Manifests = Result<Vec<Arc<Rim>>, Failure>;
 
-/// One GPU; its key comes back if its report is authentic.
-fn one(
-    record: &mut Record,
-    gpu: &GpuEvidence<'_>,
-    manifests: &Manifests,
+/// What every GPU is held against.
+struct Asked<'a> {
+    manifests: Manifests,
+    responses: Responses<'a>,
     nonce: Option<[u8; 32]>,
-    policy: &Policy,
+    policy: &'a Policy,
     at: UnixTime,
-    known: Option<&Known>,
-) -> Option<Vec<u8>> {
+}
+
+/// One GPU; its key comes back if its report is authentic.
+fn one(record: &mut Record, gpu: &GpuEvidence<'_>, asked: &Asked<'_>, known: Option<&Known>) -> Option<Vec<u8>> {
+    let Asked { policy, at, nonce, .. } = *asked;
     let report = match GpuReport::parse(gpu.report) {
         Ok(report) => report,
         Err(detail) => {
@@ -198,10 +273,7 @@ fn one(
     };
     appraise::measure(record, &report, &chain.architecture);
     appraise::mode_and_versions(record, &report, &policy.gpu);
-    appraise::golden(record, &report, &chain.architecture, manifests, policy);
-    record.unchecked(
-        "gpu.revocation",
-        "no OCSP response is read yet: NVIDIA's service knows whether a certificate is revoked",
-    );
+    ocsp::check(record, "gpu.revocation", &chain.certificates, 1, &asked.responses, at);
+    appraise::golden(record, &report, &chain.architecture, asked);
     Some(chain.point.clone())
 }

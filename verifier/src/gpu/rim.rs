@@ -45,6 +45,8 @@ pub(super) struct Rim {
     pub(super) version: String,
     /// Golden values by index, with their alternatives. Only those that are active.
     pub(super) golden: BTreeMap<u8, Vec<Vec<u8>>>,
+    /// Leaf first, root last.
+    pub(super) certificates: Vec<Cert>,
     pub(super) window: Window,
     pub(super) development: bool,
 }
@@ -67,8 +69,29 @@ pub(super) fn authenticate(bytes: &[u8], policy: &Policy, at: UnixTime) -> Resul
     let invalid = |id: &'static str| move |detail: String| (id, CheckOutcome::Invalid, detail);
     signed(root, signature, &certificates).map_err(invalid("rim.signature"))?;
     let mut rim = read(root).map_err(malformed)?;
-    (rim.window, rim.development) = (window, development);
+    (rim.certificates, rim.window, rim.development) = (certificates, window, development);
     Ok(rim)
+}
+
+/// Product and version, by the manifest's own word.
+pub(super) fn subject(bytes: &[u8]) -> Result<(String, String), String> {
+    let text = std::str::from_utf8(bytes).map_err(|_| "the manifest is no text in UTF-8")?;
+    let rim = read(xml::parse(text)?.root_element())?;
+    Ok((rim.product, rim.version))
+}
+
+/// The certificates that a manifest's signature carries, by its own word.
+pub(super) fn certificates(bytes: &[u8]) -> Result<Vec<Cert>, String> {
+    let text = std::str::from_utf8(bytes).map_err(|_| "the manifest is no text in UTF-8")?;
+    let document = xml::parse(text)?;
+    let signature = only(document.root_element(), DSIG, "Signature")?;
+    carried(signature)
+}
+
+fn carried(signature: Node<'_, '_>) -> Result<Vec<Cert>, String> {
+    let data = only(only(signature, DSIG, "KeyInfo")?, DSIG, "X509Data")?;
+    let nodes = data.children().filter(|child| child.has_tag_name((DSIG, "X509Certificate"))).take(CHAIN + 1);
+    nodes.map(|node| Cert::from_der(base64(node)?).ok_or_else(|| "an X509Certificate is none".to_string())).collect()
 }
 
 /// The one child element of a name.
@@ -91,13 +114,7 @@ fn base64(node: Node<'_, '_>) -> Result<Vec<u8>, String> {
 fn chain(signature: Node<'_, '_>, policy: &Policy, at: UnixTime) -> Result<(Vec<Cert>, Window, bool), Failure> {
     let malformed = |detail: String| ("rim.format", CheckOutcome::Malformed, detail);
     let invalid = |detail: String| ("rim.certificates", CheckOutcome::Invalid, detail);
-    let info = only(signature, DSIG, "KeyInfo").map_err(malformed)?;
-    let data = only(info, DSIG, "X509Data").map_err(malformed)?;
-    let mut certificates = Vec::new();
-    for node in data.children().filter(|child| child.has_tag_name((DSIG, "X509Certificate"))).take(CHAIN + 1) {
-        let der = base64(node).map_err(malformed)?;
-        certificates.push(Cert::from_der(der).ok_or_else(|| malformed("an X509Certificate is none".into()))?);
-    }
+    let certificates = carried(signature).map_err(malformed)?;
     if certificates.len() != CHAIN {
         return Err(invalid(format!("{CHAIN} certificates are expected, {} are there", certificates.len())));
     }
@@ -201,7 +218,7 @@ fn read(root: Node<'_, '_>) -> Result<Rim, String> {
     }
     let kind = if vbios { Kind::Vbios } else { Kind::Driver };
     let window = Window { from: UnixTime(0), to: UnixTime(0) };
-    Ok(Rim { kind, product, version, golden, window, development: false })
+    Ok(Rim { kind, product, version, golden, certificates: Vec::new(), window, development: false })
 }
 
 /// Writes what was found of a manifest on its own.
@@ -215,10 +232,6 @@ pub(super) fn report(record: &mut Record, rim: &Rim) {
     record.passed("rim.root", if rim.development { "a root that the policy names" } else { "NVIDIA's root" });
     record
         .passed("rim.signature", format!("the whole manifest is signed; {} measurements are active", rim.golden.len()));
-    record.unchecked(
-        "rim.revocation",
-        "no OCSP response is read yet: NVIDIA's service knows whether the signer is revoked",
-    );
     record.measurements.insert("rim.version".into(), rim.version.clone());
     record.measurements.insert("rim.product".into(), rim.product.clone());
 }

@@ -114,10 +114,27 @@ pub(super) fn appraise(record: &mut Record, report: &Report, key: &Platform, pol
     record.reference("snp.report-data", &report.report_data(), &policy.report_data);
     record.reference("snp.id-key-digest", &report.id_key_digest(), &policy.id_key_digest);
     record.reference("snp.author-key-digest", &report.author_key_digest(), &policy.author_key_digest);
+    id_block(record, report, policy);
     record.reference("snp.family-id", &report.family_id(), &policy.family_id);
     record.reference("snp.image-id", &report.image_id(), &policy.image_id);
     record.reference("snp.report-id", &report.report_id(), &policy.report_id);
     record.reference("snp.allowed-chip", &report.chip_id(), &policy.chip_id);
+}
+
+/// Who signed the identity block: a trusted key itself, or one that a trusted author vouches for.
+fn id_block(record: &mut Record, report: &Report, policy: &SnpPolicy) {
+    let (keys, authors) = (&policy.trusted_id_keys, &policy.trusted_author_keys);
+    if keys.is_empty() && authors.is_empty() {
+        return record.unchecked("snp.id-block", "the policy names no trusted key");
+    }
+    let key = keys.iter().any(|key| key.0 == report.id_key_digest());
+    let author = report.author_key_enabled() && authors.iter().any(|key| key.0 == report.author_key_digest());
+    let detail = match (key, author) {
+        (true, _) => "a trusted key signed the identity block",
+        (_, true) => "a trusted author vouches for the key of the identity block",
+        _ => "no trusted key signed the identity block, or vouches for the one that did",
+    };
+    record.demand("snp.id-block", key || author, detail);
 }
 
 /// Both firmware versions count: the one that runs, and the one that cannot be gone back behind.

@@ -146,7 +146,7 @@ fn chain(
         authorities.extend(load(bytes)?);
     }
     let issued = |issuer: &Loaded, subject: &Loaded| {
-        let signature = subject.1.signature().raw_bytes();
+        let signature = subject.1.signature().as_bytes().unwrap_or_default();
         issuer.1.tbs_certificate().subject() == subject.1.tbs_certificate().issuer()
             && subject.1.signature_algorithm() == subject.1.tbs_certificate().signature()
             && x509::rsa_pss_signed(&subject.0, signature, &issuer.1)
@@ -193,7 +193,7 @@ fn revocation(found: &mut Found, chain: &Chain, crl: &[u8], at: UnixTime) -> Res
     let tbs = &list.tbs_cert_list;
     if tbs.issuer != *chain.ark.tbs_certificate().subject()
         || list.signature_algorithm != tbs.signature
-        || !x509::rsa_pss_signed(&der, list.signature.raw_bytes(), &chain.ark)
+        || !x509::rsa_pss_signed(&der, list.signature.as_bytes().unwrap_or_default(), &chain.ark)
     {
         return invalid("snp.revocation", "the root did not sign this revocation list");
     }

@@ -9,6 +9,7 @@ use cocoon_attestation::UnixTime;
 use der::DateTime;
 use serde::{Deserialize, Deserializer};
 
+use crate::needs::due_of_crl;
 use crate::x509::{Cert, Window};
 
 /// Longest collateral that is looked at, in bytes; today's has about 17 KB.
@@ -87,6 +88,19 @@ impl Collateral {
             qe_identity_chain,
             pck_chain: parts.pck_certificate_chain.map(|pem| chain("PCK chain", &pem)).transpose()?,
         })
+    }
+}
+
+impl Collateral {
+    /// When the first of its parts is due again, by their own word, if it is for a kind of platform.
+    pub(crate) fn due(&self, fmspc: &[u8; 6]) -> Result<UnixTime, String> {
+        let (info, identity) = (self.tcb_info_read.clone()?, self.qe_identity_read.clone()?);
+        if info.fmspc.0 != *fmspc {
+            return Err(format!("TCB info is for FMSPC {}, not {}", hex::encode(info.fmspc.0), hex::encode(fmspc)));
+        }
+        let lists = [due_of_crl(&self.root_crl)?, due_of_crl(&self.pck_crl)?];
+        let documents = [info.window().to, identity.window().to];
+        Ok(lists.into_iter().chain(documents).min().unwrap_or_default())
     }
 }
 

@@ -3,6 +3,7 @@
 mod appraise;
 mod authenticate;
 mod collateral;
+mod events;
 mod parse;
 mod pck;
 mod tcb;
@@ -10,7 +11,7 @@ mod tcb;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256};
-use cocoon_attestation::UnixTime;
+use cocoon_attestation::{EventLog, UnixTime};
 
 use crate::cache::Cache;
 use crate::outcome::{Appraisal, CheckOutcome, Record, Signature};
@@ -25,13 +26,32 @@ use parse::SignatureData;
 
 /// Appraises a TDX quote against its collateral (`QuoteCollateralV3` as JSON) at a time.
 pub fn appraise_tdx(quote: &[u8], collateral_json: &[u8], policy: &Policy, at: UnixTime) -> Appraisal {
+    appraise_tdx_with_events(quote, collateral_json, None, policy, at)
+}
+
+/// The same, with what was measured into the runtime registers: the log must replay to them, and meet the policy's rules.
+pub fn appraise_tdx_with_events(
+    quote: &[u8],
+    collateral_json: &[u8],
+    events: Option<&EventLog>,
+    policy: &Policy,
+    at: UnixTime,
+) -> Appraisal {
     let mut record = Record::default();
-    run(&mut record, quote, Given::Json(collateral_json), policy, at, Signature::Checked, None);
+    let given = Given { quote, collateral: Intel::Json(collateral_json), events };
+    run(&mut record, &given, policy, at, Signature::Checked, None);
     record.finish()
 }
 
+/// A quote with what came along.
+pub(crate) struct Given<'a> {
+    pub(crate) quote: &'a [u8],
+    pub(crate) collateral: Intel<'a>,
+    pub(crate) events: Option<&'a EventLog>,
+}
+
 /// Collateral as it was given.
-pub(crate) enum Given<'a> {
+pub(crate) enum Intel<'a> {
     Json(&'a [u8]),
     Read(&'a Collateral),
 }
@@ -39,13 +59,13 @@ pub(crate) enum Given<'a> {
 /// The same into a record; the quote comes back only if it is authentic.
 pub(crate) fn run(
     record: &mut Record,
-    bytes: &[u8],
-    collateral: Given<'_>,
+    given: &Given<'_>,
     policy: &Policy,
     at: UnixTime,
     signature: Signature,
     cache: Option<&Cache<Platform>>,
 ) -> Option<Quote> {
+    let bytes = given.quote;
     let quote = match Quote::parse(bytes) {
         Ok(quote) => quote,
         Err(detail) => {
@@ -55,9 +75,9 @@ pub(crate) fn run(
     };
     record.passed("tdx.format", format!("TDX quote, version {}, {} bytes", quote.version, bytes.len()));
     let read;
-    let collateral = match collateral {
-        Given::Read(collateral) => collateral,
-        Given::Json(json) => match Collateral::from_json(json) {
+    let collateral = match given.collateral {
+        Intel::Read(collateral) => collateral,
+        Intel::Json(json) => match Collateral::from_json(json) {
             Ok(collateral) => {
                 read = collateral;
                 &read
@@ -76,6 +96,7 @@ pub(crate) fn run(
                 record.not_after = Some(platform.window.to);
                 appraise::header(record, &quote, &platform);
                 appraise::appraise(record, &quote, &platform, tcb, &policy.tdx, at);
+                events::appraise(record, &quote, given.events, &policy.tdx);
                 return Some(quote);
             }
             Err((id, detail)) => record.put(id, CheckOutcome::Invalid, detail),

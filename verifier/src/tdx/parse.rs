@@ -3,6 +3,9 @@
 
 use std::ops::Range;
 
+use super::pck::Pck;
+use crate::x509::{self, Cert};
+
 const HEADER_LEN: usize = 48;
 /// TD report body of TDX 1.0; those of 1.5 start with the same bytes.
 const BODY_LEN: usize = 584;
@@ -124,6 +127,16 @@ impl Quote {
         nested.end()?;
         let pck_chain = (kind == 5).then_some(chain);
         Ok(SignatureData { signature, attestation_key, qe_report, qe_signature, qe_auth, pck_chain, constant })
+    }
+
+    /// FMSPC and the name of the PCK certificate's issuer, by the quote's own word.
+    pub(crate) fn platform(&self) -> Result<([u8; 6], String), String> {
+        let data = self.signature_data()?;
+        let pem = data.pck_chain.ok_or("the quote carries no PCK certificate")?;
+        let chain = Cert::all(pem.strip_suffix(&[0]).unwrap_or(pem), 5)?;
+        let pck = chain.first().ok_or("the quote's PCK chain is empty")?;
+        let issuer = x509::common_name(pck.x509.tbs_certificate().issuer());
+        Ok((Pck::of(pck)?.fmspc, issuer))
     }
 
     /// What the attestation key signed: header and body.

@@ -3,7 +3,7 @@
 use cocoon_attestation::UnixTime;
 use cocoon_attestation::dev::{CollateralSpec, DevPlatform, TdxSpec};
 
-use super::{Given, run};
+use super::{Given, Intel, run};
 use crate::outcome::{Outcome, Record, Signature};
 use crate::policy::Policy;
 
@@ -19,7 +19,8 @@ fn a_flipped_bit_passes_only_without_the_signature_check() {
     quote[48 + 328 + 3 * 48] ^= 1;
     let outcome = |signature| {
         let mut record = Record::default();
-        run(&mut record, &quote, Given::Json(&collateral), &policy, AT, signature, None);
+        let given = Given { quote: &quote, collateral: Intel::Json(&collateral), events: None };
+        run(&mut record, &given, &policy, AT, signature, None);
         record.finish()
     };
     let checked = outcome(Signature::Checked);

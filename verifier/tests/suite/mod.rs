@@ -4,8 +4,8 @@
 
 use cocoon_attestation::UnixTime;
 use cocoon_attestation::dev::{
-    CertSpec, CollateralSpec, DevPlatform, GpuChainSpec, GpuSpec, RimSpec, SignedBy, SnpEndorsementSpec, SnpSpec,
-    SnpTcb, Td15, TdxSpec, serial,
+    CertSpec, CollateralSpec, DevPlatform, GpuChainSpec, GpuSpec, OcspSpec, OcspStatus, OcspSubject, Responder,
+    RimSpec, SignedBy, SnpEndorsementSpec, SnpSpec, SnpTcb, Td15, TdxSpec, serial,
 };
 
 /// When every case is appraised.
@@ -15,7 +15,7 @@ pub const AT: UnixTime = UnixTime(1_790_000_000);
 pub enum Files {
     Tdx { quote: Vec<u8>, collateral: Vec<u8> },
     Snp { report: Vec<u8>, vek: Vec<u8>, ca: Vec<Vec<u8>>, crl: Option<Vec<u8>> },
-    Gpu { report: Vec<u8>, chain: Vec<u8>, rims: Vec<Vec<u8>> },
+    Gpu { report: Vec<u8>, chain: Vec<u8>, rims: Vec<Vec<u8>>, ocsp: Vec<Vec<u8>> },
 }
 
 /// One numbered case.
@@ -46,6 +46,8 @@ pub fn cases() -> Vec<Case> {
     suite.tdx();
     suite.snp();
     suite.gpu();
+    suite.ocsp();
+    suite.ocsp();
     suite.cases
 }
 
@@ -398,7 +400,58 @@ impl Suite {
         alter(&mut report, &mut chain, &mut rims);
         let rims = rims.iter().map(|spec| self.platform.gpu_manifest(spec)).collect();
         let (report, chain) = (self.platform.gpu_report(&report), self.platform.gpu_chain(&chain));
-        self.add("gpu", what, expect, check, Files::Gpu { report, chain, rims });
+        self.add("gpu", what, expect, check, Files::Gpu { report, chain, rims, ocsp: Vec::new() });
+    }
+
+    /// One answer of NVIDIA's service among good evidence.
+    fn ocsp_case(
+        &mut self,
+        what: &str,
+        expect: &'static str,
+        check: &'static str,
+        subject: OcspSubject,
+        alter: impl FnOnce(&mut OcspSpec),
+    ) {
+        let mut spec = OcspSpec::new(subject);
+        alter(&mut spec);
+        let files = Files::Gpu {
+            report: self.platform.gpu_report(&GpuSpec::default()),
+            chain: self.platform.gpu_chain(&GpuChainSpec::default()),
+            rims: vec![self.platform.gpu_manifest(&RimSpec::driver())],
+            ocsp: vec![self.platform.gpu_ocsp(&spec)],
+        };
+        self.add("gpu", what, expect, check, files);
+    }
+
+    fn ocsp(&mut self) {
+        for (subject, what, check) in [
+            (OcspSubject::Gpu, "GPU", "gpu.revocation"),
+            (OcspSubject::Firmware, "boot ROM", "gpu.revocation"),
+            (OcspSubject::Provisioner, "provisioner", "gpu.revocation"),
+            (OcspSubject::Model, "model", "gpu.revocation"),
+            (OcspSubject::RimSigner, "manifest's signer", "gpu.driver-rim-revocation"),
+            (OcspSubject::RimL3, "manifest's issuer", "gpu.driver-rim-revocation"),
+            (OcspSubject::RimCa, "manifest's authority", "gpu.driver-rim-revocation"),
+        ] {
+            self.ocsp_case(&format!("{what} revoked"), INVALID, check, subject, |spec| {
+                spec.status = OcspStatus::Revoked(UnixTime(AT.0 - 1))
+            });
+            self.ocsp_case(&format!("{what} unknown to the service"), INVALID, check, subject, |spec| {
+                spec.status = OcspStatus::Unknown
+            });
+        }
+        let mut model = |what: &str, alter: fn(&mut OcspSpec)| {
+            self.ocsp_case(what, INVALID, "gpu.revocation", OcspSubject::Model, alter);
+        };
+        model("answer signed by another", |spec| spec.signed_by = SignedBy::Another);
+        model("answer by somebody not certified for it", |spec| spec.responder = Responder::Unauthorised);
+        model("answer by a delegate of another", |spec| spec.certificate.signed_by = SignedBy::Another);
+        model("answer by a delegate of the past", |spec| spec.certificate.not_after = UnixTime(AT.0 - 1));
+        model("answer that was due again", |spec| spec.next_update = Some(UnixTime(AT.0 - 1)));
+        model("answer of the future", |spec| spec.this_update = UnixTime(AT.0 + 1));
+        model("answer of two days ago, without a next one", |spec| {
+            (spec.this_update, spec.next_update) = (UnixTime(AT.0 - 172_800), None)
+        });
     }
 
     fn gpu(&mut self) {
