@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use cocoon_cli::{chat, demo, policy, proxy, up, verify};
+use cocoon_cli::{chat, demo, endorsements, policy, proxy, up, verify};
 
 #[derive(Parser)]
 #[command(version, about = "Private AI inference that nobody has to be trusted for")]
@@ -25,6 +25,8 @@ enum Command {
     Proxy(proxy::ProxyArgs),
     /// Check evidence, offline; the exit code is the outcome: 0 accepted, 10 refused, 20 invalid, 30 malformed
     Verify(verify::VerifyArgs),
+    /// Fetch, list and hand out what vendors say about platforms
+    Endorsements(endorsements::EndorsementsArgs),
     /// Say what an appraisal policy accepts
     Policy(policy::PolicyArgs),
 }
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
     let result = match Args::parse().command {
         Command::Verify(args) => verify::run(args),
         Command::Policy(args) => policy::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Endorsements(args) => run(async { endorsements::run(args).await.map(|()| ExitCode::SUCCESS) }),
         Command::Demo(args) => run(demo::run(args)),
         Command::Up(args) => run(up::run(args)),
         Command::Chat(args) => run(async { chat::run(args).await.map(|()| ExitCode::SUCCESS) }),

@@ -252,7 +252,7 @@ impl Common {
     }
 }
 
-fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes));
     read.with_context(|| format!("cannot read {}", path.display()))?;
@@ -280,7 +280,7 @@ fn reference_values(path: &Path, signers: &[String]) -> anyhow::Result<Reference
     values.with_context(|| path.display().to_string())
 }
 
-fn evidence(path: &Path) -> anyhow::Result<Vec<u8>> {
+pub(crate) fn evidence(path: &Path) -> anyhow::Result<Vec<u8>> {
     Ok(decoded(read(path)?))
 }
 
@@ -297,7 +297,7 @@ struct NvidiaEvidence {
 }
 
 /// Reports with their certificate chains.
-fn gpus(path: &Path, chain: Option<Vec<u8>>) -> anyhow::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+pub(crate) fn gpus(path: &Path, chain: Option<Vec<u8>>) -> anyhow::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let bytes = read(path)?;
     let json = bytes.trim_ascii_start().starts_with(b"[") || bytes.trim_ascii_start().starts_with(b"{");
     if !json {

@@ -4,6 +4,7 @@
 //! k nodes must sign the very same cell, so every field of a verdict follows from the evidence and the chain: the attestation
 //! is counted from the beacon's time, not from this node's clock.
 
+pub mod endorsements;
 mod error;
 mod http;
 mod store;

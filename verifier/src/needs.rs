@@ -229,3 +229,32 @@ pub(crate) fn of_chain(chain: &[Cert], unasked: usize) -> Vec<Need> {
     let needs = pairs.map(|pair| Need::Ocsp { certificate: pair[0].der.clone(), issuer: pair[1].der.clone() });
     needs.collect()
 }
+
+/// Certificates of a PEM file, each in DER.
+///
+/// # Errors
+/// There is something else.
+pub fn split(pem: &[u8]) -> Result<Vec<Vec<u8>>, String> {
+    x509::certificates(pem)
+}
+
+/// The same look as [`Need::look`] at a file whose path ([`Need::path`]) is all that is known of the question.
+///
+/// # Errors
+/// It is not what its path says.
+pub fn look_by_path(path: &str, bytes: &[u8]) -> Result<Option<UnixTime>, String> {
+    let (folder, name) = path.rsplit_once('/').unwrap_or_default();
+    let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
+    match (folder, name.rsplit('.').next()) {
+        ("tdx", Some("json")) => {
+            let fmspc = stem.split('-').next().and_then(|text| hex::decode(text).ok());
+            let fmspc = fmspc.and_then(|bytes| bytes.try_into().ok()).ok_or("its name has no FMSPC")?;
+            Collateral::from_json(bytes)?.due(&fmspc).map(Some)
+        }
+        ("nvidia/rim", Some("xml")) => gpu::rim_fits(bytes, stem).map(|()| None),
+        ("nvidia/ocsp", Some("der")) => gpu::ocsp::Response::parse(bytes)?.first_due().map(Some),
+        (_, Some("crl")) => due_of_crl(bytes).map(Some),
+        (_, Some("der" | "pem")) => x509::certificates(bytes).map(|_| None),
+        _ => Err("it is none of the files that belong in this folder".into()),
+    }
+}

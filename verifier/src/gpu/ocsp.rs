@@ -130,6 +130,12 @@ impl Response {
         Ok(single.window().to)
     }
 
+    /// When the first of its entries is due again, by its own word.
+    pub(crate) fn first_due(&self) -> Result<UnixTime, String> {
+        let entries = self.basic.data.responses.iter().map(|single| single.window().to);
+        entries.min().ok_or_else(|| "the OCSP response is about nothing".into())
+    }
+
     /// The entry for a certificate, if there is one.
     fn about(&self, certificate: &Cert, issuer: &Cert) -> Option<&SingleResponse> {
         let serial = certificate.x509.tbs_certificate().serial_number().as_bytes();
