@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use cocoon_attestation::binding::report_data;
 use cocoon_attestation::dev::{
-    CollateralSpec, DevPlatform, GpuChainSpec, GpuSpec, RimSpec, SnpEndorsementSpec, SnpSpec, TdxSpec,
+    CollateralSpec, DevPlatform, GpuChainSpec, GpuSpec, OcspSpec, OcspSubject, RimSpec, SnpEndorsementSpec, SnpSpec, TdxSpec,
 };
 use cocoon_attestation::{
     Beacon, Bundle, Claims, CpuEvidence, Digest, EnclaveKey, Endorsements, GpuEndorsements, ProviderAddress, UnixTime,
@@ -22,6 +22,7 @@ pub struct World {
     pub chain: cocoon_attestation::SnpEndorsements,
     pub gpu_report: Vec<u8>,
     pub gpu_chain: Vec<u8>,
+    pub ocsp: Vec<u8>,
     pub rims: Vec<Vec<u8>>,
     pub bundle: Vec<u8>,
 }
@@ -58,6 +59,7 @@ pub static WORLD: LazyLock<World> = LazyLock::new(|| {
         chain: platform.snp_endorsements(&SnpEndorsementSpec::default()),
         gpu_report: platform.gpu_report(&GpuSpec::default()),
         gpu_chain: platform.gpu_chain(&GpuChainSpec::default()),
+        ocsp: platform.gpu_ocsp(&OcspSpec::new(OcspSubject::RimSigner)),
         rims: vec![platform.gpu_manifest(&RimSpec::driver()), platform.gpu_manifest(&RimSpec::vbios())],
     }
 });

@@ -17,6 +17,7 @@ fn main() -> std::io::Result<()> {
         ("gpu_report", &WORLD.gpu_report),
         ("gpu_chain", &WORLD.gpu_chain),
         ("rim", &WORLD.rims[0]),
+        ("ocsp", &WORLD.ocsp),
         ("bundle", &WORLD.bundle),
         ("policy", &policy),
     ] {
