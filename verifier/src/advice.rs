@@ -105,7 +105,7 @@ fn remedy(check: &Check) -> (Layer, &'static str) {
             Microcode,
             "update BIOS, microcode and TDX module until the advisories no longer apply, or accept each by name in tdx.accept_advisories",
         ),
-        "tdx.module" => (
+        "tdx.module" | "tdx.tee-tcb-svn" => (
             Module,
             "Intel does not know this TDX module, or it is no production module: install a released one, and fetch collateral anew",
         ),
@@ -176,6 +176,9 @@ fn remedy(check: &Check) -> (Layer, &'static str) {
         | "snp.migration"
         | "snp.vmpl"
         | "snp.policy"
+        | "snp.guest-policy"
+        | "snp.id-key"
+        | "tdx.td-attributes"
         | "snp.single-socket"
         | "snp.author-key"
         | "snp.masked-chip-id"

@@ -55,8 +55,6 @@ mod value {
     pub const AFFIRMED: i8 = 2;
     /// Recognised, with known weaknesses that the policy accepts.
     pub const WEAK: i8 = 32;
-    /// Executables that nobody recognises.
-    pub const UNRECOGNISED_RUNTIME: i8 = 33;
     pub const CONTRAINDICATED: i8 = 96;
     pub const UNRECOGNISED: i8 = 97;
     pub const CRYPTO_FAILED: i8 = 99;
@@ -148,6 +146,19 @@ fn put(vector: &mut Vector, category: usize, found: Option<CheckOutcome>, values
     vector.insert(category, value);
 }
 
+/// What the policy refuses for a reason that no category is about (freshness, a host's data, a missing log) is a matter of
+/// configuration: refused evidence is never more than contraindicated.
+fn refused(appraisal: &Appraisal, part: &str, vector: &mut Vector) {
+    let fails = appraisal.checks.iter().any(|check| check.outcome.is_failure() && of_gpu(&check.id) == (part == "gpu"));
+    if fails && vector.values().all(|value| tier(*value) < tier(value::CONTRAINDICATED)) {
+        vector.insert(CONFIGURATION, value::CONTRAINDICATED);
+    }
+}
+
+fn of_gpu(id: &str) -> bool {
+    id.starts_with("gpu.") || id.starts_with("rim.")
+}
+
 fn development(appraisal: &Appraisal, vector: &mut Vector) {
     if appraisal.development {
         vector.insert(HARDWARE, value::UNRECOGNISED);
@@ -174,10 +185,19 @@ fn cpu(appraisal: &Appraisal) -> Vector {
         "tdx.sept-ve-disable",
         "tdx.service-td",
         "tdx.attributes",
+        "tdx.td-attributes",
+        "tdx.xfam",
         "snp.debug",
         "snp.migration",
         "snp.vmpl",
         "snp.policy",
+        "snp.guest-policy",
+        "snp.smt",
+        "snp.platform-info",
+        "snp.single-socket",
+        "tdx.smt",
+        "tdx.cached-keys",
+        "tdx.dynamic-platform",
     ];
     put(&mut vector, CONFIGURATION, of(&configuration), contraindicated);
     let executables = [
@@ -194,12 +214,16 @@ fn cpu(appraisal: &Appraisal) -> Vector {
     // Later measurements mean something only on top of the first one.
     let first = of(&executables[..1]).or(of(&["tdx.mrtd", "snp.measurement"]));
     let found = of(&executables).filter(|found| first.is_some() || found.is_failure());
-    put(&mut vector, EXECUTABLES, found, [value::AFFIRMED, value::WEAK, value::UNRECOGNISED_RUNTIME]);
+    put(&mut vector, EXECUTABLES, found, contraindicated);
     let hardware = [
         "tdx.tcb-status",
         "tdx.advisories",
         "tdx.module",
         "tdx.tcb-evaluation",
+        "tdx.tee-tcb-svn",
+        "tdx.qe-svn",
+        "tdx.pce-svn",
+        "tdx.collateral-age",
         "snp.tcb",
         "snp.min-tcb",
         "snp.min-launch-tcb",
@@ -212,6 +236,7 @@ fn cpu(appraisal: &Appraisal) -> Vector {
     put(&mut vector, HARDWARE, found, contraindicated);
     let opaque = [value::AFFIRMED, value::CONTRAINDICATED, value::CONTRAINDICATED];
     put(&mut vector, RUNTIME_OPAQUE, of(&["tdx.debug", "snp.debug"]), opaque);
+    refused(appraisal, "cpu", &mut vector);
     development(appraisal, &mut vector);
     vector
 }
@@ -226,8 +251,9 @@ fn gpu(appraisal: &Appraisal) -> Vector {
     put(&mut vector, INSTANCE_IDENTITY, of(&["gpu.signature"]), contraindicated);
     put(&mut vector, CONFIGURATION, of(&["gpu.mode"]), contraindicated);
     let versions = ["gpu.driver-version", "gpu.vbios-version", "gpu.driver-rim", "gpu.vbios-rim", "gpu.measurements"];
-    put(&mut vector, EXECUTABLES, of(&versions), [value::AFFIRMED, value::WEAK, value::UNRECOGNISED_RUNTIME]);
+    put(&mut vector, EXECUTABLES, of(&versions), contraindicated);
     put(&mut vector, HARDWARE, of(&["gpu.architecture", "gpu.revocation"]), contraindicated);
+    refused(appraisal, "gpu", &mut vector);
     development(appraisal, &mut vector);
     vector
 }
@@ -336,7 +362,7 @@ impl Appraisal {
 
     /// What was found out, for whoever wants more than a number. GPUs' checks go with the GPUs.
     fn verifier_claims(&self, part: &str) -> BTreeMap<&'static str, String> {
-        let ours = |id: &str| (id.starts_with("gpu.") || id.starts_with("rim.")) == (part == "gpu");
+        let ours = |id: &str| of_gpu(id) == (part == "gpu");
         let list = |wanted: CheckOutcome| {
             let found = self.checks.iter().filter(|check| check.outcome == wanted && ours(&check.id));
             found.map(|check| &*check.id).collect::<Vec<_>>().join(" ")

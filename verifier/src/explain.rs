@@ -78,6 +78,11 @@ fn tdx(policy: &TdxPolicy) -> Vec<String> {
     });
     minimum(&mut out, "version of the quoting enclave", policy.min_qe_svn);
     minimum(&mut out, "version of the PCE", policy.min_pce_svn);
+    minimum(
+        &mut out,
+        "version of the TDX module, in each component,",
+        policy.min_tee_tcb_svn.map(|svn| hex::encode(svn.0)),
+    );
     allowed(&mut out, policy.allow_debug, "a guest under debugging or profiling", "the host can read it");
     allowed(&mut out, policy.allow_migration, "a guest that can be migrated", "it is as safe as its migration TD");
     allowed(&mut out, policy.allow_sept_ve, "a guest with SEPT_VE_DISABLE clear", "the host can inject #VE");
@@ -102,6 +107,7 @@ fn tdx(policy: &TdxPolicy) -> Vec<String> {
         ("command line and initial ram disk (RTMR2)", policy.rtmr2.len()),
         ("run-time register (RTMR3)", policy.rtmr3.len()),
         ("TDX module (MRSEAM)", policy.mrseam.len()),
+        ("set of TD attributes", policy.td_attributes.len()),
         ("set of extended features (XFAM)", policy.xfam.len()),
         ("MRCONFIGID", policy.mrconfigid.len()),
         ("MROWNER", policy.mrowner.len()),
@@ -174,6 +180,7 @@ fn snp(policy: &SnpPolicy) -> Vec<String> {
         }
     }
     for (demanded, what) in [
+        (policy.require_id_block, "The guest must have been launched with an identity block."),
         (policy.require_author_key, "An author key must have signed the identity block."),
         (policy.require_single_socket, "The guest must be bound to one socket."),
     ] {

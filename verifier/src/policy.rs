@@ -70,6 +70,8 @@ pub struct TdxPolicy {
     pub min_qe_svn: Option<u16>,
     /// Least security version of the PCE.
     pub min_pce_svn: Option<u16>,
+    /// Least security versions of the TDX module (TEE_TCB_SVN), each of the 16 components for itself.
+    pub min_tee_tcb_svn: Option<Hex<16>>,
     /// Accept TDs that can be debugged or profiled.
     pub allow_debug: bool,
     /// Accept TDs that can be migrated.
@@ -100,6 +102,8 @@ pub struct TdxPolicy {
     pub rtmr3: Vec<Hex<48>>,
     /// Measurements of the TDX module.
     pub mrseam: Vec<Hex<48>>,
+    /// TD attributes, 8 bytes as they stand in the quote, besides what the switches above ask for.
+    pub td_attributes: Vec<Hex<8>>,
     /// Extended features, 8 bytes as they stand in the quote.
     pub xfam: Vec<Hex<8>>,
     /// MRCONFIGID.
@@ -148,6 +152,7 @@ impl Default for TdxPolicy {
             max_collateral_age: None,
             min_qe_svn: None,
             min_pce_svn: None,
+            min_tee_tcb_svn: None,
             allow_debug: false,
             allow_migration: false,
             allow_sept_ve: false,
@@ -163,6 +168,7 @@ impl Default for TdxPolicy {
             rtmr2: Vec::new(),
             rtmr3: Vec::new(),
             mrseam: Vec::new(),
+            td_attributes: Vec::new(),
             xfam: Vec::new(),
             mrconfigid: Vec::new(),
             mrowner: Vec::new(),
@@ -243,10 +249,17 @@ pub struct SnpPolicy {
     pub min_guest_svn: Option<u32>,
     /// Least version of the firmware that runs, and that is committed.
     pub min_firmware: Option<MinFirmware>,
+    /// Bits of the guest policy that may be set, besides what the switches above ask for: 16 SMT, 17 always one, 18 migration agent,
+    /// 19 debug, 20 single socket, 21 CXL, 22 AES-256-XTS, 23 RAPL off, 24 ciphertext hiding, 25 page swap off. The lower 16 are the ABI version.
+    pub allowed_guest_policy: Option<u64>,
+    /// Bits of the guest policy that must be set.
+    pub required_guest_policy: Option<u64>,
     /// Bits of PLATFORM_INFO that may be set: 0 SMT, 1 TSME, 2 ECC, 3 RAPL off, 4 ciphertext hiding, 5 alias check.
     pub allowed_platform_info: Option<u64>,
     /// Bits of PLATFORM_INFO that must be set.
     pub required_platform_info: Option<u64>,
+    /// Demand that the guest was launched with an identity block.
+    pub require_id_block: bool,
     /// Demand that an author key signed the identity block.
     pub require_author_key: bool,
     /// Demand that the guest is bound to one socket.

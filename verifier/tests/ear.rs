@@ -219,6 +219,12 @@ fn every_failure_of_the_suite_has_advice_of_its_own() {
             );
             assert_eq!(advice.found, result.check(&advice.check).expect("the check").detail);
         }
+        // A relying party that looks at nothing but the status is not led astray.
+        let part = if case.id.starts_with("gpu") { "gpu" } else { "cpu" };
+        let expected = if result.outcome == Outcome::Malformed { "none" } else { "contraindicated" };
+        if result.outcome != Outcome::Accepted {
+            assert_eq!(status(&as_hardware(result.clone()), part), expected, "{}", case.id);
+        }
         let failed = result.checks.iter().any(|check| check.outcome.is_failure());
         assert_eq!(failed, !result.advice().is_empty(), "{}", case.id);
     }
@@ -245,4 +251,16 @@ fn the_layer_of_a_low_tcb_is_the_one_that_lacks() {
     assert_eq!(layer("OutOfDate", "the PCE has version 3, not 4"), Layer::Quoting);
     assert_eq!(layer("ConfigurationNeeded", ""), Layer::Bios);
     assert_eq!(layer("TDRelaunchAdvised", ""), Layer::Module);
+}
+
+#[test]
+fn refusals_that_no_category_is_about_are_contraindicated_too() {
+    let mut policy = policy();
+    policy.tdx.mrowner = vec![cocoon_verifier::policy::Hex([9; 48])];
+    let refused = as_hardware(tdx(|_| {}, &policy));
+    assert_eq!(refused.outcome, Outcome::Refused);
+    assert_eq!(
+        (status(&refused, "cpu"), &vector(&refused, "cpu")["configuration"]),
+        ("contraindicated".into(), &Value::from(96))
+    );
 }

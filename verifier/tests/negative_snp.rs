@@ -311,3 +311,28 @@ fn who_signed_the_identity_block() {
         only(&appraise(keys, authors, enabled), "snp.id-block", Outcome::Refused);
     }
 }
+
+#[test]
+fn further_bits_of_the_guest_policy() {
+    let appraise = |guest: u64, alter: fn(&mut cocoon_verifier::policy::SnpPolicy)| {
+        let mut policy = policy();
+        alter(&mut policy.snp);
+        let chain = platform().snp_endorsements(&SnpEndorsementSpec::default());
+        let spec = SnpSpec { policy: guest, ..SnpSpec::default() };
+        appraise_snp(&platform().snp_report(&spec), &chain.vek, &chain.ca, chain.crl.as_deref(), &policy, AT)
+    };
+    let usual = SnpSpec::default().policy;
+    assert!(unchecked(&appraise(usual, |_| {}), "snp.guest-policy"));
+    // Bit 21 is CXL, 24 ciphertext hiding; the ABI version below bit 16 is another check's.
+    accepted(&appraise(usual | 1 << 21, |policy| policy.allowed_guest_policy = Some(0x3f_0000)));
+    only(
+        &appraise(usual | 1 << 21, |policy| policy.allowed_guest_policy = Some(0x1f_0000)),
+        "snp.guest-policy",
+        Outcome::Refused,
+    );
+    accepted(&appraise(usual | 1 << 24, |policy| policy.required_guest_policy = Some(1 << 24)));
+    only(&appraise(usual, |policy| policy.required_guest_policy = Some(1 << 24)), "snp.guest-policy", Outcome::Refused);
+    accepted(&appraise(usual | 1 << 25, |_| {}));
+    only(&appraise(usual | 1 << 26, |_| {}), "snp.policy", Outcome::Refused);
+    only(&appraise(usual, |policy| policy.require_id_block = true), "snp.id-key", Outcome::Refused);
+}

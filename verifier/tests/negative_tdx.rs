@@ -238,10 +238,14 @@ fn each_loosening_allows_its_own_check_and_shows() {
 #[test]
 fn minimums_and_references_are_unchecked_until_the_policy_gives_them() {
     type Case = (&'static str, fn(&mut Policy));
-    let cases: [Case; 12] = [
+    let cases: [Case; 14] = [
         ("tdx.tcb-evaluation", |policy| policy.tdx.min_tcb_evaluation = Some(21)),
         ("tdx.qe-svn", |policy| policy.tdx.min_qe_svn = Some(5)),
         ("tdx.pce-svn", |policy| policy.tdx.min_pce_svn = Some(14)),
+        ("tdx.tee-tcb-svn", |policy| {
+            policy.tdx.min_tee_tcb_svn = Some(Hex([7, 1, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]))
+        }),
+        ("tdx.td-attributes", |policy| policy.tdx.td_attributes = vec![Hex([0, 0, 0, 0x50, 0, 0, 0, 0])]),
         ("tdx.mrtd", |policy| policy.tdx.mrtd = vec![Hex([9; 48])]),
         ("tdx.rtmr0", |policy| policy.tdx.rtmr0 = vec![Hex([9; 48])]),
         ("tdx.rtmr3", |policy| policy.tdx.rtmr3 = vec![Hex([9; 48])]),

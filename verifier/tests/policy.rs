@@ -36,6 +36,8 @@ fn what_the_example_leaves_out_can_be_used() {
     assert_eq!(policy.snp.min_abi, Some(MinAbi { major: 1, minor: 51 }));
     assert_eq!(policy.snp.min_guest_svn, Some(1));
     assert_eq!(policy.snp.min_firmware.map(|least| (least.major, least.minor, least.build)), Some((1, 55, 21)));
+    assert_eq!(policy.tdx.min_tee_tcb_svn.map(|svn| svn.0[..4].to_vec()), Some(vec![7, 1, 3, 0]));
+    assert_eq!((policy.snp.allowed_guest_policy, policy.snp.required_guest_policy), (Some(0x1f3_0000), Some(0x2_0000)));
     assert_eq!((policy.snp.allowed_platform_info, policy.snp.required_platform_info), (Some(0x3f), Some(0x20)));
     assert_eq!(policy.claims.max_beacon_age, Some(90_000));
 }

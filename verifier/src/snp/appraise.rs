@@ -11,6 +11,9 @@ const ALWAYS_ONE: u64 = 1 << 17;
 const MIGRATION: u64 = 1 << 18;
 const DEBUG: u64 = 1 << 19;
 const SINGLE_SOCKET: u64 = 1 << 20;
+/// As many as are known: PAGE_SWAP_DISABLE is the last.
+const POLICY_BITS: u32 = 26;
+const ABI_VERSION: u64 = 0xffff;
 
 pub(super) fn appraise(record: &mut Record, report: &Report, key: &Platform, policy: &SnpPolicy) {
     measure(record, report);
@@ -30,7 +33,18 @@ pub(super) fn appraise(record: &mut Record, report: &Report, key: &Platform, pol
         policy.allow_migration,
         say(migration, "off", "the guest may have a migration agent"),
     );
-    record.demand("snp.policy", guest & ALWAYS_ONE != 0, format!("guest policy {guest:#x}; bit 17 must be one"));
+    let known = guest & ALWAYS_ONE != 0 && guest >> POLICY_BITS == 0;
+    let detail = format!("guest policy {guest:#x}; bit 17 must be one, and no bit above {} set", POLICY_BITS - 1);
+    record.demand("snp.policy", known, detail);
+    let (allowed, required) = (policy.allowed_guest_policy, policy.required_guest_policy);
+    if allowed.is_none() && required.is_none() {
+        record.unchecked("snp.guest-policy", "the policy has no opinion on further bits");
+    } else {
+        let bits = guest & !ABI_VERSION;
+        let (beyond, missing) = (bits & !allowed.unwrap_or(u64::MAX), required.unwrap_or(0) & !bits);
+        let detail = format!("{guest:#x}; bits {beyond:#x} may not be set, bits {missing:#x} must be");
+        record.demand("snp.guest-policy", beyond == 0 && missing == 0, detail);
+    }
     match policy.allow_smt {
         None => record.unchecked("snp.smt", "the policy has no opinion on it"),
         Some(allowed) => record.demand_unless(
@@ -97,6 +111,10 @@ pub(super) fn appraise(record: &mut Record, report: &Report, key: &Platform, pol
     record.minimum("snp.guest-svn", report.guest_svn().into(), policy.min_guest_svn.map(Into::into));
     firmware(record, report, policy);
     platform_info(record, report, policy);
+    if policy.require_id_block {
+        let holds = report.id_key_digest() != [0; 48];
+        record.demand("snp.id-key", holds, say(holds, "a key signed an identity block", "there is no identity block"));
+    }
     if policy.require_author_key {
         let holds = report.author_key_enabled();
         record.demand(

@@ -36,7 +36,7 @@ pub(super) fn appraise(
     at: UnixTime,
 ) {
     measure(record, quote, platform);
-    tcb(record, platform, found, policy);
+    tcb(record, quote, platform, found, policy);
     age(record, platform, policy, at);
     attributes(record, quote, policy);
     flags(record, platform, policy);
@@ -65,7 +65,7 @@ fn measure(record: &mut Record, quote: &Quote, platform: &Platform) {
     record.measurements.insert("tdx.pce-svn".into(), platform.pck.pce_svn.to_string());
 }
 
-fn tcb(record: &mut Record, platform: &Platform, found: Tcb, policy: &TdxPolicy) {
+fn tcb(record: &mut Record, quote: &Quote, platform: &Platform, found: Tcb, policy: &TdxPolicy) {
     let status = found.status.name();
     let up_to_date = found.status == Status::UpToDate;
     let mut advisories = found.advisories;
@@ -89,6 +89,15 @@ fn tcb(record: &mut Record, platform: &Platform, found: Tcb, policy: &TdxPolicy)
     record.minimum("tdx.tcb-evaluation", platform.evaluation.into(), policy.min_tcb_evaluation.map(Into::into));
     record.minimum("tdx.qe-svn", platform.qe_svn.into(), policy.min_qe_svn.map(Into::into));
     record.minimum("tdx.pce-svn", platform.pck.pce_svn.into(), policy.min_pce_svn.map(Into::into));
+    match policy.min_tee_tcb_svn {
+        None => record.unchecked("tdx.tee-tcb-svn", "the policy gives no minimum"),
+        Some(least) => {
+            let svn = quote.tee_tcb_svn();
+            let holds = svn.iter().zip(least.0).all(|(found, least)| *found >= least);
+            let (found, least) = (hex::encode(svn), hex::encode(least));
+            record.demand("tdx.tee-tcb-svn", holds, format!("{found}, and the policy asks for {least} or more"));
+        }
+    }
     record.tcb_status = Some(status.into());
     record.advisories = advisories;
 }
@@ -173,6 +182,7 @@ fn references(record: &mut Record, quote: &Quote, platform: &Platform, policy: &
     record.reference("tdx.rtmr2", &quote.rtmr(2), &policy.rtmr2);
     record.reference("tdx.rtmr3", &quote.rtmr(3), &policy.rtmr3);
     record.reference("tdx.mrseam", &quote.mrseam(), &policy.mrseam);
+    record.reference("tdx.td-attributes", &quote.td_attributes().to_le_bytes(), &policy.td_attributes);
     record.reference("tdx.xfam", &quote.xfam(), &policy.xfam);
     record.reference("tdx.mrconfigid", &quote.mrconfigid(), &policy.mrconfigid);
     record.reference("tdx.mrowner", &quote.mrowner(), &policy.mrowner);
