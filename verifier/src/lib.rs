@@ -8,6 +8,7 @@
 //! - [`binding`]: claims against what the CPU signed, and against reference values.
 //! - [`bundle`]: a whole evidence bundle.
 //! - [`policy`]: what a relying party accepts; strict unless told otherwise.
+//! - [`obligations`]: every check in order, with its place in the code.
 //! - [`needs`]: which endorsements evidence needs, for whoever fetches them.
 //! - [`roots`]: the vendors' roots.
 //! - [`Verifier`]: the same, remembering platforms it has authenticated.
@@ -46,6 +47,7 @@ mod error;
 mod explain;
 pub mod gpu;
 pub mod needs;
+pub mod obligations;
 pub mod outcome;
 pub mod policy;
 pub mod roots;
