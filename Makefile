@@ -55,6 +55,7 @@ advisories: ## known vulnerabilities of dependencies (needs a network)
 bench: build ## measure the whole path against mistral.rs in-process, in one run, and print the tables of docs/performance.md
 	$(CARGO) run --release --locked -p cocoon-tests --bin bench -- $(ARGS)
 	$(CARGO) run --release --locked -p cocoon-verifier --example speed
+	bash scripts/peers
 
 .PHONY: fuzz
 fuzz: ## fuzz every parser of the verifier, ten minutes each; SECONDS_EACH=n for another time
