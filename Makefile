@@ -61,6 +61,10 @@ bench: build ## measure the whole path against mistral.rs in-process, in one run
 fuzz: ## fuzz every parser of the verifier, ten minutes each; SECONDS_EACH=n for another time
 	bash scripts/fuzz $(or $(SECONDS_EACH),600)
 
+.PHONY: mutants
+mutants: ## alter the verifier's appraisal line by line and see that a test fails (hours, by hand); FILE=path for one file
+	bash scripts/mutants $(or $(FILE),binding.rs bundle.rs cache.rs roots.rs verifier.rs x509.rs 'tdx/*.rs' 'snp/*.rs' 'gpu/*.rs')
+
 .PHONY: contracts
 contracts: test-tools ## compile the TON contracts from their Tolk sources and rewrite the committed code (needs Node)
 	cd settlement/contracts && npm ci --no-audit --no-fund && npm run build

@@ -43,18 +43,18 @@ pub(crate) fn gpu(
     known: Option<&gpu::Known>,
 ) {
     let found = gpu_digest(&bundle.gpu);
-    let detail = match (claims.gpu_digest, found) {
-        (None, None) => return record.unchecked("gpu.appraisal", "the claims name no GPU"),
-        (Some(named), Some(found)) if named == found => "the claims carry the digest of this GPU evidence",
-        (Some(_), None) => "the claims name GPU evidence that the bundle lacks",
-        (None, Some(_)) => "the bundle carries GPU evidence that the claims do not name",
-        (Some(_), Some(_)) => "the claims carry the digest of other GPU evidence",
-    };
-    let holds = claims.gpu_digest == found;
-    record.genuine("binding.gpu-digest", holds, detail);
-    if !holds {
-        return;
+    if claims.gpu_digest != found {
+        let detail = match (claims.gpu_digest, found) {
+            (Some(_), None) => "the claims name GPU evidence that the bundle lacks",
+            (None, _) => "the bundle carries GPU evidence that the claims do not name",
+            (Some(_), Some(_)) => "the claims carry the digest of other GPU evidence",
+        };
+        return record.genuine("binding.gpu-digest", false, detail);
     }
+    if found.is_none() {
+        return record.unchecked("gpu.appraisal", "the claims name no GPU");
+    }
+    record.genuine("binding.gpu-digest", true, "the claims carry the digest of this GPU evidence");
     let chains = &bundle.gpu_endorsements.chains;
     if chains.len() != bundle.gpu.len() {
         let detail = format!("{} GPU report(s) came with {} certificate chain(s)", bundle.gpu.len(), chains.len());

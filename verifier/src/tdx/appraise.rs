@@ -14,8 +14,8 @@ const DEBUG: u64 = 0xff;
 const SERVTD_EXT: u64 = 1 << 17;
 const SEPT_VE_DISABLE: u64 = 1 << 28;
 const MIGRATABLE: u64 = 1 << 29;
-/// ICSSD, SERVTD_EXT, LASS, SEPT_VE_DISABLE, MIGRATABLE, PKS, KL, TPA, PERFMON (TDX Module 1.5 ABI, ATTRIBUTES).
-const KNOWN: u64 = DEBUG | 1 << 16 | SERVTD_EXT | 0x1f << 27 | 3 << 62;
+/// TUD, ICSSD (16), SERVTD_EXT, LASS (27), SEPT_VE_DISABLE, MIGRATABLE, PKS, KL, TPA (62), PERFMON (TDX Module 1.5 ABI, ATTRIBUTES).
+const KNOWN: u64 = 0xc000_0000_f803_00ff;
 
 /// The header's bytes 8 to 11 state versions in other quotes and are reserved in TDX ones, where quoting enclaves leave
 /// zero. A header that does state them must not exceed what was certified.

@@ -157,6 +157,8 @@ fn relaunch(launch: Status, current: Status) -> Status {
     match (out_of_date(launch), out_of_date(current)) {
         (true, false) if configuration(launch) || configuration(current) => TdRelaunchAdvisedConfigurationNeeded,
         (true, false) => TdRelaunchAdvised,
+        // Modules are not updated to older ones; if one is, it counts.
+        (false, true) => current,
         _ => launch,
     }
 }
