@@ -61,6 +61,9 @@ fn a_log_must_replay_and_a_quote_alone_says_that_none_came() {
     for log in [&swapped[..], &longer, &all[1..], &all[..3]] {
         only(&appraise(&all, Some(log), &policy()), "tdx.event-log", Outcome::Invalid);
     }
+    // Rules are not held against a log that says nothing true.
+    let refuted = appraise(&all, Some(&swapped), &with_rules("{ register = 2, repeat = true }"));
+    assert!(refuted.check("tdx.event-log").is_some() && refuted.check("tdx.event-rules").is_none());
     // Leaving a register out is no lie, but no rule over it can be met.
     accepted(&appraise(&all, Some(&all[..2]), &policy()));
     only(
@@ -87,6 +90,7 @@ fn rules_that_are_met() {
         r#"{ register = 2, kind = "cmdline" }, { register = 2, kind = "none", optional = true }, { register = 2, kind = "initrd" }"#,
         r#"{ register = 3, kind = "note", repeat = true }, { register = 3, optional = true }"#,
         r#"{ register = 3, kind = "note", repeat = true, optional = true }"#,
+        r#"{ register = 2, kind = "cmdline", repeat = true }, { register = 2, kind = "initrd" }"#,
         r#"{ register = 2, repeat = true }, { register = 3, data = "one", measured_data = true }, { register = 3, measured_data = true }"#,
         // A register that nothing was measured into.
         "{ register = 1, optional = true }",
@@ -107,10 +111,22 @@ fn rules_that_are_not_met() {
         r#"{ register = 3, kind = "note", repeat = true }, { register = 3 }"#,
         r#"{ register = 3, kind = "other", optional = true }"#,
         "{ register = 1 }",
+        r#"{ register = 3, kind = "other" }, { register = 3, repeat = true }"#,
         r#"{ register = 3, repeat = true, data = "one", measured_data = true }"#,
     ] {
         only(&ruled(rules), "tdx.event-rules", Outcome::Refused);
     }
+    let told = |rules: &str| ruled(rules).reason;
+    let cmdline = hex::encode(events()[0].digest);
+    assert!(
+        told(r#"{ register = 2, kind = "initrd" }"#).ends_with(&format!(
+            r#"event 0 ("cmdline", digest {cmdline}) is not the one that rule 0 expects ("initrd")"#
+        ))
+    );
+    assert!(
+        told("{ register = 2 }, { register = 2 }, { register = 2 }")
+            .ends_with("no event is the one that rule 2 expects")
+    );
     // A kind and data that were not measured.
     let mut all = events();
     all[0].data = b"console=ttyS1".to_vec();

@@ -135,6 +135,15 @@ fn manifests_and_what_they_say() {
     }
     let none = altered(|case| case.rims.clear());
     assert!(unchecked(&none, "gpu.measurements"));
+    assert!(unchecked(&altered(|case| drop(case.rims.remove(0))), "gpu.all-measurements"));
+    assert!(!unchecked(&altered(|_| {}), "gpu.all-measurements"));
+    // Whose manifests there are is told, of the same kind alone.
+    let other = altered(|case| case.rims[0].version = "580.159.04".into());
+    assert!(
+        other.reason.ends_with("runs driver 580.159.03; the manifests are for GH100 580.159.04"),
+        "{}",
+        other.reason
+    );
     // Every golden measurement counts, whichever manifest gives it.
     for index in 0..40 {
         let result = altered(|case| case.set(index + 1, [9; 48]));
@@ -154,6 +163,13 @@ fn manifests_and_what_they_say() {
         case.set(36, [0; 48]);
     });
     accepted(&off);
+    assert!(!off.measurements.contains_key("gpu.measurement35"), "an empty block is no measurement");
+    // A digest is one whether or not a byte of it is zero.
+    for byte in [0, 9] {
+        let digest = altered(|case| case.set(41, [[9; 47].as_slice(), &[byte]].concat().try_into().expect("48 bytes")));
+        let told = digest.measurements.get("gpu.measurement40").map(String::len);
+        assert_eq!(told, Some(96));
+    }
     let conflict = altered(|case| {
         let value = case.rims[0].golden[&1].clone();
         case.rims[1].golden.insert(1, value);
@@ -222,8 +238,11 @@ fn policy_over_mode_and_versions() {
         };
         accepted(&with(vec![]));
         accepted(&with(vec![mode]));
+        assert_eq!(with(vec![mode]).check("gpu.mode").map(|check| check.detail.to_string()), Some(format!("{mode:?}")));
         let others = [GpuMode::Spt, GpuMode::Mpt, GpuMode::Ppcie].into_iter().filter(|other| *other != mode).collect();
-        only(&with(others), "gpu.mode", Outcome::Refused);
+        let refused: Appraisal = with(others);
+        only(&refused, "gpu.mode", Outcome::Refused);
+        assert!(refused.reason.ends_with(&format!("{mode:?}, which is none of those that the policy takes")));
     }
     for unknown in [vec![3, 0], vec![0], vec![0, 1], vec![]] {
         only(&altered(|case| drop(case.report.opaque.insert(36, unknown))), "gpu.mode", Outcome::Refused);

@@ -191,6 +191,13 @@ fn a_module_that_was_updated_under_its_guest_asks_for_a_relaunch() {
     status(&both(hardening, 2, 7), "TDRelaunchAdvisedConfigurationNeeded");
     let software: fn(&mut CollateralSpec) = |spec| spec.tcb_info.tcb_levels[0].tcb_status = "SWHardeningNeeded".into();
     status(&both(software, 2, 7), "TDRelaunchAdvised");
+    // Only the level that the guest was launched on asks for another configuration.
+    let mut spec = collateral();
+    spec.tcb_info.tcb_levels[0].tcb.tdx[2] = 3;
+    spec.tcb_info.tcb_levels[1].tcb.tdx[2] = 2;
+    spec.tcb_info.tcb_levels[1].tcb_status = "OutOfDateConfigurationNeeded".into();
+    spec.tcb_info.tcb_levels[1].advisory_ids.clear();
+    status(&appraise(&extended([7, 1, 2], [7, 1, 3]), &spec), "TDRelaunchAdvisedConfigurationNeeded");
     // An old quoting enclave is no better for a relaunch.
     let enclave: fn(&mut CollateralSpec) = |spec| spec.qe_identity.tcb_levels[0].tcb_status = "OutOfDate".into();
     status(&both(enclave, 2, 7), "OutOfDate");
@@ -281,11 +288,11 @@ fn advisories_of_all_parts_are_reported_once() {
     let mut spec = collateral();
     spec.tcb_info.tcb_levels[0].advisory_ids = vec!["INTEL-SA-00003".into(), "INTEL-SA-00001".into()];
     spec.tcb_info.tdx_module_identities[0].tcb_levels[0].advisory_ids =
-        vec!["INTEL-SA-00001".into(), "INTEL-SA-00004".into()];
+        vec!["INTEL-SA-00001".into(), "INTEL-SA-00004".into(), "INTEL-SA-00005".into()];
     spec.qe_identity.tcb_levels[0].advisory_ids = vec!["INTEL-SA-00004".into(), "INTEL-SA-00002".into()];
     let result = appraise(&TdxSpec::default(), &spec);
     only(&result, "tdx.advisories", Outcome::Refused);
-    assert_eq!(result.advisories, ["INTEL-SA-00001", "INTEL-SA-00002", "INTEL-SA-00003", "INTEL-SA-00004"]);
+    assert_eq!(result.advisories, [1, 2, 3, 4, 5].map(|n| format!("INTEL-SA-0000{n}")));
 }
 
 #[test]

@@ -212,3 +212,26 @@ fn least_tcb(record: &mut Record, id: &'static str, tcb: &Tcb, least: Option<Min
         && tcb.microcode >= least.microcode;
     record.demand(id, holds, format!("{}, and the policy asks for {least:?} or more", show(tcb)));
 }
+
+#[cfg(test)]
+mod tests {
+    //! Turin's further component, which the development platform does not mint.
+
+    use super::*;
+    use crate::outcome::Outcome;
+
+    #[test]
+    fn the_fmc_counts_where_there_is_one() {
+        let turin = Tcb { fmc: Some(3), bootloader: 4, tee: 5, snp: 6, microcode: 7 };
+        let least = |fmc| Some(MinTcb { fmc, bootloader: 4, tee: 5, snp: 6, microcode: 7 });
+        for (tcb, fmc, holds) in
+            [(turin, 3, true), (turin, 4, false), (turin, 0, true), (Tcb { fmc: None, ..turin }, 4, true)]
+        {
+            let mut record = Record::default();
+            least_tcb(&mut record, "snp.min-tcb", &tcb, least(fmc));
+            assert_eq!(record.finish().outcome == Outcome::Accepted, holds, "{fmc}");
+        }
+        assert_eq!(show(&turin), "fmc 3, bootloader 4, tee 5, snp 6, microcode 7");
+        assert_eq!(show(&Tcb { fmc: None, ..turin }), "bootloader 4, tee 5, snp 6, microcode 7");
+    }
+}
