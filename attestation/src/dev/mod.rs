@@ -29,7 +29,7 @@ mod tdx;
 pub use certs::{CertSpec, CrlSpec, FROM, ORGANISATION, UNTIL, serial};
 pub use gpu::{FWID, GpuChainSpec, GpuSpec, RimSpec, measurement as gpu_measurement};
 pub use keys::SignedBy;
-pub use ocsp::{OcspSpec, OcspStatus, OcspSubject, Responder};
+pub use ocsp::{OcspHash, OcspSpec, OcspStatus, OcspSubject, Responder};
 pub use snp::{CHIP_ID, SnpEndorsementSpec, SnpSpec, SnpTcb};
 pub use tdx::{
     CollateralSpec, FMSPC, ModuleIdentity, ModuleLevel, PckCa, PckSpec, QE_MRSIGNER, QeIdentitySpec, QeLevel, QeReport,
