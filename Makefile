@@ -9,6 +9,8 @@ BIN    := $(TARGET)/release
 # The engine's dependencies must be built with one set of features, so the enclave is always built by this command alone.
 ENGINE := -p cocoon-enclave -p cocoon-engine
 export COCOON_ENCLAVE_BIN ?= $(BIN)/cocoon-enclave
+# Where the contracts' tests write what TON's emulator did, for the local chain to do the same.
+export COCOON_TRACES ?= $(TARGET)/emulator-traces
 
 .PHONY: help
 help: ## list the targets
@@ -36,9 +38,9 @@ demo: build ## the main job from nothing: evidence, sealed prompt, answer, recei
 
 .PHONY: test
 test: test-tools build ## every test: Rust crates, the enclave's binary, the contracts on TON's own emulator
+	$(MAKE) --no-print-directory contracts-test
 	$(CARGO) test --release --locked
 	$(CARGO) test --release --locked $(ENGINE)
-	$(MAKE) --no-print-directory contracts-test
 
 .PHONY: lint
 lint: tools ## rustfmt, clippy with warnings denied, layering, licences and sources of dependencies
@@ -56,6 +58,7 @@ bench: build ## measure the whole path against mistral.rs in-process, in one run
 	$(CARGO) run --release --locked -p cocoon-tests --bin bench -- $(ARGS)
 	$(CARGO) run --release --locked -p cocoon-verifier --example speed
 	bash scripts/peers
+	cd settlement/contracts && npm ci --no-audit --no-fund && npm run --silent costs
 
 .PHONY: fuzz
 fuzz: ## fuzz every parser of the verifier, ten minutes each; SECONDS_EACH=n for another time
@@ -71,4 +74,5 @@ contracts: test-tools ## compile the TON contracts from their Tolk sources and r
 
 .PHONY: contracts-test
 contracts-test: test-tools ## check the committed contract code against its sources and run the tests on TON's emulator (needs Node)
+	rm -rf $(COCOON_TRACES)
 	cd settlement/contracts && npm ci --no-audit --no-fund && npm run check && npm test

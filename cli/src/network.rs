@@ -22,7 +22,7 @@ use cocoon_settlement::account::Account;
 use cocoon_settlement::chain::Chain;
 use cocoon_settlement::contracts::channel::{ChannelInit, channel_code_depth, channel_code_hash};
 use cocoon_settlement::contracts::provider::ProviderInit;
-use cocoon_settlement::contracts::registry::{Listed, RegistryInit};
+use cocoon_settlement::contracts::registry::{Change, Listed, RegistryInit};
 use cocoon_settlement::local::{Genesis, LocalChain, rpc};
 use cocoon_settlement::wallet::Wallet;
 use cocoon_settlement::{Address, Nanoton, NetworkId, Prices, ops};
@@ -261,6 +261,7 @@ impl Network {
         let channel_init = ChannelInit {
             network,
             provider,
+            owner: provider_account.address(),
             client: client_account.address(),
             client_key: cocoon_protocol::identity::SigningKey::from_seed(&data.secret("client-key")?)?.public(),
             close_delay: CLAIM_WINDOW,
@@ -344,12 +345,11 @@ async fn registry(
         if chain.account(&registry).await?.active {
             let params = ops::registry_params(chain, &registry).await?;
             if !params.images.contains(&references.image.digest) {
-                ops::set_allowed(governance, &registry, Listed::Image(references.image.digest), true)
-                    .await?
-                    .success()?;
+                let image = Change::Allow(Listed::Image(references.image.digest));
+                ops::propose(governance, &registry, &image).await?.success()?;
             }
             for root in models.iter().filter(|root| !params.models.contains(root)) {
-                ops::set_allowed(governance, &registry, Listed::Model(*root), true).await?.success()?;
+                ops::propose(governance, &registry, &Change::Allow(Listed::Model(*root))).await?.success()?;
             }
             return Ok(registry);
         }
@@ -357,6 +357,8 @@ async fn registry(
     let init = RegistryInit {
         network: NetworkId::LOCAL,
         governance: governance.address(),
+        // A network that starts and ends with this process: nobody would see a change wait.
+        time_lock: 0,
         threshold: THRESHOLD,
         max_lifetime: 604_800,
         verifiers,

@@ -54,36 +54,56 @@ pub(crate) async fn claim_all(shared: &Shared, least: Nanoton) -> Result<ClaimRe
             Err(error) => tracing::warn!(%error, channel = %receipt.channel, "a channel cannot be asked"),
         }
     }
+    // A claim is of one Channel, which pays all of its items or none.
+    due.sort_by_key(|(earned, _)| earned.receipt.receipt.channel.hash);
     let mut report = ClaimReport::default();
-    for batch in due.chunks(MAX_CLAIM_ITEMS) {
-        let items: Vec<ClaimItem> = batch
-            .iter()
-            .map(|(earned, _)| ClaimItem {
-                voucher: earned.voucher.voucher.clone(),
-                voucher_signature: earned.voucher.signature,
-                receipt: earned.receipt.receipt.clone(),
-                receipt_signature: earned.receipt.signature,
-            })
-            .collect();
-        let sent = ops::claim(&shared.config.account, &shared.config.provider, &items).await?;
-        report.gas += sent.gas_used;
-        report.fees = report.fees.saturating_add(sent.fees);
-        if let Some((at, code)) = sent.aborted {
-            // One item that cannot be paid must not hide what the others brought.
-            tracing::warn!(%at, code, "part of a claim was refused: {}", exit::reason(code).unwrap_or("for a reason of TON's own"));
-        }
-        for (earned, before) in batch {
-            let receipt = &earned.receipt.receipt;
-            let Ok(after) = ops::channel_paid(chain, &receipt.channel, &receipt.enclave_key).await else { continue };
-            let paid = after.paid.saturating_sub(*before);
-            if paid == Nanoton(0) {
-                // Closed, lapsed or empty: asking again for the same receipt would only cost fees.
-                shared.unpayable().insert(earned.receipt.hash());
+    for of_channel in due.chunk_by(|a, b| a.0.receipt.receipt.channel == b.0.receipt.receipt.channel) {
+        for batch in of_channel.chunks(MAX_CLAIM_ITEMS) {
+            if claim(shared, batch, &mut report).await? || batch.len() == 1 {
                 continue;
             }
-            report.paid = report.paid.saturating_add(paid);
-            report.items += 1;
+            // One item that cannot be paid must not keep the others from it.
+            for item in batch.chunks(1) {
+                claim(shared, item, &mut report).await?;
+            }
         }
     }
     Ok(report)
+}
+
+/// Claims these items in one message; whether it was taken.
+async fn claim(shared: &Shared, batch: &[(Earned, Nanoton)], report: &mut ClaimReport) -> Result<bool, Error> {
+    let items: Vec<ClaimItem> = batch
+        .iter()
+        .map(|(earned, _)| ClaimItem {
+            voucher: earned.voucher.voucher.clone(),
+            voucher_signature: earned.voucher.signature,
+            receipt: earned.receipt.receipt.clone(),
+            receipt_signature: earned.receipt.signature,
+        })
+        .collect();
+    let sent = ops::claim(&shared.config.account, &shared.config.provider, &items).await?;
+    report.gas += sent.gas_used;
+    report.fees = report.fees.saturating_add(sent.fees);
+    if let Some((at, code)) = sent.aborted {
+        let why = exit::reason(code).unwrap_or("for a reason of TON's own");
+        tracing::warn!(%at, code, items = batch.len(), "a claim was refused: {why}");
+        if batch.len() > 1 {
+            return Ok(false);
+        }
+    }
+    for (earned, before) in batch {
+        let receipt = &earned.receipt.receipt;
+        let chain = shared.config.chain.as_ref();
+        let Ok(after) = ops::channel_paid(chain, &receipt.channel, &receipt.enclave_key).await else { continue };
+        let paid = after.paid.saturating_sub(*before);
+        if paid == Nanoton(0) {
+            // Closed, lapsed or empty: asking again for the same receipt would only cost fees.
+            shared.unpayable().insert(earned.receipt.hash());
+            continue;
+        }
+        report.paid = report.paid.saturating_add(paid);
+        report.items += 1;
+    }
+    Ok(sent.aborted.is_none())
 }

@@ -42,6 +42,7 @@ async fn claim_twice(folder: &Path, cap: Nanoton, total: Nanoton) -> [Nanoton; 2
     let registry = RegistryInit {
         network: NetworkId::LOCAL,
         governance: wallet,
+        time_lock: 0,
         threshold: 1,
         max_lifetime: 86_400,
         verifiers: vec![key(21).public()],
@@ -70,6 +71,7 @@ async fn claim_twice(folder: &Path, cap: Nanoton, total: Nanoton) -> [Nanoton; 2
     let channel = ChannelInit {
         network: NetworkId::LOCAL,
         provider,
+        owner: wallet,
         client: wallet,
         client_key: key(31).public(),
         close_delay: 259_200,

@@ -46,6 +46,7 @@ impl World {
         let registry = RegistryInit {
             network: NetworkId::LOCAL,
             governance: wallet,
+            time_lock: 0,
             threshold: 1,
             max_lifetime: 86_400,
             verifiers: vec![SigningKey::from_seed(&VERIFIER).unwrap().public()],

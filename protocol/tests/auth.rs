@@ -31,6 +31,7 @@ impl Case {
         let channel = ChannelInit {
             network: NetworkId::LOCAL,
             provider,
+            owner: Address { workchain: 0, hash: [6; 32] },
             client: Address { workchain: 0, hash: [4; 32] },
             client_key: client.public(),
             close_delay: 100,

@@ -43,6 +43,7 @@ fn channel() -> ChannelInit {
     ChannelInit {
         network: NetworkId::LOCAL,
         provider: PROVIDER,
+        owner: Address { workchain: 0, hash: [0x44; 32] },
         client: Address { workchain: 0, hash: [0x22; 32] },
         client_key: client().public(),
         close_delay: 259_200,

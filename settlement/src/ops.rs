@@ -8,12 +8,11 @@ use cocoon_attestation::types::EnclaveKey;
 use crate::account::{Account, TxReport};
 use crate::address::Address;
 use crate::amount::Nanoton;
-use crate::cells::{Signature, Verdict};
+use crate::cells::{CheckpointAnchor, SettlementReceipt, Signature, Verdict};
 use crate::chain::Chain;
-use crate::contracts::registry::Listed;
 use crate::contracts::{
-    ChannelInit, ChannelState, ClaimItem, EnclaveRecord, PaidRecord, ProviderInit, RegistryInit, RegistryParams,
-    channel, fund, provider, registry,
+    Change, ChannelInit, ChannelState, ClaimItem, EnclaveRecord, Listed, PaidRecord, ProviderInit, RegistryInit,
+    RegistryParams, channel, fund, provider, registry,
 };
 use crate::error::Error;
 
@@ -25,6 +24,8 @@ pub const PROVIDER_RENT: Nanoton = Nanoton(100_000_000);
 pub const ATTEST_VALUE: Nanoton = Nanoton(200_000_000);
 /// Attached to each item of a claim.
 pub const CLAIM_ITEM_VALUE: Nanoton = Nanoton(50_000_000);
+/// Attached to governance's calls: who lengthens a list pays its rent for a year.
+pub const GOVERN_VALUE: Nanoton = Nanoton(200_000_000);
 /// Attached to every other call.
 pub const CALL_VALUE: Nanoton = Nanoton(50_000_000);
 
@@ -45,24 +46,104 @@ pub async fn deploy_provider(account: &Account, init: &ProviderInit) -> Result<(
     Ok((address, report))
 }
 
-/// Governance: allows or forbids an image or a model.
-pub async fn set_allowed(
-    account: &Account,
-    registry: &Address,
-    what: Listed,
-    allowed: bool,
-) -> Result<TxReport, Error> {
-    account.send(*registry, CALL_VALUE, Some(registry::set_allowed(QUERY, what, allowed)?), None).await
+/// Governance: proposes a change; without a time-lock it acts at once.
+pub async fn propose(account: &Account, registry: &Address, change: &Change) -> Result<TxReport, Error> {
+    account.send(*registry, GOVERN_VALUE, Some(registry::propose(QUERY, change)?), None).await
 }
 
-/// Governance: replaces the verifiers, which voids every verdict signed before.
-pub async fn set_verifiers(
+/// Anyone: carries out a proposal whose time-lock is over.
+pub async fn execute(account: &Account, registry: &Address, id: u32) -> Result<TxReport, Error> {
+    account.send(*registry, GOVERN_VALUE, Some(registry::execute(QUERY, id)?), None).await
+}
+
+/// Governance: takes a proposal back.
+pub async fn cancel(account: &Account, registry: &Address, id: u32) -> Result<TxReport, Error> {
+    account.send(*registry, GOVERN_VALUE, Some(registry::cancel(QUERY, id)?), None).await
+}
+
+/// Governance: forbids an image or a model at once.
+pub async fn forbid(account: &Account, registry: &Address, what: Listed) -> Result<TxReport, Error> {
+    account.send(*registry, GOVERN_VALUE, Some(registry::forbid(QUERY, what)?), None).await
+}
+
+/// Governance: drops verifiers by position, raises the threshold or shortens attestations, at once.
+pub async fn tighten(
     account: &Account,
     registry: &Address,
+    drop: &[u8],
     threshold: u8,
-    verifiers: &[[u8; 32]],
+    max_lifetime: u32,
 ) -> Result<TxReport, Error> {
-    account.send(*registry, CALL_VALUE, Some(registry::set_verifiers(QUERY, threshold, verifiers)?), None).await
+    let body = registry::tighten(QUERY, drop, threshold, max_lifetime)?;
+    account.send(*registry, GOVERN_VALUE, Some(body), None).await
+}
+
+/// Governance: revokes an enclave key at its Provider; `void` refuses its claims too.
+pub async fn revoke_key(
+    account: &Account,
+    registry: &Address,
+    provider: &Address,
+    key: &EnclaveKey,
+    void: bool,
+) -> Result<TxReport, Error> {
+    account.send(*registry, GOVERN_VALUE, Some(registry::revoke_key(QUERY, provider, key, void)?), None).await
+}
+
+/// Anyone: anchors a log's checkpoint, signed by the verifier at this position.
+pub async fn anchor(
+    account: &Account,
+    registry: &Address,
+    index: u8,
+    checkpoint: &CheckpointAnchor,
+    signature: &Signature,
+) -> Result<TxReport, Error> {
+    account.send(*registry, GOVERN_VALUE, Some(registry::anchor(QUERY, index, checkpoint, signature)?), None).await
+}
+
+/// Adds to a Provider's stake; what the message needs of the amount is not staked.
+pub async fn stake(account: &Account, provider: &Address, amount: Nanoton) -> Result<TxReport, Error> {
+    account.send(*provider, amount, Some(provider::stake(QUERY)?), None).await
+}
+
+/// The owner: starts to take stake back.
+pub async fn unstake(account: &Account, provider: &Address, amount: Nanoton) -> Result<TxReport, Error> {
+    account.send(*provider, CALL_VALUE, Some(provider::unstake(QUERY, amount)?), None).await
+}
+
+/// The owner: takes what is neither stake nor unbonding nor a year's rent.
+pub async fn withdraw(account: &Account, provider: &Address) -> Result<TxReport, Error> {
+    account.send(*provider, CALL_VALUE, Some(provider::withdraw(QUERY)?), None).await
+}
+
+/// The owner: ends a key's attestation; `void` refuses its claims too.
+pub async fn revoke(account: &Account, provider: &Address, key: &EnclaveKey, void: bool) -> Result<TxReport, Error> {
+    let body = provider::revoke(QUERY, key, void, &account.address())?;
+    account.send(*provider, CALL_VALUE, Some(body), None).await
+}
+
+/// Anyone: removes a key that nothing can need any more.
+pub async fn prune(account: &Account, provider: &Address, key: &EnclaveKey) -> Result<TxReport, Error> {
+    account.send(*provider, CALL_VALUE, Some(provider::prune(QUERY, key)?), None).await
+}
+
+/// Anyone: removes a Channel's entry for a key that the Provider has forgotten.
+pub async fn prune_entry(
+    account: &Account,
+    provider: &Address,
+    channel: &Address,
+    key: &EnclaveKey,
+) -> Result<TxReport, Error> {
+    account.send(*provider, CALL_VALUE, Some(provider::prune_entry(QUERY, channel, key)?), None).await
+}
+
+/// Anyone: shows two receipts of one enclave that cannot both be true.
+pub async fn slash(
+    account: &Account,
+    provider: &Address,
+    earlier: (&SettlementReceipt, &Signature),
+    later: (&SettlementReceipt, &Signature),
+) -> Result<TxReport, Error> {
+    account.send(*provider, CALL_VALUE, Some(provider::slash(QUERY, earlier, later)?), None).await
 }
 
 /// Registers an enclave key by a verdict and signatures, each with the position of its verifier. Anyone may pay for it.
@@ -85,7 +166,7 @@ pub async fn top_up(account: &Account, channel: &Address, amount: Nanoton) -> Re
     account.send(*channel, amount, Some(channel::top_up(QUERY)?), None).await
 }
 
-/// Claims what up to eight receipts have earned. The payments arrive at the Provider's owner, who must be the sender. Vouchers
+/// Claims what up to eight receipts of one Channel have earned: all of it or nothing. The payments arrive at the Provider's owner, who must be the sender. Vouchers
 /// that the Channel has paid on before are left out, which saves fees.
 pub async fn claim(account: &Account, provider: &Address, items: &[ClaimItem]) -> Result<TxReport, Error> {
     let mut parts = Vec::with_capacity(items.len());
@@ -95,7 +176,7 @@ pub async fn claim(account: &Account, provider: &Address, items: &[ClaimItem]) -
         let known = known.unwrap_or_default();
         parts.push((item, (known.cap, known.expiry) != (item.voucher.cap, item.voucher.expiry)));
     }
-    let body = provider::claim(QUERY, &parts)?;
+    let body = provider::claim(&parts)?;
     let value = items.iter().map(|_| CLAIM_ITEM_VALUE).sum();
     account.send(*provider, value, Some(body), None).await
 }

@@ -9,7 +9,7 @@ use cocoon_attestation::types::UnixTime;
 use tycho_types::boc::Boc;
 use tycho_types::cell::{Cell, CellBuilder, CellFamily, Lazy, Store};
 use tycho_types::models::{
-    CurrencyCollection, ExtInMsgInfo, IntAddr, MsgInfo, OutAction, OwnedMessage, OwnedRelaxedMessage,
+    CurrencyCollection, ExtInMsgInfo, IntAddr, MessageLayout, MsgInfo, OutAction, OwnedMessage, OwnedRelaxedMessage,
     RelaxedIntMsgInfo, RelaxedMsgInfo, SendMsgFlags, StateInit, StdAddr,
 };
 use zeroize::Zeroizing;
@@ -163,7 +163,12 @@ fn out_list(messages: &[OutMessage]) -> Result<Cell, Error> {
     Ok(list)
 }
 
+/// Longest body that is written into the message's own cell, in bits; what goes before it takes at most 446.
+const MAX_INLINE_BODY: u16 = 570;
+
 fn relaxed(message: &OutMessage) -> OwnedRelaxedMessage {
+    // Left to itself, tycho-types takes a body that is one bit too long for one that fits.
+    let long = message.body.as_ref().is_some_and(|body| body.bit_len() > MAX_INLINE_BODY);
     OwnedRelaxedMessage {
         info: RelaxedMsgInfo::Int(RelaxedIntMsgInfo {
             ihr_disabled: true,
@@ -174,7 +179,7 @@ fn relaxed(message: &OutMessage) -> OwnedRelaxedMessage {
         }),
         init: message.state_init.clone(),
         body: message.body.clone().unwrap_or_default().into(),
-        layout: None,
+        layout: long.then_some(MessageLayout { init_to_cell: false, body_to_cell: true }),
     }
 }
 

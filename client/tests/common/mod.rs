@@ -67,6 +67,7 @@ impl World {
         let registry = RegistryInit {
             network: NetworkId::LOCAL,
             governance: wallet,
+            time_lock: 0,
             threshold: 1,
             max_lifetime: 86_400,
             verifiers: vec![SigningKey::from_seed(&VERIFIER).unwrap().public()],
@@ -137,6 +138,7 @@ impl World {
             channel: ChannelInit {
                 network: NetworkId::LOCAL,
                 provider: self.provider,
+                owner: self.account.address(),
                 client: self.account.address(),
                 client_key,
                 close_delay: 259_200,

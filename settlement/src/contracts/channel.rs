@@ -39,6 +39,8 @@ pub struct ChannelInit {
     pub network: NetworkId,
     /// The only Provider whose claims it takes.
     pub provider: Address,
+    /// The owner of that Provider, who is paid.
+    pub owner: Address,
     /// Refunds go here, and only it may start to close.
     pub client: Address,
     /// Ed25519 key that signs vouchers and requests.
@@ -57,18 +59,21 @@ impl ChannelInit {
     }
 
     fn write(&self) -> Result<Cell, CellError> {
+        let mut client = CellBuilder::new();
+        self.client.store(&mut client)?;
+        store_hash(&mut client, &self.salt)?;
         let mut terms = CellBuilder::new();
         terms.store_u32(self.network.0 as u32)?;
         self.provider.store(&mut terms)?;
-        self.client.store(&mut terms)?;
         store_hash(&mut terms, &self.client_key)?;
         terms.store_u32(self.close_delay)?;
+        terms.store_u8(VERSION)?;
+        terms.store_reference(client.build()?)?;
         let mut b = CellBuilder::new();
-        b.store_u8(VERSION)?;
-        b.store_zeros(STATE_BITS)?;
-        store_hash(&mut b, &self.salt)?;
         b.store_reference(terms.build()?)?;
-        b.store_bit_zero()?;
+        b.store_zeros(BITS_BEFORE_OWNER)?;
+        self.owner.store(&mut b)?;
+        b.store_zeros(BITS_AFTER_OWNER)?;
         b.build()
     }
 
@@ -78,23 +83,19 @@ impl ChannelInit {
     }
 
     fn read(s: &mut CellSlice<'_>) -> Result<Self, CellError> {
-        if s.load_u8()? != VERSION || s.load_uint(STATE_BITS)? != 0 {
-            return Err(CellError::InvalidData);
-        }
-        let salt = load_hash(s)?;
         let terms = s.load_reference_cloned()?;
-        if s.load_bit()? {
-            return Err(CellError::InvalidData);
-        }
+        expect_zeros(s, BITS_BEFORE_OWNER)?;
+        let owner = Address::load(s)?;
+        expect_zeros(s, BITS_AFTER_OWNER)?;
         read_whole(&terms, |s| {
-            Ok(Self {
-                network: NetworkId(s.load_u32()? as i32),
-                provider: Address::load(s)?,
-                client: Address::load(s)?,
-                client_key: load_hash(s)?,
-                close_delay: s.load_u32()?,
-                salt,
-            })
+            let (network, provider) = (NetworkId(s.load_u32()? as i32), Address::load(s)?);
+            let (client_key, close_delay) = (load_hash(s)?, s.load_u32()?);
+            if s.load_u8()? != VERSION {
+                return Err(CellError::InvalidTag);
+            }
+            let client = s.load_reference_cloned()?;
+            let (client, salt) = read_whole(&client, |s| Ok((Address::load(s)?, load_hash(s)?)))?;
+            Ok(Self { network, provider, owner, client, client_key, close_delay, salt })
         })
     }
 
@@ -116,6 +117,9 @@ impl ChannelInit {
         }
         if self.provider != provider.address() {
             return wrong(format!("it pays the provider {}", self.provider));
+        }
+        if self.owner != provider.owner {
+            return wrong(format!("it pays {} and not the provider's owner", self.owner));
         }
         if self.close_delay < provider.claim_window {
             let (delay, window) = (self.close_delay, provider.claim_window);
@@ -140,8 +144,20 @@ impl ChannelInit {
     }
 }
 
-/// Status (8 bits), time (32) and number of entries (16): zero at the start.
-const STATE_BITS: u16 = 56;
+/// The newest entry (160 bits), number of entries (16), the newest key (256), no other entries (1) and the rent held back (64).
+const BITS_BEFORE_OWNER: u16 = 160 + 16 + 256 + 1 + 64;
+/// When its close may be finished or was (32), first deposit (32), status (8).
+const BITS_AFTER_OWNER: u16 = 32 + 32 + 8;
+
+/// Everything that changes is zero at the start.
+fn expect_zeros(s: &mut CellSlice<'_>, bits: u16) -> Result<(), CellError> {
+    for _ in 0..bits {
+        if s.load_bit()? {
+            return Err(CellError::InvalidData);
+        }
+    }
+    Ok(())
+}
 
 fn malformed(why: impl std::fmt::Display) -> Error {
     Error::Malformed { what: "the initial data of a channel", why: why.to_string() }
@@ -195,6 +211,8 @@ pub struct ChannelState {
     pub status: ChannelStatus,
     /// Enclave keys that were paid.
     pub keys: u16,
+    /// No receipt of an earlier time is paid: ten minutes before the first deposit.
+    pub opened: UnixTime,
 }
 
 /// Reads what a Channel holds.
@@ -208,7 +226,8 @@ pub async fn state(chain: &dyn Chain, channel: &Address) -> Result<ChannelState,
         2 => ChannelStatus::Closed { at },
         _ => return Err(Error::Unexpected("state".into())),
     };
-    Ok(ChannelState { balance, available: Nanoton(answer.uint()?), status, keys })
+    let (available, opened) = (Nanoton(answer.uint()?), UnixTime(answer.uint()?));
+    Ok(ChannelState { balance, available, status, keys, opened })
 }
 
 /// Reads what a Channel was deployed with. Its address is checked against the answer, so a wrong one cannot pass.
@@ -220,6 +239,7 @@ pub async fn terms(chain: &dyn Chain, channel: &Address) -> Result<ChannelInit, 
     let init = ChannelInit {
         network: NetworkId(answer.int32()?),
         provider: answer.address()?,
+        owner: answer.address()?,
         client: answer.address()?,
         client_key: answer.bytes32()?,
         close_delay: answer.uint()?,

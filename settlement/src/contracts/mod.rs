@@ -19,8 +19,8 @@ use crate::chain::{Chain, StackValue};
 use crate::error::Error;
 
 pub use channel::{ChannelInit, ChannelState, ChannelStatus, PaidRecord};
-pub use provider::{ClaimItem, EnclaveRecord, KeyState, ProviderInit};
-pub use registry::{RegistryInit, RegistryParams};
+pub use provider::{ClaimItem, EnclaveRecord, KeyState, ProviderInit, StakeState};
+pub use registry::{Anchored, Change, Listed, Proposal, RegistryInit, RegistryParams, Release};
 
 /// Storage layout that these bindings write and read.
 const VERSION: u8 = 1;

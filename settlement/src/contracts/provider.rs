@@ -1,4 +1,4 @@
-//! Provider: one operator's attested enclave keys; passes claims on to Channels.
+//! Provider: one operator's attested enclave keys and stake; passes claims on to Channels.
 
 use std::sync::LazyLock;
 
@@ -21,6 +21,13 @@ pub const MAX_CLAIM_ITEMS: usize = 8;
 
 const OP_CLAIM: u32 = 0x4302_0002;
 const OP_RELEASE_CHANNEL: u32 = 0x4302_0003;
+const OP_STAKE: u32 = 0x4302_0004;
+const OP_UNSTAKE: u32 = 0x4302_0005;
+const OP_WITHDRAW: u32 = 0x4302_0006;
+const OP_REVOKE: u32 = 0x4302_0007;
+const OP_PRUNE: u32 = 0x4302_0008;
+const OP_PRUNE_ENTRY: u32 = 0x4302_0009;
+const OP_SLASH: u32 = 0x4302_000a;
 
 /// Representation hash of the Provider code of this version.
 pub fn provider_code_hash() -> [u8; 32] {
@@ -52,14 +59,14 @@ impl ProviderInit {
         let mut terms = CellBuilder::new();
         terms.store_u32(self.network.0 as u32)?;
         self.registry.store(&mut terms)?;
-        self.owner.store(&mut terms)?;
-        terms.store_u32(self.claim_window)?;
         store_hash(&mut terms, &self.salt)?;
         let mut b = CellBuilder::new();
+        self.owner.store(&mut b)?;
+        b.store_u32(self.claim_window)?;
+        b.store_bit_zero()?;
+        b.store_zeros(STATE_BITS)?;
         b.store_u8(VERSION)?;
         b.store_reference(terms.build()?)?;
-        b.store_u16(0)?;
-        b.store_bit_zero()?;
         b.build()
     }
 
@@ -73,6 +80,9 @@ impl ProviderInit {
         super::address_of(&CODE.repr_hash().0, CODE.repr_depth(), &self.data())
     }
 }
+
+/// Number of keys, stake, what is unbonding, and when that ends: zero at the start.
+const STATE_BITS: u16 = 16 + 64 + 64 + 32;
 
 /// One thing to be paid for: the latest receipt of an enclave in a channel, and the voucher that covers it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,14 +98,14 @@ pub struct ClaimItem {
 }
 
 impl ClaimItem {
-    fn proof(&self, voucher: bool) -> Result<Cell, CellError> {
+    fn to_cell(&self, voucher: bool, next: Option<Cell>) -> Result<Cell, CellError> {
         let mut b = CellBuilder::new();
-        b.store_u64(self.receipt.sequence)?;
-        b.store_u64(self.receipt.total.0)?;
-        store_time(&mut b, self.receipt.time)?;
-        b.store_raw(&self.receipt_signature, 512)?;
+        store_hash(&mut b, &self.receipt.enclave_key.0)?;
+        next.store_into(&mut b, Cell::empty_context())?;
         let voucher = if voucher { Some(self.voucher_proof()?) } else { None };
         voucher.store_into(&mut b, Cell::empty_context())?;
+        store_earned(&mut b, &self.receipt)?;
+        b.store_raw(&self.receipt_signature, 512)?;
         b.build()
     }
 
@@ -112,27 +122,29 @@ impl ClaimItem {
     }
 }
 
-/// Body of a claim of one to eight items. What voucher and receipt say beyond the Channel's own terms is sent along; the
-/// Channel rebuilds both cells and checks the signatures over them. `true` with an item sends its voucher; `false` leaves it
-/// out, which is cheaper and enough once the Channel has paid on a voucher of the same cap and expiry.
-pub fn claim(query_id: u64, items: &[(&ClaimItem, bool)]) -> Result<Cell, Error> {
-    let Some((first, rest)) = items.split_first().filter(|_| items.len() <= MAX_CLAIM_ITEMS) else {
-        return Err(Error::Malformed { what: "a claim", why: format!("take 1 to {MAX_CLAIM_ITEMS} items") });
-    };
-    let mut next: Option<Cell> = None;
-    for item in rest.iter().rev() {
-        let mut b = CellBuilder::new();
-        store_item(&mut b, item, next)?;
-        next = Some(b.build()?);
+/// Body of a claim of one to eight items of one Channel, which pays all of them or none. What voucher and receipt say beyond the
+/// Channel's own terms is sent along; the Channel rebuilds both cells and checks the signatures over them. `true` with an item
+/// sends its voucher; `false` leaves it out, which is cheaper and enough once the Channel has paid on a voucher of the same cap
+/// and expiry.
+pub fn claim(items: &[(&ClaimItem, bool)]) -> Result<Cell, Error> {
+    let malformed = |why: String| Error::Malformed { what: "a claim", why };
+    if items.len() > MAX_CLAIM_ITEMS {
+        return Err(malformed(format!("take 1 to {MAX_CLAIM_ITEMS} items")));
     }
-    body(OP_CLAIM, query_id, |b| store_item(b, first, next))
-}
-
-fn store_item(b: &mut CellBuilder, (item, voucher): &(&ClaimItem, bool), next: Option<Cell>) -> Result<(), CellError> {
-    item.receipt.channel.store(b)?;
-    store_hash(b, &item.receipt.enclave_key.0)?;
-    b.store_reference(item.proof(*voucher)?)?;
-    next.store_into(b, Cell::empty_context())
+    let mut first: Option<Cell> = None;
+    for (item, voucher) in items.iter().rev() {
+        first = Some(item.to_cell(*voucher, first)?);
+    }
+    let first = first.ok_or_else(|| malformed(format!("take 1 to {MAX_CLAIM_ITEMS} items")))?;
+    let channel = items[0].0.receipt.channel;
+    if items.iter().any(|(item, _)| item.receipt.channel != channel) {
+        return Err(malformed("take items of one channel at a time".into()));
+    }
+    let mut b = CellBuilder::new();
+    b.store_u32(OP_CLAIM)?;
+    store_hash(&mut b, &channel.hash)?;
+    b.store_reference(first)?;
+    Ok(b.build()?)
 }
 
 /// Body by which the owner closes a Channel at once in favour of its client.
@@ -140,11 +152,83 @@ pub fn release_channel(query_id: u64, channel: &Address) -> Result<Cell, Error> 
     body(OP_RELEASE_CHANNEL, query_id, |b| channel.store(b))
 }
 
+/// Body of a deposit of stake, from anyone.
+pub fn stake(query_id: u64) -> Result<Cell, Error> {
+    body(OP_STAKE, query_id, |_| Ok(()))
+}
+
+/// Body by which the owner starts to take stake back; until it unlocks it can still be lost.
+pub fn unstake(query_id: u64, amount: Nanoton) -> Result<Cell, Error> {
+    body(OP_UNSTAKE, query_id, |b| b.store_u64(amount.0))
+}
+
+/// Body by which the owner takes what is neither stake nor unbonding nor a year's rent.
+pub fn withdraw(query_id: u64) -> Result<Cell, Error> {
+    body(OP_WITHDRAW, query_id, |_| Ok(()))
+}
+
+/// Body by which the owner ends a key's attestation; `void` refuses its claims too, for a key that others know.
+/// What is left of the message's value goes to `payer`.
+pub fn revoke(query_id: u64, key: &EnclaveKey, void: bool, payer: &Address) -> Result<Cell, Error> {
+    body(OP_REVOKE, query_id, |b| {
+        store_hash(b, &key.0)?;
+        b.store_bit(void)?;
+        payer.store(b)
+    })
+}
+
+/// Body by which anyone removes a key that nothing can need any more.
+pub fn prune(query_id: u64, key: &EnclaveKey) -> Result<Cell, Error> {
+    body(OP_PRUNE, query_id, |b| store_hash(b, &key.0))
+}
+
+/// Body by which anyone removes a Channel's entry for a key that the Provider has forgotten.
+pub fn prune_entry(query_id: u64, channel: &Address, key: &EnclaveKey) -> Result<Cell, Error> {
+    body(OP_PRUNE_ENTRY, query_id, |b| {
+        store_hash(b, &channel.hash)?;
+        store_hash(b, &key.0)
+    })
+}
+
+/// Body that shows two receipts of one enclave in one channel that cannot both be true: all stake is lost, a fifth of it to the
+/// sender.
+pub fn slash(
+    query_id: u64,
+    earlier: (&SettlementReceipt, &Signature),
+    later: (&SettlementReceipt, &Signature),
+) -> Result<Cell, Error> {
+    let signed = |(receipt, signature): (&SettlementReceipt, &Signature)| {
+        let mut b = CellBuilder::new();
+        store_earned(&mut b, receipt)?;
+        b.store_raw(signature, 512)?;
+        b.build()
+    };
+    let (first, second) = (signed(earlier)?, signed(later)?);
+    body(OP_SLASH, query_id, |b| {
+        store_hash(b, &earlier.0.enclave_key.0)?;
+        earlier.0.channel.store(b)?;
+        b.store_reference(first)?;
+        b.store_reference(second)
+    })
+}
+
+fn store_earned(b: &mut CellBuilder, receipt: &SettlementReceipt) -> Result<(), CellError> {
+    b.store_u64(receipt.sequence)?;
+    b.store_u64(receipt.total.0)?;
+    store_time(b, receipt.time)
+}
+
 /// What became of an enclave key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyState {
     /// Attested: receipts until the end of the attestation are paid.
     Active,
+    /// Attests no more; its receipts are paid until its claim window ends.
+    Retired,
+    /// No claim of it is paid.
+    Void,
+    /// Void, and its Provider lost its stake for it.
+    Slashed,
     /// A state that this version does not know: nothing should be sent to this enclave.
     Other(u8),
 }
@@ -158,8 +242,12 @@ pub struct EnclaveRecord {
     pub generation: u32,
     /// Verifier set that signed it.
     pub set_epoch: u32,
+    /// No receipt of an earlier time is paid; renewals leave it.
+    pub since: UnixTime,
     /// The attestation ends here.
     pub until: UnixTime,
+    /// The record may be removed afterwards.
+    pub keep: UnixTime,
     /// The evidence that was appraised.
     pub evidence_id: Digest,
 }
@@ -173,11 +261,16 @@ pub async fn enclave(chain: &dyn Chain, provider: &Address, key: &EnclaveKey) ->
     Ok(Some(EnclaveRecord {
         state: match answer.uint()? {
             1 => KeyState::Active,
+            2 => KeyState::Retired,
+            3 => KeyState::Void,
+            4 => KeyState::Slashed,
             other => KeyState::Other(other),
         },
         generation: answer.uint()?,
         set_epoch: answer.uint()?,
+        since: UnixTime(answer.uint()?),
         until: UnixTime(answer.uint()?),
+        keep: UnixTime(answer.uint()?),
         evidence_id: Digest(answer.bytes32()?),
     }))
 }
@@ -201,4 +294,33 @@ pub async fn terms(chain: &dyn Chain, provider: &Address) -> Result<ProviderInit
 pub async fn claim_value(chain: &dyn Chain, provider: &Address, items: usize) -> Result<Nanoton, Error> {
     let args = vec![StackValue::int(items as u64)];
     Ok(Nanoton(Answer::get(chain, &CODE, provider, "claim_value", args).await?.uint()?))
+}
+
+/// What backs a Provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StakeState {
+    /// Lost if an enclave of it equivocates.
+    pub stake: Nanoton,
+    /// On its way back to the owner, and still lost with the stake.
+    pub unbonding: Nanoton,
+    /// When that may be withdrawn.
+    pub unlocks_at: UnixTime,
+    /// What the owner may withdraw now.
+    pub free: Nanoton,
+}
+
+/// Reads what backs a Provider.
+pub async fn stake_state(chain: &dyn Chain, provider: &Address) -> Result<StakeState, Error> {
+    let mut answer = Answer::get(chain, &CODE, provider, "stake", Vec::new()).await?;
+    Ok(StakeState {
+        stake: Nanoton(answer.uint()?),
+        unbonding: Nanoton(answer.uint()?),
+        unlocks_at: UnixTime(answer.uint()?),
+        free: Nanoton(answer.uint()?),
+    })
+}
+
+/// Reads how many keys a Provider holds.
+pub async fn key_count(chain: &dyn Chain, provider: &Address) -> Result<u16, Error> {
+    Answer::get(chain, &CODE, provider, "key_count", Vec::new()).await?.uint()
 }

@@ -1,29 +1,41 @@
-//! Registry: verifier keys and threshold, allowed images and models; takes verdicts.
+//! Registry: verifier keys and threshold, allowed images and models, log checkpoints; takes verdicts. What loosens it waits in a
+//! time-lock, what tightens it acts at once.
 
 use std::sync::LazyLock;
 
-use cocoon_attestation::types::Digest;
-use tycho_types::cell::{Cell, CellBuilder, CellFamily, HashBytes, Store};
+use cocoon_attestation::types::{Digest, EnclaveKey, UnixTime};
+use tycho_types::cell::{Cell, CellBuilder, CellFamily, CellSlice, HashBytes, Load, Store};
 use tycho_types::dict::Dict;
+use tycho_types::error::Error as CellError;
 use tycho_types::models::StateInit;
 
 use super::{Answer, Code, VERSION, body};
 use crate::address::{Address, NetworkId};
 use crate::amount::Nanoton;
-use crate::cells::{Signature, Verdict, store_hash};
-use crate::chain::Chain;
+use crate::cells::{CheckpointAnchor, Signature, Verdict, load_hash, load_time, read_whole, store_hash};
+use crate::chain::{Chain, StackValue};
 use crate::error::Error;
 
 static CODE: Code = LazyLock::new(|| super::embedded(include_bytes!("../../contracts/build/registry.boc")));
 
 /// Most verifier keys a Registry holds.
 pub const MAX_VERIFIERS: usize = 16;
+/// Most images, and most models, that a Registry allows at a time.
+pub const MAX_DIGESTS: u16 = 256;
 /// Longest attestation any Registry allows, in seconds.
 pub const MAX_LIFETIME: u32 = 604_800;
 
+/// Longest time-lock, in seconds.
+pub const MAX_TIME_LOCK: u32 = 7_776_000;
+
 const OP_ATTEST: u32 = 0x4301_0001;
-const OP_SET_VERIFIERS: u32 = 0x4301_0002;
-const OP_SET_ALLOWED: u32 = 0x4301_0003;
+const OP_PROPOSE: u32 = 0x4301_0002;
+const OP_EXECUTE: u32 = 0x4301_0003;
+const OP_CANCEL: u32 = 0x4301_0004;
+const OP_FORBID: u32 = 0x4301_0005;
+const OP_TIGHTEN: u32 = 0x4301_0006;
+const OP_REVOKE_KEY: u32 = 0x4301_0007;
+const OP_ANCHOR: u32 = 0x4301_0008;
 
 /// Representation hash of the Registry code of this version.
 pub fn registry_code_hash() -> [u8; 32] {
@@ -37,6 +49,8 @@ pub struct RegistryInit {
     pub network: NetworkId,
     /// Who may change it.
     pub governance: Address,
+    /// Seconds that a change waits before it can be carried out; none: it acts at once.
+    pub time_lock: u32,
     /// Signatures that a verdict needs.
     pub threshold: u8,
     /// Longest attestation it takes, in seconds.
@@ -55,22 +69,33 @@ impl RegistryInit {
         if self.max_lifetime == 0 || self.max_lifetime > MAX_LIFETIME {
             return Err(parameters(format!("an attestation lasts 1 to {MAX_LIFETIME} seconds")));
         }
+        if self.time_lock > MAX_TIME_LOCK {
+            return Err(parameters(format!("a time-lock lasts at most {MAX_TIME_LOCK} seconds")));
+        }
         let mut b = CellBuilder::new();
         let context = Cell::empty_context();
         b.store_u8(VERSION)?;
         b.store_u32(self.network.0 as u32)?;
-        self.governance.store(&mut b)?;
         b.store_u32(0)?;
         b.store_u8(self.threshold)?;
         b.store_u32(self.max_lifetime)?;
+        for list in [&self.images, &self.models] {
+            let count = u16::try_from(list.len()).ok().filter(|count| *count <= MAX_DIGESTS);
+            b.store_u16(count.ok_or_else(|| parameters(format!("a list holds at most {MAX_DIGESTS} digests")))?)?;
+        }
         verifier_dict(&self.verifiers)?.store_into(&mut b, context)?;
         for list in [&self.images, &self.models] {
-            let mut dict = Dict::<HashBytes, bool>::new();
+            let mut dict = Dict::<HashBytes, ()>::new();
             for digest in list {
-                dict.set(HashBytes(digest.0), true)?;
+                dict.set(HashBytes(digest.0), ())?;
             }
             dict.store_into(&mut b, context)?;
         }
+        let mut rare = CellBuilder::new();
+        self.governance.store(&mut rare)?;
+        rare.store_u32(self.time_lock)?;
+        rare.store_zeros(RARE_ZEROS)?;
+        b.store_reference(rare.build()?)?;
         Ok(b.build()?)
     }
 
@@ -85,6 +110,9 @@ impl RegistryInit {
     }
 }
 
+/// Next id, number of proposals, no proposals, no anchors, no release.
+const RARE_ZEROS: u16 = 32 + 8 + 1 + 1 + 32 + 256 + 256;
+
 fn parameters(why: String) -> Error {
     Error::Malformed { what: "the parameters of a Registry", why }
 }
@@ -92,6 +120,11 @@ fn parameters(why: String) -> Error {
 fn check(threshold: u8, verifiers: &[[u8; 32]]) -> Result<(), Error> {
     if verifiers.len() > MAX_VERIFIERS || threshold == 0 || usize::from(threshold) > verifiers.len() {
         return Err(parameters(format!("take 1 to {MAX_VERIFIERS} verifiers and a threshold of at most their number")));
+    }
+    let mut sorted = verifiers.to_vec();
+    sorted.sort_unstable();
+    if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(parameters("one verifier is listed twice".into()));
     }
     Ok(())
 }
@@ -120,16 +153,6 @@ pub fn attest(query_id: u64, verdict: &Verdict, signatures: &[(u8, Signature)]) 
     })
 }
 
-/// Body by which governance replaces the verifiers; every verdict signed before becomes void.
-pub fn set_verifiers(query_id: u64, threshold: u8, verifiers: &[[u8; 32]]) -> Result<Cell, Error> {
-    check(threshold, verifiers)?;
-    let dict = verifier_dict(verifiers)?;
-    body(OP_SET_VERIFIERS, query_id, |b| {
-        b.store_u8(threshold)?;
-        dict.store_into(b, Cell::empty_context())
-    })
-}
-
 /// What governance allows or forbids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listed {
@@ -139,16 +162,167 @@ pub enum Listed {
     Model(Digest),
 }
 
-/// Body by which governance allows or forbids an image or a model.
-pub fn set_allowed(query_id: u64, what: Listed, allowed: bool) -> Result<Cell, Error> {
-    let (list, digest) = match what {
-        Listed::Image(digest) => (0, digest),
-        Listed::Model(digest) => (1, digest),
-    };
-    body(OP_SET_ALLOWED, query_id, |b| {
+impl Listed {
+    fn store(&self, b: &mut CellBuilder) -> Result<(), CellError> {
+        let (list, digest) = match self {
+            Self::Image(digest) => (0, digest),
+            Self::Model(digest) => (1, digest),
+        };
         b.store_u8(list)?;
-        store_hash(b, &digest.0)?;
-        b.store_bit(allowed)
+        store_hash(b, &digest.0)
+    }
+
+    fn load(s: &mut CellSlice<'_>) -> Result<Self, CellError> {
+        match (s.load_u8()?, Digest(load_hash(s)?)) {
+            (0, digest) => Ok(Self::Image(digest)),
+            (1, digest) => Ok(Self::Model(digest)),
+            _ => Err(CellError::InvalidData),
+        }
+    }
+}
+
+/// The code that new Providers and Channels should use. Those that exist keep theirs for ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Release {
+    /// Grows with every release; 0: none was named.
+    pub version: u32,
+    /// Representation hash of the Provider's code.
+    pub provider_code: [u8; 32],
+    /// Representation hash of the Channel's code.
+    pub channel_code: [u8; 32],
+}
+
+/// What governance may loosen or replace, once the time-lock is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// New verifiers and threshold; every verdict signed before becomes void.
+    Verifiers {
+        /// Signatures that a verdict then needs.
+        threshold: u8,
+        /// Ed25519 keys by position.
+        verifiers: Vec<[u8; 32]>,
+    },
+    /// One more image or model.
+    Allow(Listed),
+    /// Longest attestation, in seconds.
+    MaxLifetime(u32),
+    /// Another governance.
+    Governance(Address),
+    /// Another time-lock, in seconds.
+    TimeLock(u32),
+    /// New code for Providers and Channels.
+    Release(Release),
+}
+
+impl Change {
+    fn to_cell(&self) -> Result<Cell, Error> {
+        let mut b = CellBuilder::new();
+        match self {
+            Self::Verifiers { threshold, verifiers } => {
+                check(*threshold, verifiers)?;
+                b.store_u8(1)?;
+                b.store_u8(*threshold)?;
+                verifier_dict(verifiers)?.store_into(&mut b, Cell::empty_context())?;
+            }
+            Self::Allow(listed) => {
+                b.store_u8(2)?;
+                listed.store(&mut b)?;
+            }
+            Self::MaxLifetime(seconds) => {
+                b.store_u8(3)?;
+                b.store_u32(*seconds)?;
+            }
+            Self::Governance(address) => {
+                b.store_u8(4)?;
+                address.store(&mut b)?;
+            }
+            Self::TimeLock(seconds) => {
+                b.store_u8(5)?;
+                b.store_u32(*seconds)?;
+            }
+            Self::Release(release) => {
+                b.store_u8(6)?;
+                b.store_u32(release.version)?;
+                store_hash(&mut b, &release.provider_code)?;
+                store_hash(&mut b, &release.channel_code)?;
+            }
+        }
+        Ok(b.build()?)
+    }
+
+    fn load(s: &mut CellSlice<'_>) -> Result<Self, CellError> {
+        Ok(match s.load_u8()? {
+            1 => {
+                let threshold = s.load_u8()?;
+                let dict = Dict::<u8, HashBytes>::load_from(s)?;
+                let verifiers = dict.values().map(|key| Ok(key?.0)).collect::<Result<_, CellError>>()?;
+                Self::Verifiers { threshold, verifiers }
+            }
+            2 => Self::Allow(Listed::load(s)?),
+            3 => Self::MaxLifetime(s.load_u32()?),
+            4 => Self::Governance(Address::load(s)?),
+            5 => Self::TimeLock(s.load_u32()?),
+            6 => Self::Release(Release {
+                version: s.load_u32()?,
+                provider_code: load_hash(s)?,
+                channel_code: load_hash(s)?,
+            }),
+            _ => return Err(CellError::InvalidTag),
+        })
+    }
+}
+
+/// Body by which governance proposes a change; without a time-lock it acts at once.
+pub fn propose(query_id: u64, change: &Change) -> Result<Cell, Error> {
+    let change = change.to_cell()?;
+    body(OP_PROPOSE, query_id, |b| b.store_reference(change))
+}
+
+/// Body by which anyone carries out a proposal whose time-lock is over.
+pub fn execute(query_id: u64, id: u32) -> Result<Cell, Error> {
+    body(OP_EXECUTE, query_id, |b| b.store_u32(id))
+}
+
+/// Body by which governance takes a proposal back.
+pub fn cancel(query_id: u64, id: u32) -> Result<Cell, Error> {
+    body(OP_CANCEL, query_id, |b| b.store_u32(id))
+}
+
+/// Body by which governance forbids an image or a model at once.
+pub fn forbid(query_id: u64, what: Listed) -> Result<Cell, Error> {
+    body(OP_FORBID, query_id, |b| what.store(b))
+}
+
+/// Body by which governance drops verifiers (by position), raises the threshold or shortens attestations, at once. Every verdict
+/// signed before becomes void.
+pub fn tighten(query_id: u64, drop: &[u8], threshold: u8, max_lifetime: u32) -> Result<Cell, Error> {
+    let mut bits = 0u16;
+    for index in drop {
+        let bit = 1u16.checked_shl((*index).into());
+        bits |= bit.ok_or_else(|| parameters(format!("there is no verifier {index}")))?;
+    }
+    body(OP_TIGHTEN, query_id, |b| {
+        b.store_u16(bits)?;
+        b.store_u8(threshold)?;
+        b.store_u32(max_lifetime)
+    })
+}
+
+/// Body by which governance revokes an enclave key at its Provider; `void` refuses its claims too.
+pub fn revoke_key(query_id: u64, provider: &Address, key: &EnclaveKey, void: bool) -> Result<Cell, Error> {
+    body(OP_REVOKE_KEY, query_id, |b| {
+        provider.store(b)?;
+        store_hash(b, &key.0)?;
+        b.store_bit(void)
+    })
+}
+
+/// Body that anchors a log's checkpoint, signed by the verifier at this position.
+pub fn anchor(query_id: u64, index: u8, checkpoint: &CheckpointAnchor, signature: &Signature) -> Result<Cell, Error> {
+    body(OP_ANCHOR, query_id, |b| {
+        b.store_u8(index)?;
+        b.store_reference(checkpoint.to_cell())?;
+        b.store_raw(signature, 512)
     })
 }
 
@@ -159,6 +333,8 @@ pub struct RegistryParams {
     pub network: NetworkId,
     /// Who may change it.
     pub governance: Address,
+    /// Seconds that a change waits before it can be carried out.
+    pub time_lock: u32,
     /// Grows by one whenever the verifiers change.
     pub set_epoch: u32,
     /// Signatures that a verdict needs.
@@ -179,18 +355,88 @@ pub async fn params(chain: &dyn Chain, registry: &Address) -> Result<RegistryPar
     if answer.uint::<u8>()? != VERSION {
         return Err(Error::Unexpected("params".into()));
     }
-    let (network, governance) = (NetworkId(answer.int32()?), answer.address()?);
+    let (network, governance, time_lock) = (NetworkId(answer.int32()?), answer.address()?, answer.uint()?);
     let (set_epoch, threshold, max_lifetime) = (answer.uint()?, answer.uint()?, answer.uint()?);
     let verifiers = Dict::<u8, HashBytes>::from(answer.dict()?);
     let verifiers = verifiers.values().map(|key| Ok(key?.0)).collect::<Result<_, Error>>()?;
     let mut lists = [Vec::new(), Vec::new()];
     for list in &mut lists {
-        for digest in Dict::<HashBytes, bool>::from(answer.dict()?).keys() {
+        for digest in Dict::<HashBytes, ()>::from(answer.dict()?).keys() {
             list.push(Digest(digest?.0));
         }
     }
     let [images, models] = lists;
-    Ok(RegistryParams { network, governance, set_epoch, threshold, max_lifetime, verifiers, images, models })
+    Ok(RegistryParams { network, governance, time_lock, set_epoch, threshold, max_lifetime, verifiers, images, models })
+}
+
+/// A change that waits for its time-lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proposal {
+    /// What [`execute`] and [`cancel`] name.
+    pub id: u32,
+    /// From here on anyone may carry it out, for two weeks.
+    pub not_before: UnixTime,
+    /// What it changes.
+    pub change: Change,
+}
+
+/// Reads the changes that wait, oldest first.
+pub async fn proposals(chain: &dyn Chain, registry: &Address) -> Result<Vec<Proposal>, Error> {
+    let mut answer = Answer::get(chain, &CODE, registry, "proposals", Vec::new()).await?;
+    answer.uint::<u32>()?;
+    let mut proposals = Vec::new();
+    for entry in Dict::<u32, Waiting>::from(answer.dict()?).iter() {
+        let (id, Waiting { not_before, change }) = entry?;
+        proposals.push(Proposal { id, not_before, change: read_whole(&change, Change::load)? });
+    }
+    Ok(proposals)
+}
+
+struct Waiting {
+    not_before: UnixTime,
+    change: Cell,
+}
+
+impl<'a> Load<'a> for Waiting {
+    fn load_from(s: &mut CellSlice<'a>) -> Result<Self, CellError> {
+        Ok(Self { not_before: load_time(s)?, change: s.load_reference_cloned()? })
+    }
+}
+
+/// Reads which code new Providers and Channels should use; version 0 if none was named.
+pub async fn release(chain: &dyn Chain, registry: &Address) -> Result<Release, Error> {
+    let mut answer = Answer::get(chain, &CODE, registry, "release", Vec::new()).await?;
+    Ok(Release { version: answer.uint()?, provider_code: answer.bytes32()?, channel_code: answer.bytes32()? })
+}
+
+/// The newest checkpoint of one verifier's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Anchored {
+    /// The verifier's key.
+    pub verifier: [u8; 32],
+    /// SHA-256 of the log's C2SP origin line.
+    pub origin: Digest,
+    /// Number of leaves.
+    pub tree_size: u64,
+    /// Their root hash.
+    pub root: Digest,
+    /// When the checkpoint was made.
+    pub time: UnixTime,
+}
+
+/// Reads the newest checkpoint that the verifier at this position anchored; `None` if there is none.
+pub async fn anchored(chain: &dyn Chain, registry: &Address, index: u8) -> Result<Option<Anchored>, Error> {
+    let mut answer = Answer::get(chain, &CODE, registry, "anchor", vec![StackValue::int(u64::from(index))]).await?;
+    if !answer.boolean()? {
+        return Ok(None);
+    }
+    Ok(Some(Anchored {
+        verifier: answer.bytes32()?,
+        origin: Digest(answer.bytes32()?),
+        tree_size: answer.uint()?,
+        root: Digest(answer.bytes32()?),
+        time: UnixTime(answer.uint()?),
+    }))
 }
 
 /// The least value an attestation must carry; a Provider short of rent wants more.

@@ -10,6 +10,8 @@ mod config;
 #[cfg(test)]
 mod crash_tests;
 mod draft;
+#[cfg(test)]
+mod emulator_tests;
 mod execute;
 mod getter;
 pub mod rpc;

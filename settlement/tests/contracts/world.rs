@@ -59,6 +59,7 @@ impl World {
         let registry = RegistryInit {
             network: NetworkId::LOCAL,
             governance: governance.address(),
+            time_lock: 0,
             threshold,
             max_lifetime: DAY as u32,
             verifiers: (0..5).map(|i| public(&verifier(i))).collect(),
@@ -79,6 +80,7 @@ impl World {
         let channel = ChannelInit {
             network: NetworkId::LOCAL,
             provider,
+            owner: owner.address(),
             client: client.address(),
             client_key: public(&CLIENT),
             close_delay: 3 * DAY as u32,

@@ -139,6 +139,7 @@ impl Client {
         let channel = ChannelInit {
             network: NetworkId::LOCAL,
             provider: PROVIDER,
+            owner: Address { workchain: 0, hash: [0x44; 32] },
             client: Address { workchain: 0, hash: [0x22; 32] },
             client_key: key.public(),
             close_delay: 259_200,

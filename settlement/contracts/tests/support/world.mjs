@@ -3,6 +3,8 @@
 import { readFileSync } from 'node:fs';
 import { Address, beginCell, Cell, contractAddress, Dictionary, toNano } from '@ton/core';
 import { Blockchain } from '@ton/sandbox';
+import { record } from './record.mjs';
+import { person } from './wallet.mjs';
 import { keyOf, receiptCell, signCell, verdictCell, voucherCell } from './cells.mjs';
 
 const code = (name) => Cell.fromBoc(readFileSync(new URL(`../../build/${name}.boc`, import.meta.url)))[0];
@@ -15,48 +17,55 @@ export const IMAGE = Buffer.alloc(32, 0x22);
 export const MODEL = Buffer.alloc(32, 0x33);
 
 export const OP = {
-    fund: 0x43000001, attest: 0x43010001, setVerifiers: 0x43010002, setAllowed: 0x43010003, attested: 0x43020001,
-    claim: 0x43020002, releaseChannel: 0x43020003, topUp: 0x43030001, settle: 0x43030002, startClose: 0x43030003,
-    finishClose: 0x43030004, release: 0x43030005, delete: 0x43030006, paid: 0x43040001, refund: 0x43040002,
-    refused: 0x43040003, excesses: 0xd53276db,
+    fund: 0x43000001, attest: 0x43010001, propose: 0x43010002, execute: 0x43010003, cancel: 0x43010004, forbid: 0x43010005,
+    tighten: 0x43010006, revokeKey: 0x43010007, anchor: 0x43010008, attested: 0x43020001, claim: 0x43020002,
+    releaseChannel: 0x43020003, stake: 0x43020004, unstake: 0x43020005, withdraw: 0x43020006, revoke: 0x43020007,
+    prune: 0x43020008, pruneEntry: 0x43020009, slash: 0x4302000a, topUp: 0x43030001, settle: 0x43030002,
+    startClose: 0x43030003, finishClose: 0x43030004, release: 0x43030005, delete: 0x43030006, forget: 0x43030007,
+    paid: 0x43040001, refund: 0x43040002, refused: 0x43040003, withdrawn: 0x43040004, slashed: 0x43040005,
+    excesses: 0xd53276db,
 };
 
 const bigBytes = (n) => Buffer.from(n.toString(16).padStart(64, '0'), 'hex');
 const forwardFees = (t) => [...t.outMessages.values()]
     .reduce((sum, m) => sum + (m.info.type === 'internal' ? m.info.forwardFee : 0n), 0n);
 const address = (state) => contractAddress(0, state);
-const plain = (op) => beginCell().storeUint(op, 32).storeUint(0, 64);
+export const plain = (op) => beginCell().storeUint(op, 32).storeUint(0, 64);
 
 const keyDict = (entries, value) => {
     const dict = Dictionary.empty(Dictionary.Keys.BigUint(256), value);
     for (const [key, v] of entries) dict.set(BigInt('0x' + key.toString('hex')), v);
     return dict;
 };
-const verifierDict = (keys) => {
+export const verifierDict = (keys) => {
     const dict = Dictionary.empty(Dictionary.Keys.Uint(8), Dictionary.Values.Buffer(32));
     keys.forEach((key, i) => dict.set(i, key));
     return dict;
 };
 
-export function registryState({ governance, threshold, verifiers, images = [IMAGE], models = [MODEL], network = NETWORK }) {
-    const allowed = (list) => keyDict(list.map((d) => [d, true]), Dictionary.Values.Bool());
-    return { code: CODE.registry, data: beginCell().storeUint(1, 8).storeInt(network, 32).storeAddress(governance)
-        .storeUint(0, 32).storeUint(threshold, 8).storeUint(DAY, 32).storeDict(verifierDict(verifiers))
-        .storeDict(allowed(images)).storeDict(allowed(models)).endCell() };
+const nothing = { serialize: () => {}, parse: () => undefined };
+
+export function registryState({ governance, threshold, verifiers, images = [IMAGE], models = [MODEL], network = NETWORK,
+    timeLock = 2 * DAY }) {
+    const allowed = (list) => keyDict(list.map((d) => [d, undefined]), nothing);
+    const rare = beginCell().storeAddress(governance).storeUint(timeLock, 32).storeUint(0, 32).storeUint(0, 8)
+        .storeDict(null).storeDict(null).storeUint(0, 32 + 256 + 256).endCell();
+    return { code: CODE.registry, data: beginCell().storeUint(1, 8).storeInt(network, 32).storeUint(0, 32)
+        .storeUint(threshold, 8).storeUint(DAY, 32).storeUint(images.length, 16).storeUint(models.length, 16)
+        .storeDict(verifierDict(verifiers)).storeDict(allowed(images)).storeDict(allowed(models)).storeRef(rare).endCell() };
 }
 
 export function providerState({ registry, owner, network = NETWORK, claimWindow = 3 * DAY, salt = 0 }) {
-    const terms = beginCell().storeInt(network, 32).storeAddress(registry).storeAddress(owner)
-        .storeUint(claimWindow, 32).storeUint(salt, 256).endCell();
-    return { code: CODE.provider,
-        data: beginCell().storeUint(1, 8).storeRef(terms).storeUint(0, 16).storeDict(null).endCell() };
+    const terms = beginCell().storeInt(network, 32).storeAddress(registry).storeUint(salt, 256).endCell();
+    return { code: CODE.provider, data: beginCell().storeAddress(owner).storeUint(claimWindow, 32).storeDict(null)
+        .storeUint(0, 16 + 64 + 64 + 32).storeUint(1, 8).storeRef(terms).endCell() };
 }
 
-export function channelState({ provider, client, clientKey, network = NETWORK, closeDelay = 3 * DAY, salt = 7 }) {
-    const terms = beginCell().storeInt(network, 32).storeAddress(provider).storeAddress(client).storeBuffer(clientKey, 32)
-        .storeUint(closeDelay, 32).endCell();
-    return { code: CODE.channel, data: beginCell().storeUint(1, 8).storeUint(0, 8).storeUint(0, 32).storeUint(0, 16)
-        .storeUint(salt, 256).storeRef(terms).storeDict(null).endCell() };
+export function channelState({ provider, owner, client, clientKey, network = NETWORK, closeDelay = 3 * DAY, salt = 7 }) {
+    const rest = beginCell().storeAddress(client).storeUint(salt, 256).endCell();
+    const terms = beginCell().storeInt(network, 32).storeAddress(provider).storeBuffer(clientKey, 32).storeUint(closeDelay, 32)
+        .storeUint(1, 8).storeRef(rest).endCell();
+    return { code: CODE.channel, data: beginCell().storeRef(terms).storeUint(0, 160).storeUint(0, 16).storeUint(0, 256).storeDict(null).storeUint(0, 64).storeAddress(owner).storeUint(0, 32).storeUint(0, 32).storeUint(0, 8).endCell() };
 }
 
 /** The exit code of the transaction on `to`, 0 if it succeeded; undefined if there was none. */
@@ -67,21 +76,24 @@ export function exitCode(result, to) {
 }
 
 export class World {
-    static async create({ verifiers = 5, threshold = 3 } = {}) {
+    static async create({ verifiers = 5, threshold = 3, timeLock = 2 * DAY, wallets = false } = {}) {
         const w = new World();
         w.chain = await Blockchain.create();
+        record(w.chain);
         w.chain.now = NOW;
-        for (const name of ['governance', 'owner', 'client', 'payer', 'stranger']) w[name] = await w.chain.treasury(name);
+        for (const [i, name] of ['governance', 'owner', 'client', 'payer', 'stranger'].entries()) {
+            w[name] = wallets ? await person(w.chain, 0xa0 + i) : await w.chain.treasury(name);
+        }
         w.verifiers = Array.from({ length: verifiers }, (_, i) => keyOf(0x10 + i));
         w.clientKeys = keyOf(0x40);
         w.enclave = keyOf(0x50);
         w.threshold = threshold;
-        const registry = registryState({ governance: w.governance.address, threshold,
+        const registry = registryState({ governance: w.governance.address, threshold, timeLock,
             verifiers: w.verifiers.map((k) => k.publicKey) });
         w.registry = address(registry);
         const provider = providerState({ registry: w.registry, owner: w.owner.address });
         w.provider = address(provider);
-        w.channelInit = channelState({ provider: w.provider, client: w.client.address, clientKey: w.clientKeys.publicKey });
+        w.channelInit = channelState({ provider: w.provider, owner: w.owner.address, client: w.client.address, clientKey: w.clientKeys.publicKey });
         w.channel = address(w.channelInit);
         await w.send(w.governance, w.registry, toNano('1'), plain(OP.fund), registry);
         await w.send(w.owner, w.provider, toNano('0.2'), plain(OP.fund), provider);
@@ -103,6 +115,13 @@ export class World {
         const contracts = [this.registry, this.provider, this.channel];
         return result.transactions.filter((t) => contracts.some((c) => c.equals(new Address(0, bigBytes(t.address)))))
             .map((t) => [Number(t.description.computePhase.gasUsed), Number(t.totalFees.coins + forwardFees(t))]);
+    }
+
+    /** The storage fees in a trace that its contracts paid. */
+    rent(result) {
+        const contracts = [this.registry, this.provider, this.channel];
+        return result.transactions.filter((t) => contracts.some((c) => c.equals(new Address(0, bigBytes(t.address)))))
+            .reduce((sum, t) => sum + (t.description.storagePhase?.storageFeesCollected ?? 0n), 0n);
     }
 
     verdict(fields = {}) {
@@ -140,7 +159,7 @@ export class World {
             sequence: 1, total: toNano('1'), time: NOW, ...fields };
     }
 
-    /** One item of a claim. What is sent and what is signed differ only where `sent` says so. */
+    /** One item of a claim: writes its cell, given the next. What is sent and what is signed differ only where `sent` says so. */
     item({ voucher = {}, receipt = {}, repeated = false, channel = this.channel, enclave = this.enclave,
         client = this.clientKeys } = {}) {
         const v = this.voucher({ enclaveKey: enclave.publicKey, ...voucher });
@@ -149,15 +168,17 @@ export class World {
         const voucherProof = beginCell().storeUint(v.cap, 64).storeUint(p.prompt, 64).storeUint(p.cached, 64)
             .storeUint(p.completion, 64).storeUint(p.reasoning, 64).storeUint(v.expiry, 32)
             .storeBuffer(signCell(voucherCell(v), client), 64).endCell();
-        const proof = beginCell().storeUint(r.sequence, 64).storeUint(r.total, 64).storeUint(r.time, 32)
-            .storeBuffer(signCell(receiptCell(r), enclave), 64).storeMaybeRef(repeated ? null : voucherProof).endCell();
-        return { channel, key: enclave.publicKey, proof };
+        const cell = (next = null) => beginCell().storeBuffer(enclave.publicKey, 32).storeMaybeRef(next)
+            .storeMaybeRef(repeated ? null : voucherProof).storeUint(r.sequence, 64).storeUint(r.total, 64).storeUint(r.time, 32)
+            .storeBuffer(signCell(receiptCell(r), enclave), 64).endCell();
+        return { channel, cell };
     }
 
+    /** All items of one channel: that of the first. */
     claim(items = [{}], { value = toNano('0.05') * BigInt(items.length), from = this.owner } = {}) {
-        const write = (b, [item, ...rest]) => b.storeAddress(item.channel).storeBuffer(item.key, 32).storeRef(item.proof)
-            .storeMaybeRef(rest.length ? write(beginCell(), rest).endCell() : null);
-        return this.send(from, this.provider, value, write(plain(OP.claim), items.map((i) => this.item(i))));
+        const all = items.map((i) => this.item(i));
+        const first = all.reduceRight((next, item) => item.cell(next), null);
+        return this.send(from, this.provider, value, beginCell().storeUint(OP.claim, 32).storeBuffer(all[0].channel.hash, 32).storeRef(first));
     }
 
     call(op, from, to, value = toNano('0.05')) {
@@ -181,13 +202,14 @@ export class World {
 
     async state() {
         const s = await this.get(this.channel, 'state');
-        return { status: s.readNumber(), at: s.readNumber(), entries: s.readNumber(), available: s.readBigNumber() };
+        return { status: s.readNumber(), at: s.readNumber(), entries: s.readNumber(), available: s.readBigNumber(),
+            opened: s.readNumber() };
     }
 
     async record(key = this.enclave.publicKey) {
         const s = await this.get(this.provider, 'enclave', [{ type: 'int', value: BigInt('0x' + key.toString('hex')) }]);
         return { found: s.readBoolean(), state: s.readNumber(), generation: s.readNumber(), setEpoch: s.readNumber(),
-            until: s.readNumber(), evidenceId: s.readBigNumber() };
+            since: s.readNumber(), until: s.readNumber(), keep: s.readNumber(), evidenceId: s.readBigNumber() };
     }
 
     async balance(of) {
