@@ -41,6 +41,21 @@ fn a_tdx_quote_asks_for_its_platforms_collateral() {
 }
 
 #[test]
+fn processors_are_of_product_lines() {
+    for (family, models, product) in [
+        (0x19, [0x00, 0x0f], Some(Product::Milan)),
+        (0x19, [0x10, 0x1f], Some(Product::Genoa)),
+        (0x19, [0xa0, 0xaf], Some(Product::Genoa)),
+        (0x1a, [0x00, 0x1f], Some(Product::Turin)),
+        (0x19, [0x20, 0x9f], None),
+        (0x1a, [0x20, 0xff], None),
+        (0x18, [0x00, 0x10], None),
+    ] {
+        assert_eq!(models.map(|model| Product::from_cpuid(family, model)), [product; 2], "{family:#x}");
+    }
+}
+
+#[test]
 fn an_snp_report_asks_for_its_key_its_chain_and_the_revocation_list() {
     let spec = SnpSpec::default();
     let report = platform().snp_report(&spec);

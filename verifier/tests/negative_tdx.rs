@@ -82,6 +82,18 @@ fn the_attestation_key_is_the_quoting_enclaves() {
 }
 
 #[test]
+fn both_documents_have_a_chain_of_their_own() {
+    let good = platform().tdx_collateral(&collateral());
+    let quote = platform().tdx_quote(&TdxSpec::default());
+    for name in ["tcb_info_issuer_chain", "qe_identity_issuer_chain"] {
+        let mut json: serde_json::Value = serde_json::from_slice(&good).expect("JSON");
+        json[name] = json["pck_certificate_chain"].take();
+        let result = appraise_tdx(&quote, &serde_json::to_vec(&json).expect("JSON"), &policy(), AT);
+        assert_ne!(result.outcome, Outcome::Accepted, "{name}");
+    }
+}
+
+#[test]
 fn times() {
     let (past, future) = (UnixTime(AT.0 - 1), UnixTime(AT.0 + 1));
     only(&with_collateral(|spec| spec.tcb_info.next_update = past), "tdx.tcb-info", Outcome::Invalid);

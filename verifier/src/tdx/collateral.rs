@@ -1,6 +1,7 @@
 //! Intel's collateral: what `QuoteCollateralV3` holds, and the two documents that Intel signs in it (Intel PCS API v4, "Get
 //! TDX TCB Info" and "Get TD QE Identity").
 
+use std::cmp::Reverse;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -206,7 +207,7 @@ pub(super) struct Level {
     pub(super) advisories: Vec<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub(super) struct Components {
     #[serde(rename = "sgxtcbcomponents")]
     pub(super) sgx: [Component; 16],
@@ -227,23 +228,11 @@ pub(super) struct Component {
     pub(super) kind: String,
 }
 
-impl PartialEq for Component {
-    fn eq(&self, other: &Self) -> bool {
-        self.svn == other.svn
-    }
-}
-
-impl Eq for Component {}
-
-impl PartialOrd for Component {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Component {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.svn.cmp(&other.svn)
+impl Components {
+    /// What levels are ordered by.
+    fn versions(&self) -> ([u8; 16], u16, [u8; 16]) {
+        let svns = |parts: &[Component; 16]| std::array::from_fn(|n| parts[n].svn);
+        (svns(&self.sgx), self.pce_svn, svns(&self.tdx))
     }
 }
 
@@ -290,7 +279,7 @@ impl TcbInfo {
     /// Reads TCB info; the levels come back from the highest down, as Intel's library orders them whatever the file's order.
     pub(super) fn from_json(json: &str) -> Result<Self, String> {
         let mut info: Self = serde_json::from_str(json).map_err(|error| format!("TCB info cannot be read: {error}"))?;
-        info.tcb_levels.sort_by(|a, b| b.tcb.cmp(&a.tcb));
+        info.tcb_levels.sort_by_cached_key(|level| Reverse(level.tcb.versions()));
         Ok(info)
     }
 
