@@ -158,7 +158,13 @@ fn remedy(check: &Check) -> (Layer, &'static str) {
             Root,
             "this is no evidence of the vendor's hardware. If it is the development platform's, name its root (`--root`), knowing that nothing is confidential there",
         ),
-        "snp.tcb" | "snp.min-tcb" | "snp.min-launch-tcb" | "snp.firmware" | "snp.provisional-firmware" | "snp.abi" => (
+        "snp.tcb"
+        | "snp.min-tcb"
+        | "snp.min-launch-tcb"
+        | "snp.firmware"
+        | "snp.provisional-firmware"
+        | "snp.mitigations"
+        | "snp.abi" => (
             Module,
             "update and commit the host's SNP firmware (BIOS, or the host's loader), fetch the certificate for that version, launch the guest again",
         ),
@@ -209,7 +215,7 @@ fn remedy(check: &Check) -> (Layer, &'static str) {
             "another firmware, kernel, image or model runs than the policy names: launch the released one, or take the reference values of this release",
         ),
         "tdx.mrconfigid" | "tdx.mrowner" | "tdx.mrownerconfig" | "tdx.report-data" | "snp.host-data"
-        | "snp.report-data" | "snp.report-id" | "reference.provider" => (
+        | "snp.report-data" | "snp.report-id" | "snp.report-id-ma" | "reference.provider" => (
             Policy,
             "the value is not among those that the policy names: evidence of another guest, or a policy for another",
         ),

@@ -172,6 +172,9 @@ fn snp(policy: &SnpPolicy) -> Vec<String> {
     minimum(&mut out, "version of the guest", policy.min_guest_svn);
     let firmware = policy.min_firmware.map(|least| format!("{}.{}.{}", least.major, least.minor, least.build));
     minimum(&mut out, "version of the SNP firmware", firmware);
+    if let Some(bits) = policy.required_mitigations {
+        out.push(format!("Mitigations {bits:#x} must have been there at launch, and be there now; reports before version 5 are refused."));
+    }
     match (policy.allowed_platform_info, policy.required_platform_info) {
         (None, None) => out.push("Platform bits: no opinion, and listed as unchecked.".into()),
         (allowed, required) => {
@@ -196,6 +199,7 @@ fn snp(policy: &SnpPolicy) -> Vec<String> {
         ("FAMILY_ID", policy.family_id.len()),
         ("IMAGE_ID", policy.image_id.len()),
         ("guest (REPORT_ID)", policy.report_id.len()),
+        ("migration agent (REPORT_ID_MA)", policy.report_id_ma.len()),
         ("chip", policy.chip_id.len()),
     ] {
         references(&mut out, what, count);

@@ -86,9 +86,10 @@
 //! | `snp.abi`, `snp.guest-svn` | not below the policy's minimum | `snp/appraise.rs`, `appraise` |
 //! | `snp.firmware` | running and committed version are not below the policy's | `snp/appraise.rs`, `firmware` |
 //! | `snp.platform-info` | bits are as the policy has them | `snp/appraise.rs`, `platform_info` |
+//! | `snp.mitigations` | those that the policy demands are there, at launch and now | `snp/appraise.rs`, `mitigations` |
 //! | `snp.id-key`, `snp.author-key`, `snp.single-socket` | if the policy demands them | `snp/appraise.rs`, `appraise` |
 //! | `snp.id-block` | a trusted key signed the identity block, or a trusted author vouches for the one that did | `snp/appraise.rs`, `id_block` |
-//! | `snp.measurement`, `snp.host-data`, `snp.report-data`, `snp.id-key-digest`, `snp.author-key-digest`, `snp.family-id`, `snp.image-id`, `snp.report-id`, `snp.allowed-chip` | among the policy's references | `snp/appraise.rs`, `appraise` |
+//! | `snp.measurement`, `snp.host-data`, `snp.report-data`, `snp.id-key-digest`, `snp.author-key-digest`, `snp.family-id`, `snp.image-id`, `snp.report-id`, `snp.report-id-ma`, `snp.allowed-chip` | among the policy's references | `snp/appraise.rs`, `appraise` |
 //! | `snp.event-log` | a bundle with SNP evidence has no event log: there are no registers to replay it into | `bundle.rs` |
 //!
 //! # NVIDIA GPUs

@@ -258,6 +258,8 @@ pub struct SnpPolicy {
     pub allowed_platform_info: Option<u64>,
     /// Bits of PLATFORM_INFO that must be set.
     pub required_platform_info: Option<u64>,
+    /// Bits that must be set among the mitigations at launch and among those now; only reports of version 5 say.
+    pub required_mitigations: Option<u64>,
     /// Demand that the guest was launched with an identity block.
     pub require_id_block: bool,
     /// Demand that an author key signed the identity block.
@@ -286,6 +288,8 @@ pub struct SnpPolicy {
     pub image_id: Vec<Hex<16>>,
     /// REPORT_ID: one running guest.
     pub report_id: Vec<Hex<32>>,
+    /// REPORT_ID_MA: one running migration agent.
+    pub report_id_ma: Vec<Hex<32>>,
     /// Chips.
     pub chip_id: Vec<Hex<64>>,
 }

@@ -108,6 +108,7 @@ fn snp_results_report_what_the_report_says() {
         ("snp.host-data", hex::encode(spec.host_data)),
         ("snp.report-data", hex::encode(spec.report_data)),
         ("snp.report-id", hex::encode(spec.report_id)),
+        ("snp.report-id-ma", hex::encode(spec.report_id_ma)),
         ("snp.chip-id", hex::encode(spec.chip_id)),
         ("snp.id-key-digest", hex::encode(spec.id_key_digest)),
         ("snp.author-key-digest", hex::encode(spec.author_key_digest)),
@@ -175,6 +176,7 @@ fn snp_values_are_compared_with_their_own_lists() {
     references(go, "snp.family-id", spec.family_id, |p, list| p.snp.family_id = list);
     references(go, "snp.image-id", spec.image_id, |p, list| p.snp.image_id = list);
     references(go, "snp.report-id", spec.report_id, |p, list| p.snp.report_id = list);
+    references(go, "snp.report-id-ma", spec.report_id_ma, |p, list| p.snp.report_id_ma = list);
     references(go, "snp.allowed-chip", spec.chip_id, |p, list| p.snp.chip_id = list);
 }
 
@@ -386,6 +388,37 @@ fn every_guest_policy_bit_is_judged() {
     let mut strict = policy();
     strict.snp.allowed_guest_policy = Some(0x2_0000);
     accepted(&snp(&old, &strict));
+}
+
+#[test]
+fn mitigations_are_needed_at_launch_and_now() {
+    for n in 0..64 {
+        let bit = 1 << n;
+        let with = |launch, current| SnpSpec {
+            version: 5,
+            launch_mitigations: launch,
+            current_mitigations: current,
+            ..SnpSpec::default()
+        };
+        let both = with(bit, bit);
+        let another = 1 << ((n + 1) % 64);
+        edge(
+            |policy| snp(&both, policy),
+            "snp.mitigations",
+            |p| p.snp.required_mitigations = Some(bit),
+            |p| p.snp.required_mitigations = Some(bit | another),
+        );
+        let mut demands = policy();
+        demands.snp.required_mitigations = Some(bit);
+        for lacking in [with(bit, 0), with(0, bit), SnpSpec { version: 3, ..both.clone() }] {
+            only(&snp(&lacking, &demands), "snp.mitigations", Outcome::Refused);
+        }
+        let result = snp(&with(bit, another), &policy());
+        assert!(unchecked(&result, "snp.mitigations"));
+        assert_eq!(result.measurements["snp.launch-mitigations"], bit.to_string());
+        assert_eq!(result.measurements["snp.current-mitigations"], another.to_string());
+    }
+    assert!(!snp(&SnpSpec::default(), &policy()).measurements.contains_key("snp.launch-mitigations"));
 }
 
 #[test]

@@ -5,10 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Names that are measurements in results, and no checks.
-const MEASUREMENTS: [&str; 8] = [
+const MEASUREMENTS: [&str; 10] = [
     "gpu.board",
     "gpu.driver",
     "gpu.vbios",
+    "snp.launch-mitigations",
+    "snp.current-mitigations",
     "rim.product",
     "rim.version",
     "gpu.rim.certificates",

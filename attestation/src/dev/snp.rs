@@ -94,6 +94,10 @@ pub struct SnpSpec {
     pub committed_firmware: FirmwareVersion,
     /// TCB at launch.
     pub launch_tcb: SnpTcb,
+    /// Mitigations that the firmware had at launch, a bit for each (version 5).
+    pub launch_mitigations: u64,
+    /// Mitigations that it has now (version 5).
+    pub current_mitigations: u64,
     /// Whether the VCEK signed.
     pub signed_by: SignedBy,
 }
@@ -128,6 +132,8 @@ impl Default for SnpSpec {
             current_firmware: [24, 55, 1],
             committed_firmware: [24, 55, 1],
             launch_tcb: SnpTcb::default(),
+            launch_mitigations: 0,
+            current_mitigations: 0,
             signed_by: SignedBy::Right,
         }
     }
@@ -169,7 +175,11 @@ impl SnpSpec {
         put(&self.committed_firmware);
         put(&[0]);
         put(&self.launch_tcb.to_bytes());
-        put(&[0; 168]);
+        let (launch, current) =
+            if self.version >= 5 { (self.launch_mitigations, self.current_mitigations) } else { (0, 0) };
+        put(&launch.to_le_bytes());
+        put(&current.to_le_bytes());
+        put(&[0; 152]);
         out
     }
 }

@@ -111,6 +111,7 @@ pub(super) fn appraise(record: &mut Record, report: &Report, key: &Platform, pol
     record.minimum("snp.guest-svn", report.guest_svn().into(), policy.min_guest_svn.map(Into::into));
     firmware(record, report, policy);
     platform_info(record, report, policy);
+    mitigations(record, report, policy);
     if policy.require_id_block {
         let holds = report.id_key_digest() != [0; 48];
         record.demand("snp.id-key", holds, say(holds, "a key signed an identity block", "there is no identity block"));
@@ -136,6 +137,7 @@ pub(super) fn appraise(record: &mut Record, report: &Report, key: &Platform, pol
     record.reference("snp.family-id", &report.family_id(), &policy.family_id);
     record.reference("snp.image-id", &report.image_id(), &policy.image_id);
     record.reference("snp.report-id", &report.report_id(), &policy.report_id);
+    record.reference("snp.report-id-ma", &report.report_id_ma(), &policy.report_id_ma);
     record.reference("snp.allowed-chip", &report.chip_id(), &policy.chip_id);
 }
 
@@ -180,14 +182,34 @@ fn platform_info(record: &mut Record, report: &Report, policy: &SnpPolicy) {
     record.demand("snp.platform-info", beyond == 0 && missing == 0, detail);
 }
 
+/// Bits of both vectors: a guest keeps what it was launched without.
+fn mitigations(record: &mut Record, report: &Report, policy: &SnpPolicy) {
+    let Some(required) = policy.required_mitigations else {
+        return record.unchecked("snp.mitigations", "the policy demands none");
+    };
+    let (holds, detail) = match report.mitigations() {
+        None => (false, format!("a report of version {} does not say which mitigations there are", report.version())),
+        Some([launch, now]) => {
+            let missing = required & !(launch & now);
+            (missing == 0, format!("{launch:#x} at launch, {now:#x} now; bits {missing:#x} are missing"))
+        }
+    };
+    record.demand("snp.mitigations", holds, detail);
+}
+
 fn measure(record: &mut Record, report: &Report) {
     record.measure("snp.measurement", &report.measurement());
     record.measure("snp.host-data", &report.host_data());
     record.measure("snp.report-data", &report.report_data());
     record.measure("snp.report-id", &report.report_id());
+    record.measure("snp.report-id-ma", &report.report_id_ma());
     record.measure("snp.chip-id", &report.chip_id());
     record.measure("snp.id-key-digest", &report.id_key_digest());
     record.measure("snp.author-key-digest", &report.author_key_digest());
+    let [launch, now] = report.mitigations().map_or([None; 2], |both| both.map(Some));
+    for (name, number) in [("snp.launch-mitigations", launch), ("snp.current-mitigations", now)] {
+        record.measurements.extend(number.map(|number| (name.into(), number.to_string())));
+    }
     for (name, number) in [
         ("snp.policy", report.policy()),
         ("snp.platform-info", report.platform_info()),

@@ -176,6 +176,12 @@ impl Report {
         Tcb::from_bytes(self.field(0x1f0), product)
     }
 
+    /// Mitigations at launch and now, a bit for each, from version 5 on.
+    pub(crate) fn mitigations(&self) -> Option<[u64; 2]> {
+        let read = |at| u64::from_le_bytes(self.field(at));
+        (self.version() >= 5).then(|| [read(0x1f8), read(0x200)])
+    }
+
     /// Build, minor, major of the firmware that runs.
     pub(crate) fn current_firmware(&self) -> [u8; 3] {
         self.field(0x1e8)
