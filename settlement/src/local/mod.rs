@@ -14,6 +14,8 @@ mod draft;
 mod emulator_tests;
 mod execute;
 mod getter;
+#[cfg(test)]
+mod history_tests;
 pub mod rpc;
 mod store;
 
