@@ -105,7 +105,7 @@ fn dates_and_revocations_can_be_altered() {
 /// the signature may change.
 #[test]
 fn every_field_stands_at_its_offset_and_is_alterable_alone() {
-    let tcb = SnpTcb { bootloader: 0xa0, tee: 0xa1, snp: 0xa2, microcode: 0xa3 };
+    let tcb = SnpTcb { fmc: None, bootloader: 0xa0, tee: 0xa1, snp: 0xa2, microcode: 0xa3 };
     type Alter = fn(&mut SnpSpec, SnpTcb);
     let cases: Vec<(&str, std::ops::Range<usize>, Alter)> = vec![
         ("GUEST_SVN", 0x04..0x08, |spec, _| spec.guest_svn = 5),
@@ -154,7 +154,7 @@ fn every_field_stands_at_its_offset_and_is_alterable_alone() {
 #[test]
 fn the_chip_key_certificate_carries_amds_extensions() {
     let spec = SnpEndorsementSpec {
-        tcb: SnpTcb { bootloader: 1, tee: 2, snp: 3, microcode: 200 },
+        tcb: SnpTcb { fmc: None, bootloader: 1, tee: 2, snp: 3, microcode: 200 },
         ..SnpEndorsementSpec::default()
     };
     let certificate = Certificate::from_der(&endorsements(&spec).vek).unwrap();

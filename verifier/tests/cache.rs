@@ -113,7 +113,7 @@ fn snp_chips() {
     assert_eq!(snp("earlier", &good, &spec, &policy(), UnixTime(AT.0 - 11)), Outcome::Invalid);
     let forged = platform().snp_report(&SnpSpec { signed_by: SignedBy::Another, ..SnpSpec::default() });
     assert_eq!(snp("forged", &forged, &spec, &policy(), AT), Outcome::Invalid);
-    let other = SnpEndorsementSpec { hwid: [9; 64], ..spec.clone() };
+    let other = SnpEndorsementSpec { hwid: vec![9; 64], ..spec.clone() };
     assert_eq!(snp("another chip", &good, &other, &policy(), AT), Outcome::Invalid);
     assert_eq!(snp("good again", &good, &spec, &policy(), AT), Outcome::Accepted);
 }
@@ -147,6 +147,24 @@ fn gpu_chains_and_manifests() {
     assert_eq!(gpu("other golden values", &report, &chain, &golden, &policy(), AT), Outcome::Refused);
     let switch = GpuChainSpec { architecture: "LS10".into(), ..chain.clone() };
     assert_eq!(gpu("a switch", &report, &switch, &rim, &policy(), AT), Outcome::Invalid);
+    // An answer of NVIDIA's service lasts no longer than the certificate of who signed it.
+    let brief = |at: UnixTime| {
+        let ocsp = OcspSubject::ASKED.map(|subject| {
+            let certificate = CertSpec { not_after: UnixTime(AT.0 + 5), ..CertSpec::new(30) };
+            platform().gpu_ocsp(&OcspSpec { certificate, ..OcspSpec::new(subject) })
+        });
+        let (report, chain) = (platform().gpu_report(&report), platform().gpu_chain(&chain));
+        let gpus = [GpuEvidence { report: &report, chain: &chain }];
+        let read = GpuReferences::new(Vec::new(), ocsp.to_vec());
+        let result = same(
+            "a brief delegate",
+            || verifier.gpus(&gpus, &read, None, &policy(), at),
+            appraise_gpus(&gpus, &read, None, &policy(), at),
+        );
+        (result.outcome, result.not_after)
+    };
+    assert_eq!(brief(AT), (Outcome::Accepted, Some(UnixTime(AT.0 + 5))));
+    assert_eq!(brief(UnixTime(AT.0 + 6)).0, Outcome::Invalid);
     assert_eq!(gpu("good again", &report, &chain, &rim, &policy(), AT), Outcome::Accepted);
 }
 

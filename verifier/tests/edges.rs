@@ -280,7 +280,7 @@ fn all(n: u8) -> MinTcb {
 
 #[test]
 fn snp_minimums_hold_at_their_edge() {
-    let tcb = SnpTcb { bootloader: 3, tee: 4, snp: 5, microcode: 6 };
+    let tcb = SnpTcb { fmc: None, bootloader: 3, tee: 4, snp: 5, microcode: 6 };
     // Reported is the certificate's; at launch it was another.
     let launched = SnpSpec { launch_tcb: tcb, ..SnpSpec::default() };
     let go = |policy: &Policy| snp(&launched, policy);

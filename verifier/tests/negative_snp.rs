@@ -50,6 +50,110 @@ fn nothing_is_wrong_with_what_the_other_tests_start_from() {
     accepted(&v2);
 }
 
+/// Report and certificate of another product line.
+fn of(product: &str, cpuid: [u8; 3]) -> (SnpSpec, SnpEndorsementSpec) {
+    let report = SnpSpec { cpuid, ..SnpSpec::default() };
+    (report, SnpEndorsementSpec { product: product.into(), ..SnpEndorsementSpec::default() })
+}
+
+fn turin() -> (SnpSpec, SnpEndorsementSpec) {
+    let (mut report, mut endorsements) = of("Turin-B0", [0x1a, 0x02, 0x01]);
+    let tcb = SnpTcb { fmc: Some(1), bootloader: 2, tee: 3, snp: 4, microcode: 5 };
+    (report.reported_tcb, report.current_tcb, report.committed_tcb, report.launch_tcb) = (tcb, tcb, tcb, tcb);
+    report.chip_id = [0; 64];
+    report.chip_id[..8].copy_from_slice(&[7; 8]);
+    (endorsements.tcb, endorsements.hwid) = (tcb, vec![7; 8]);
+    (report, endorsements)
+}
+
+#[test]
+fn every_product_line() {
+    for (product, cpuid) in
+        [("Milan-B0", [0x19, 0x01, 0x01]), ("Genoa-B1", [0x19, 0x11, 0x01]), ("Genoa", [0x19, 0xa0, 0x02])]
+    {
+        for version in 2..=5 {
+            for wrapped_hwid in [false, true] {
+                let (report, endorsements) = of(product, cpuid);
+                let report = SnpSpec { version, ..report };
+                let result = appraise(&report, &SnpEndorsementSpec { wrapped_hwid, ..endorsements }, &policy());
+                accepted(&result);
+                assert!(!unchecked(&result, "snp.chip-id"), "{product} {version} {wrapped_hwid}");
+            }
+        }
+    }
+    // The processor is of one line, the key's certificate of another, or its authorities.
+    only(
+        &appraise(&of("Milan-B0", [0x19, 0x11, 0x01]).0, &SnpEndorsementSpec::default(), &policy()),
+        "snp.product",
+        Outcome::Invalid,
+    );
+    only(&appraise(&SnpSpec::default(), &of("Genoa-B1", [0; 3]).1, &policy()), "snp.product", Outcome::Invalid);
+    only(&appraise(&SnpSpec::default(), &of("Naples", [0; 3]).1, &policy()), "snp.product", Outcome::Invalid);
+}
+
+#[test]
+fn turin_has_versions_and_chip_ids_of_its_own() {
+    let altered = |alter: fn(&mut SnpSpec, &mut SnpEndorsementSpec)| {
+        let (mut report, mut endorsements) = turin();
+        alter(&mut report, &mut endorsements);
+        appraise(&report, &endorsements, &policy())
+    };
+    accepted(&altered(|_, _| {}));
+    accepted(&altered(|_, endorsements| endorsements.wrapped_hwid = true));
+    for alter in [
+        |tcb: &mut SnpTcb| tcb.fmc = Some(2),
+        |tcb: &mut SnpTcb| tcb.bootloader += 1,
+        |tcb: &mut SnpTcb| tcb.tee += 1,
+        |tcb: &mut SnpTcb| tcb.snp += 1,
+        |tcb: &mut SnpTcb| tcb.microcode += 1,
+    ] {
+        let (report, mut endorsements) = turin();
+        alter(&mut endorsements.tcb);
+        only(&appraise(&report, &endorsements, &policy()), "snp.tcb", Outcome::Refused);
+    }
+    only(&altered(|_, endorsements| endorsements.tcb.fmc = None), "snp.certificate-tcb", Outcome::Invalid);
+    only(&altered(|report, _| report.chip_id[7] = 8), "snp.chip-id", Outcome::Invalid);
+    only(&altered(|report, _| report.chip_id[8] = 1), "snp.chip-id", Outcome::Invalid);
+    only(&altered(|_, endorsements| endorsements.hwid = vec![7; 7]), "snp.chip-id", Outcome::Invalid);
+    only(&altered(|_, endorsements| endorsements.hwid = Vec::new()), "snp.chip-id", Outcome::Invalid);
+}
+
+#[test]
+fn a_cloud_providers_key_is_of_no_chip() {
+    let report = SnpSpec { signing_key: 1, ..SnpSpec::default() };
+    let endorsements = SnpEndorsementSpec { vlek: true, ..SnpEndorsementSpec::default() };
+    let mut policy = policy();
+    only(&appraise(&report, &endorsements, &policy), "snp.vlek", Outcome::Refused);
+    policy.snp.allow_vlek = true;
+    let result = appraise(&report, &endorsements, &policy);
+    accepted(&result);
+    assert!(unchecked(&result, "snp.chip-id"));
+    // What the report says of its key, and what the certificate says.
+    only(&appraise(&SnpSpec::default(), &endorsements, &policy), "snp.signing-key", Outcome::Invalid);
+    only(&appraise(&report, &SnpEndorsementSpec::default(), &policy), "snp.signing-key", Outcome::Invalid);
+    let named = |name: &str| {
+        let mut other = endorsements.clone();
+        other.vcek.common_name = Some(name.into());
+        appraise(&report, &other, &policy)
+    };
+    accepted(&named("SEV-VLEK"));
+    only(&named("SEV-VXEK"), "snp.signing-key", Outcome::Invalid);
+}
+
+#[test]
+fn certificates_and_lists_hold_from_their_first_second_to_their_last() {
+    let (before, after) = (UnixTime(AT.0 - 1), UnixTime(AT.0 + 1));
+    accepted(&endorsed(|spec| (spec.vcek.not_before, spec.vcek.not_after) = (AT, AT)));
+    accepted(&endorsed(|spec| (spec.ask.not_before, spec.ask.not_after) = (AT, AT)));
+    accepted(&revocation_list(|list| (list.this_update, list.next_update) = (AT, AT)));
+    for (from, to) in [(after, after), (before, before)] {
+        assert_eq!(endorsed(|spec| (spec.vcek.not_before, spec.vcek.not_after) = (from, to)).outcome, Outcome::Invalid);
+        assert_eq!(endorsed(|spec| (spec.ask.not_before, spec.ask.not_after) = (from, to)).outcome, Outcome::Invalid);
+        let list = revocation_list(|list| (list.this_update, list.next_update) = (from, to));
+        assert_eq!(list.outcome, Outcome::Invalid);
+    }
+}
+
 #[test]
 fn signatures() {
     only(&report(|spec| spec.signed_by = SignedBy::Another), "snp.signature", Outcome::Invalid);

@@ -92,6 +92,11 @@ impl Party {
         Self { name: distinguished(common_name), key, impostor }
     }
 
+    /// The same keys under another name.
+    pub(super) fn named(&self, common_name: &str) -> Self {
+        Self { name: distinguished(common_name), ..self.clone() }
+    }
+
     pub(super) fn signer(&self, by: SignedBy) -> &Key {
         match by {
             SignedBy::Right => &self.key,

@@ -8,9 +8,11 @@ use super::der;
 use super::keys::{Key, SignedBy};
 use crate::bundle::SnpEndorsements;
 
-/// Security versions of the parts of an SNP platform (TCB_VERSION; layout of Milan and Genoa).
+/// Security versions of the parts of an SNP platform (TCB_VERSION).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SnpTcb {
+    /// Of Turin's further part, whose versions have a layout of their own; `None`: Milan's and Genoa's.
+    pub fmc: Option<u8>,
     /// Boot loader of the secure processor.
     pub bootloader: u8,
     /// Its operating system.
@@ -23,13 +25,16 @@ pub struct SnpTcb {
 
 impl Default for SnpTcb {
     fn default() -> Self {
-        Self { bootloader: 4, tee: 0, snp: 24, microcode: 219 }
+        Self { fmc: None, bootloader: 4, tee: 0, snp: 24, microcode: 219 }
     }
 }
 
 impl SnpTcb {
     fn to_bytes(self) -> [u8; 8] {
-        [self.bootloader, self.tee, 0, 0, 0, 0, self.snp, self.microcode]
+        match self.fmc {
+            None => [self.bootloader, self.tee, 0, 0, 0, 0, self.snp, self.microcode],
+            Some(fmc) => [fmc, self.bootloader, self.tee, self.snp, 0, 0, 0, self.microcode],
+        }
     }
 }
 
@@ -196,9 +201,13 @@ pub struct SnpEndorsementSpec {
     pub vcek: CertSpec,
     /// TCB that the certificate is for.
     pub tcb: SnpTcb,
-    /// Chip that the certificate is for.
-    pub hwid: [u8; 64],
-    /// Product and stepping.
+    /// Chip that the certificate is for: 64 bytes, or Turin's 8.
+    pub hwid: Vec<u8>,
+    /// Whether its extension holds an OCTET STRING around the chip's bytes, as some do.
+    pub wrapped_hwid: bool,
+    /// The key is a cloud provider's (VLEK), of no chip.
+    pub vlek: bool,
+    /// Product and stepping; what comes before the dash names the authorities.
     pub product: String,
     /// AMD signing key's certificate.
     pub ask: CertSpec,
@@ -211,7 +220,9 @@ impl Default for SnpEndorsementSpec {
         Self {
             vcek: CertSpec::new(serial::VCEK),
             tcb: SnpTcb::default(),
-            hwid: CHIP_ID,
+            hwid: CHIP_ID.to_vec(),
+            wrapped_hwid: false,
+            vlek: false,
             product: "Milan-B0".into(),
             ask: CertSpec::new(serial::ASK),
             crl: Some(CrlSpec::new(FROM, UNTIL)),
@@ -260,15 +271,26 @@ impl Snp {
         amd(&[1], &der::integer(0));
         amd(&[2], &der::ia5(&spec.product));
         let versions = [(1, spec.tcb.bootloader), (2, spec.tcb.tee), (3, spec.tcb.snp), (8, spec.tcb.microcode)];
-        for (part, version) in versions.into_iter().chain((4..8).map(|reserved| (reserved, 0))) {
+        let further = spec.tcb.fmc.map(|fmc| (9, fmc));
+        for (part, version) in versions.into_iter().chain((4..8).map(|reserved| (reserved, 0))).chain(further) {
             amd(&[3, part], &der::integer(u64::from(version)));
         }
-        // AMD puts the bare bytes there, without an inner OCTET STRING.
-        amd(&[4], &spec.hwid);
+        match (spec.vlek, spec.wrapped_hwid) {
+            (true, _) => amd(&[5], &der::ia5("cloud provider")),
+            // AMD puts the bare bytes there, without an inner OCTET STRING.
+            (false, false) => amd(&[4], &spec.hwid),
+            (false, true) => amd(&[4], &der::octets(&spec.hwid)),
+        }
+        let line = spec.product.split('-').next().unwrap_or_default();
+        let kind = if spec.vlek { "VLEK-" } else { "" };
+        let ark = self.ark.named(&format!("ARK-{line}"));
+        let ask = self.ask.named(&format!("SEV-{kind}{line}"));
+        let key = self.vcek.named(if spec.vlek { "SEV-VLEK" } else { "SEV-VCEK" });
+        let root = certificate(&ark, &ark, Role::Ca(1), &CertSpec::new(serial::ROOT), &[]);
         SnpEndorsements {
-            vek: certificate(&self.ask, &self.vcek, Role::Leaf, &spec.vcek, &extensions),
-            ca: vec![certificate(&self.ark, &self.ask, Role::Ca(0), &spec.ask, &[]), self.ark_der()],
-            crl: spec.crl.as_ref().map(|spec| crl(&self.ark, spec)),
+            vek: certificate(&ask, &key, Role::Leaf, &spec.vcek, &extensions),
+            ca: vec![certificate(&ark, &ask, Role::Ca(0), &spec.ask, &[]), root],
+            crl: spec.crl.as_ref().map(|spec| crl(&ark, spec)),
         }
     }
 }

@@ -162,11 +162,11 @@ impl Response {
         let Some(signer) = signer else {
             return Err(format!("is signed neither by {name:?} nor by a certificate that it carries"));
         };
+        let mut window = single.window();
+        let Window { from, to } = window;
         if signer.der != issuer.der {
             delegate(signer, issuer, at)?;
         }
-        let window = single.window();
-        let Window { from, to } = window;
         if !window.contains(at) {
             return Err(format!("is of {from} and was due again at {to}, not current at {at}: ask the service again"));
         }
@@ -176,6 +176,10 @@ impl Response {
             Tag::ContextSpecific { number: TagNumber(2), .. } => Status::Unknown,
             other => return Err(format!("has the status {other}, which is none")),
         };
+        if signer.der != issuer.der {
+            // The answer is believed no longer than its signer.
+            window = window.and(signer.window());
+        }
         Ok(Word { status, window })
     }
 }

@@ -310,7 +310,7 @@ impl Suite {
         self.endorsed("ASK expired", INVALID, "snp.validity", |s| s.ask.not_after = UnixTime(AT.0 - 1));
         self.endorsed("VCEK is a CA", INVALID, "snp.key-usage", |s| s.vcek.ca = Some(true));
         self.endorsed("ASK is no CA", INVALID, "snp.key-usage", |s| s.ask.ca = Some(false));
-        self.endorsed("VCEK of another chip", INVALID, "snp.chip-id", |s| s.hwid = [9; 64]);
+        self.endorsed("VCEK of another chip", INVALID, "snp.chip-id", |s| s.hwid = vec![9; 64]);
         self.endorsed("VCEK of another TCB", REFUSED, "snp.tcb", |s| s.tcb = older);
         self.endorsed("VCEK of another product", INVALID, "snp.product", |s| s.product = "Genoa-B1".into());
         self.endorsed("VCEK of no product", INVALID, "snp.product", |s| s.product = "Naples".into());
