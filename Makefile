@@ -58,6 +58,7 @@ bench: build ## measure the whole path against mistral.rs in-process, in one run
 	$(CARGO) run --release --locked -p cocoon-tests --bin bench -- $(ARGS)
 	$(CARGO) run --release --locked -p cocoon-verifier --example speed
 	bash scripts/peers
+	$(CARGO) run --release --locked -p cocoon-settlement --example transfers
 	cd settlement/contracts && npm ci --no-audit --no-fund && npm run --silent costs
 
 .PHONY: fuzz

@@ -75,7 +75,7 @@ async fn an_endpoint_that_cannot_be_used_is_named() {
     assert!(remote.to_string().contains("TLS"), "{remote}");
     let (_, client) = served().await;
     let unknown = Toncenter::new(
-        &format!("{client:?}").replace("Toncenter(local at ", "").replace("jsonRPC)", "nothing"),
+        &format!("{client:?}").replace("Toncenter(local at ", "").replace("api/v2/jsonRPC)", "nothing"),
         None,
         NetworkId::LOCAL,
     );

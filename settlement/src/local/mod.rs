@@ -59,6 +59,40 @@ pub struct Genesis {
     pub time: UnixTime,
 }
 
+/// Fees of one transaction that an external message causes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Estimate {
+    /// For bringing the message in.
+    pub import: Nanoton,
+    /// Rent that is due.
+    pub storage: Nanoton,
+    /// For computing.
+    pub gas: Nanoton,
+    /// For the messages that it sends.
+    pub forward: Nanoton,
+}
+
+impl Estimate {
+    fn of(transaction: &models::Transaction) -> Result<Self, Error> {
+        let models::TxInfo::Ordinary(info) = transaction.load_info()? else {
+            return Err(Error::Execution("a tick-tock transaction on an ordinary account".into()));
+        };
+        let storage = info.storage_phase.map_or(Ok(Nanoton::ZERO), |phase| tokens(phase.storage_fees_collected))?;
+        let gas = match &info.compute_phase {
+            models::ComputePhase::Executed(phase) => tokens(phase.gas_fees)?,
+            models::ComputePhase::Skipped(_) => Nanoton::ZERO,
+        };
+        let fee = |part: Option<_>| part.map_or(Ok(Nanoton::ZERO), tokens);
+        let (action, forward) = match &info.action_phase {
+            Some(phase) => (fee(phase.total_action_fees)?, fee(phase.total_fwd_fees)?),
+            None => (Nanoton::ZERO, Nanoton::ZERO),
+        };
+        let total = tokens(transaction.total_fees.tokens)?;
+        let import = [storage, gas, action].into_iter().fold(total, Nanoton::saturating_sub);
+        Ok(Self { import, storage, gas, forward })
+    }
+}
+
 /// A TON chain in this process. Cheap calls, but they block: an external message takes about a millisecond, most of it `fsync`.
 pub struct LocalChain {
     state: Mutex<State>,
@@ -151,6 +185,34 @@ impl LocalChain {
     /// The newest transactions up to a logical time, newest first.
     fn stored_transactions(&self, address: &Address, to_lt: u64, limit: usize) -> Result<Vec<Cell>, Error> {
         self.lock().store.transactions(address, to_lt, limit)
+    }
+
+    /// The oldest transactions after a logical time, oldest first.
+    fn transactions_after(&self, address: &Address, after_lt: u64, limit: usize) -> Result<Vec<Cell>, Error> {
+        self.lock().store.transactions_after(address, after_lt, limit)
+    }
+
+    /// A parameter of the configuration.
+    fn config_param(&self, id: u32) -> Result<Option<Cell>, Error> {
+        Ok(self.lock().config.raw.params.as_dict().get(id)?)
+    }
+
+    /// What the first transaction of an external message would cost now; nothing changes. `ignore_signature` takes every signature
+    /// for a good one.
+    pub fn estimate(&self, external: Cell, ignore_signature: bool) -> Result<Estimate, Error> {
+        let now = self.clock.now();
+        let state = self.lock();
+        let time = u32::try_from(now.0.max(state.head.time.0)).map_err(|_| Error::Arithmetic("a time beyond 2106"))?;
+        let start_lt = state.end_lt.next_multiple_of(LT_ALIGN) + LT_ALIGN;
+        let mut params = config::executor_params(time, start_lt, random()?);
+        params.vm_modifiers.chksig_always_succeed = ignore_signature;
+        let base = Base { store: &state.store, config: &state.config, params: &params, accounts: &state.accounts };
+        let mut draft = Draft::new(start_lt, Queue::new());
+        draft.external(&base, external)?;
+        let transaction =
+            draft.transactions.first().map(|(_, cell)| cell.parse::<models::Transaction>()).transpose()?;
+        let transaction = transaction.ok_or_else(|| Error::Execution("a message without a transaction".into()))?;
+        Estimate::of(&transaction)
     }
 
     /// Reads the whole history and checks that blocks link up and name exactly the transactions and states that are stored.

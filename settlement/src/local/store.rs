@@ -156,6 +156,21 @@ impl Store {
         rows.iter().map(|bytes| self.cell("a transaction", bytes)).collect()
     }
 
+    /// The oldest transactions of an account with a logical time above `after_lt`, oldest first.
+    pub fn transactions_after(&self, address: &Address, after_lt: u64, limit: usize) -> Result<Vec<Cell>, Error> {
+        let from = super::block::tx_key(address, after_lt.saturating_add(1));
+        let to = super::block::tx_key(address, u64::MAX);
+        let rows = self.attempt(|| {
+            let transactions = self.database.begin_read()?.open_table(TRANSACTIONS)?;
+            let mut rows = Vec::new();
+            for row in transactions.range::<&[u8; 41]>(&from..=&to)?.take(limit) {
+                rows.push(row?.1.value().to_vec());
+            }
+            Ok(rows)
+        })?;
+        rows.iter().map(|bytes| self.cell("a transaction", bytes)).collect()
+    }
+
     pub fn trace(&self, message: &[u8; 32]) -> Result<Option<TraceRecord>, Error> {
         let bytes = self.attempt(|| {
             let traces = self.database.begin_read()?.open_table(TRACES)?;
