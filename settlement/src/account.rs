@@ -66,7 +66,12 @@ impl Account {
     /// The account of an Ed25519 seed on a chain.
     pub fn new(chain: Arc<dyn Chain>, seed: [u8; 32]) -> Result<Self, Error> {
         let wallet = Wallet::new(seed, chain.network())?;
-        Ok(Self { chain, wallet, turn: Mutex::new(()) })
+        Ok(Self::with_wallet(chain, wallet))
+    }
+
+    /// The account of a wallet on a chain.
+    pub fn with_wallet(chain: Arc<dyn Chain>, wallet: Wallet) -> Self {
+        Self { chain, wallet, turn: Mutex::new(()) }
     }
 
     /// Its chain.
@@ -100,7 +105,7 @@ impl Account {
         self.send_all(&[OutMessage::new(to, value, body, state_init)]).await
     }
 
-    /// Sends up to 255 messages with one signature, and waits for everything they cause.
+    /// Sends several messages with one signature (at most as many as the wallet's version takes), and waits for everything they cause.
     pub async fn send_all(&self, messages: &[OutMessage]) -> Result<TxReport, Error> {
         let _turn = self.turn.lock().await;
         let account = self.address();

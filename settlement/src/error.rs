@@ -72,6 +72,14 @@ pub enum Error {
     /// An external message was taken in, but did not show up in time.
     #[error("message {0} was submitted, but is not on the chain yet: look for it before sending again")]
     NotSeen(String),
+    /// A key file cannot be made or used.
+    #[error("the key file {path} cannot be used: {why}")]
+    KeyFile {
+        /// Its path.
+        path: String,
+        /// What is wrong and what to do.
+        why: String,
+    },
     /// The local chain's files cannot be used.
     #[error("the local chain in {path} cannot be used: {why}")]
     Store {

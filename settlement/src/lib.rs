@@ -9,7 +9,11 @@ pub mod chain;
 pub mod contracts;
 pub mod database;
 mod error;
+#[cfg(feature = "keys")]
+pub mod keyfile;
 pub mod local;
+#[cfg(feature = "keys")]
+pub mod mnemonic;
 pub mod ops;
 mod summary;
 pub mod toncenter;

@@ -6,7 +6,7 @@ use cocoon_attestation::types::UnixTime;
 use cocoon_settlement::account::{Account, EXIT_NOT_SENT};
 use cocoon_settlement::chain::{Chain, EXIT_NO_STATE};
 use cocoon_settlement::local::{Genesis, LocalChain, ManualClock};
-use cocoon_settlement::wallet::{OutMessage, Wallet};
+use cocoon_settlement::wallet::{OutMessage, Version, Wallet};
 use cocoon_settlement::{Address, Error, Nanoton, NetworkId};
 use proptest::prelude::*;
 
@@ -84,6 +84,24 @@ async fn a_replayed_or_expired_or_forged_request_is_refused_and_costs_nothing() 
     assert_eq!(code(chain.send(expired).await), 136, "its time is over");
     assert_eq!(giver.balance().await.unwrap(), before);
     assert_eq!(chain.transactions(&giver.address(), 10).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_v4r2_wallet_deploys_itself_sends_and_refuses_replay() {
+    let (chain, _, giver) = chain_with(Nanoton::from_ton(10));
+    let wallet = || Wallet::with_version([2; 32], NetworkId::LOCAL, Version::V4R2).unwrap();
+    giver.send(wallet().address(), Nanoton::from_ton(5), None, None).await.unwrap();
+    let account = Account::with_wallet(chain.clone(), wallet());
+    let to = |i: u8| Address::basechain([i; 32]);
+    for round in 1..=2 {
+        let messages: Vec<_> = (1..=4).map(|i| OutMessage::new(to(i), Nanoton(1_000), None, None)).collect();
+        account.send_all(&messages).await.unwrap().success().unwrap();
+        for i in 1..=4 {
+            assert_eq!(chain.account(&to(i)).await.unwrap().balance, Nanoton(round * 1_000));
+        }
+    }
+    let used = wallet().request(1, START.plus(60), &[], false).unwrap();
+    assert!(matches!(chain.send(used).await, Err(Error::NotAccepted { exit_code: 33, .. })));
 }
 
 #[tokio::test]
