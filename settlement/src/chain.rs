@@ -143,6 +143,19 @@ impl GetResult {
     }
 }
 
+/// A message between accounts, as its sender's or receiver's transaction shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MessageSummary {
+    /// The account at the other end.
+    pub peer: Address,
+    /// Value it carried, without forward fees.
+    pub value: Nanoton,
+    /// Operation, the first 32 bits of its body; `None` for a plain transfer, with or without a comment.
+    pub op: Option<u32>,
+    /// Whether it came back because its receiver did not carry it out.
+    pub bounced: bool,
+}
+
 /// One transaction, in the terms in which people account for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TxSummary {
@@ -166,6 +179,10 @@ pub struct TxSummary {
     pub value_in: Nanoton,
     /// Value that left in messages, without forward fees.
     pub value_out: Nanoton,
+    /// The message from another account that caused it; `None` if it came from outside the chain.
+    pub received: Option<MessageSummary>,
+    /// What it sent to other accounts.
+    pub sent: Vec<MessageSummary>,
     /// Hash of the message that caused it.
     pub in_msg_hash: [u8; 32],
     /// Hashes of the messages it sent, external ones included.
@@ -203,7 +220,18 @@ pub trait Chain: Send + Sync {
     async fn run_get(&self, address: &Address, method: &str, args: Vec<StackValue>) -> Result<GetResult, Error>;
 
     /// The newest `limit` transactions of an account, newest first.
-    async fn transactions(&self, address: &Address, limit: usize) -> Result<Vec<TxSummary>, Error>;
+    async fn transactions(&self, address: &Address, limit: usize) -> Result<Vec<TxSummary>, Error> {
+        self.transactions_before(address, None, limit).await
+    }
+
+    /// The newest `limit` transactions before a given one (logical time and hash), newest first; maybe fewer than there are, but none
+    /// only if there is none.
+    async fn transactions_before(
+        &self,
+        address: &Address,
+        before: Option<(u64, [u8; 32])>,
+        limit: usize,
+    ) -> Result<Vec<TxSummary>, Error>;
 
     /// What an external message caused so far; `None` if it is not (yet) known.
     async fn trace(&self, message_hash: &[u8; 32]) -> Result<Option<Trace>, Error>;
@@ -229,8 +257,13 @@ impl<C: Chain + ?Sized> Chain for Arc<C> {
     async fn run_get(&self, address: &Address, method: &str, args: Vec<StackValue>) -> Result<GetResult, Error> {
         (**self).run_get(address, method, args).await
     }
-    async fn transactions(&self, address: &Address, limit: usize) -> Result<Vec<TxSummary>, Error> {
-        (**self).transactions(address, limit).await
+    async fn transactions_before(
+        &self,
+        address: &Address,
+        before: Option<(u64, [u8; 32])>,
+        limit: usize,
+    ) -> Result<Vec<TxSummary>, Error> {
+        (**self).transactions_before(address, before, limit).await
     }
     async fn trace(&self, message_hash: &[u8; 32]) -> Result<Option<Trace>, Error> {
         (**self).trace(message_hash).await

@@ -80,6 +80,14 @@ pub enum Error {
         /// What is wrong and what to do.
         why: String,
     },
+    /// An account's history does not lead to its balance.
+    #[error("the history of {account} does not lead to its balance: {why}")]
+    Unreconciled {
+        /// The account.
+        account: Address,
+        /// By how much, and what to do.
+        why: String,
+    },
     /// The local chain's files cannot be used.
     #[error("the local chain in {path} cannot be used: {why}")]
     Store {

@@ -15,6 +15,7 @@ pub mod local;
 #[cfg(feature = "keys")]
 pub mod mnemonic;
 pub mod ops;
+pub mod statement;
 mod summary;
 pub mod toncenter;
 pub mod wallet;

@@ -2,12 +2,14 @@
 
 use cocoon_attestation::types::UnixTime;
 use tycho_types::cell::{Cell, Load};
-use tycho_types::models::{AccountStatus, ComputePhase, ComputePhaseSkipReason, Message, MsgInfo, Transaction, TxInfo};
+use tycho_types::models::{
+    AccountStatus, ComputePhase, ComputePhaseSkipReason, IntAddr, Message, MsgInfo, Transaction, TxInfo,
+};
 use tycho_types::num::Tokens;
 
 use crate::address::Address;
 use crate::amount::Nanoton;
-use crate::chain::{EXIT_BAD_STATE, EXIT_NO_GAS, EXIT_NO_STATE, EXIT_SUSPENDED, TxSummary};
+use crate::chain::{EXIT_BAD_STATE, EXIT_NO_GAS, EXIT_NO_STATE, EXIT_SUSPENDED, MessageSummary, TxSummary};
 use crate::error::Error;
 
 impl TxSummary {
@@ -24,12 +26,15 @@ impl TxSummary {
         let action_failure = info.action_phase.as_ref().filter(|phase| !phase.success).map(|phase| phase.result_code);
         let mut value_out = Nanoton::ZERO;
         let mut fees = tokens(transaction.total_fees.tokens)?;
+        let (mut sent, mut received) = (Vec::new(), None);
         let mut out_msg_hashes = Vec::new();
         for entry in transaction.out_msgs.values() {
             let message = entry?;
             if let MsgInfo::Int(out) = MsgInfo::load_from(&mut message.as_slice()?)? {
-                value_out = add(value_out, tokens(out.value.tokens)?)?;
+                let value = tokens(out.value.tokens)?;
+                value_out = add(value_out, value)?;
                 fees = add(fees, tokens(out.fwd_fee)?)?;
+                sent.extend(peer(&out.dst, value, out.bounced, &message)?);
             }
             out_msg_hashes.push(message.repr_hash().0);
         }
@@ -40,6 +45,7 @@ impl TxSummary {
             deploys = message.init.is_some();
             if let MsgInfo::Int(info) = message.info {
                 value_in = tokens(info.value.tokens)?;
+                received = peer(&info.src, value_in, info.bounced, cell)?;
             }
         }
         // A plain transfer to an account without code stays there: TON calls that aborted, people do not.
@@ -56,10 +62,21 @@ impl TxSummary {
             fees,
             value_in,
             value_out,
+            received,
+            sent,
             in_msg_hash,
             out_msg_hashes,
         })
     }
+}
+
+/// The message as its account at the other end, `peer`, sees it.
+fn peer(peer: &IntAddr, value: Nanoton, bounced: bool, cell: &Cell) -> Result<Option<MessageSummary>, Error> {
+    let IntAddr::Std(peer) = peer else { return Ok(None) };
+    let mut body = cell.parse::<Message<'_>>()?.body;
+    // A bounced body starts with a mark of its own.
+    let op = if !bounced && body.size_bits() >= 32 { Some(body.load_u32()?).filter(|op| *op != 0) } else { None };
+    Ok(Some(MessageSummary { peer: peer.clone().into(), value, op, bounced }))
 }
 
 fn skip_code(reason: ComputePhaseSkipReason) -> i32 {

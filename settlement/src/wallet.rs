@@ -82,6 +82,8 @@ pub struct OutMessage {
     pub value: Nanoton,
     /// Whether a failure sends the value back. Off only makes sense for plain transfers to accounts not yet deployed.
     pub bounce: bool,
+    /// Whether it carries all that the wallet holds instead of `value`, fees deducted.
+    pub everything: bool,
     /// Body.
     pub body: Option<Cell>,
     /// Initial state, to deploy the destination.
@@ -91,7 +93,7 @@ pub struct OutMessage {
 impl OutMessage {
     /// A message as people expect it: plain transfers stay where they arrive, calls come back if they fail.
     pub fn new(to: Address, value: Nanoton, body: Option<Cell>, state_init: Option<StateInit>) -> Self {
-        Self { to, value, bounce: body.is_some() || state_init.is_some(), body, state_init }
+        Self { to, value, bounce: body.is_some() || state_init.is_some(), everything: false, body, state_init }
     }
 }
 
@@ -186,7 +188,7 @@ impl Wallet {
             Version::V4R2 => {
                 request.store_u8(0)?; // a plain sending of messages
                 for message in messages {
-                    request.store_u8(SEND_MODE.bits())?;
+                    request.store_u8(mode(message).bits())?;
                     request.store_reference(CellBuilder::build_from(relaxed(message))?)?;
                 }
             }
@@ -238,13 +240,16 @@ fn state_init(version: Version, public_key: &[u8; 32], wallet_id: i32) -> Result
 }
 
 /// Wallets v5 demand "ignore errors" of external requests: a message that cannot be paid must not undo the sequence number.
-const SEND_MODE: SendMsgFlags = SendMsgFlags::PAY_FEE_SEPARATELY.union(SendMsgFlags::IGNORE_ERROR);
+fn mode(message: &OutMessage) -> SendMsgFlags {
+    let rest = if message.everything { SendMsgFlags::ALL_BALANCE } else { SendMsgFlags::PAY_FEE_SEPARATELY };
+    SendMsgFlags::IGNORE_ERROR | rest
+}
 
 /// The actions in the linked list that the TVM takes.
 fn out_list(messages: &[OutMessage]) -> Result<Cell, Error> {
     let mut list = Cell::default();
     for message in messages {
-        let action = OutAction::SendMsg { mode: SEND_MODE, out_msg: Lazy::new(&relaxed(message))? };
+        let action = OutAction::SendMsg { mode: mode(message), out_msg: Lazy::new(&relaxed(message))? };
         let mut node = CellBuilder::new();
         node.store_reference(list)?;
         action.store_into(&mut node, Cell::empty_context())?;

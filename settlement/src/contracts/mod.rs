@@ -27,6 +27,41 @@ const VERSION: u8 = 1;
 /// "fund": pays a contract's rent, from anyone.
 const OP_FUND: u32 = 0x4300_0001;
 
+/// What a message of the contracts is about, by its operation; `None` for operations of others.
+pub fn operation(op: u32) -> Option<&'static str> {
+    Some(match op {
+        OP_FUND => "rent",
+        0x4301_0001 => "attest",
+        0x4301_0002 => "propose",
+        0x4301_0003 => "execute",
+        0x4301_0004 => "cancel",
+        0x4301_0005 => "forbid",
+        0x4301_0006 => "tighten",
+        0x4301_0007 => "revoke-key",
+        0x4301_0008 => "anchor",
+        0x4302_0002 => "claim",
+        0x4302_0003 => "release-channel",
+        0x4302_0004 => "stake",
+        0x4302_0005 => "unstake",
+        0x4302_0006 => "withdraw",
+        0x4302_0007 => "revoke",
+        0x4302_0008 => "prune",
+        0x4302_0009 => "prune-entry",
+        0x4302_000a => "slash",
+        0x4303_0001 => "channel-deposit",
+        0x4303_0003 => "start-close",
+        0x4303_0004 => "finish-close",
+        0x4303_0006 => "delete-channel",
+        0x4304_0001 => "claim-paid",
+        0x4304_0002 => "channel-refund",
+        0x4304_0003 => "refused",
+        0x4304_0004 => "withdrawn",
+        0x4304_0005 => "slashed",
+        0xd532_76db => "excess-returned",
+        _ => return None,
+    })
+}
+
 /// Compiled code of one contract.
 pub(crate) type Code = LazyLock<Cell>;
 

@@ -394,8 +394,14 @@ impl Chain for LocalChain {
         getter::run(&state.config, &account, method, &args, now)
     }
 
-    async fn transactions(&self, address: &Address, limit: usize) -> Result<Vec<TxSummary>, Error> {
-        let cells = self.stored_transactions(address, u64::MAX, limit)?;
+    async fn transactions_before(
+        &self,
+        address: &Address,
+        before: Option<(u64, [u8; 32])>,
+        limit: usize,
+    ) -> Result<Vec<TxSummary>, Error> {
+        let to_lt = before.map_or(u64::MAX, |(lt, _)| lt.saturating_sub(1));
+        let cells = self.stored_transactions(address, to_lt, limit)?;
         cells.iter().map(|cell| TxSummary::from_cell(*address, cell)).collect()
     }
 

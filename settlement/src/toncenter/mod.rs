@@ -139,12 +139,31 @@ impl Toncenter {
         Ok(BlockRef { seqno, root_hash, time: UnixTime(time) })
     }
 
-    /// The newest transactions of an account as cells, newest first.
-    async fn transaction_cells(&self, address: &Address, limit: usize) -> Result<Vec<Cell>, Error> {
-        let params = json!({ "address": address.to_string(), "limit": limit.min(PAGE) });
+    /// The newest transactions of an account as cells, newest first: all, or those before a given one.
+    async fn transaction_cells(
+        &self,
+        address: &Address,
+        before: Option<(u64, [u8; 32])>,
+        limit: usize,
+    ) -> Result<Vec<Cell>, Error> {
+        let mut params = json!({ "address": address.to_string(), "limit": limit.min(PAGE) });
+        if let Some((lt, hash)) = before {
+            // The API's pages begin with the transaction that is named.
+            params["limit"] = json!(limit.saturating_add(1).min(PAGE));
+            params["lt"] = json!(lt.to_string());
+            params["hash"] = json!(hex::encode(hash));
+        }
         let rows = self.call("getTransactions", params).await?;
         let rows = rows.as_array().ok_or_else(|| malformed("a list of transactions", "it is no list"))?;
-        rows.iter().map(|row| read_boc(row["data"].as_str().unwrap_or_default())).collect()
+        let cells = rows.iter().map(|row| read_boc(row["data"].as_str().unwrap_or_default()));
+        let mut cells = cells.collect::<Result<Vec<_>, _>>()?;
+        if let Some((_, hash)) = before {
+            if cells.first().is_none_or(|first| first.repr_hash().0 != hash) {
+                return Err(malformed("a page of transactions", "it does not begin where it was asked to"));
+            }
+            cells.remove(0);
+        }
+        Ok(cells)
     }
 }
 
@@ -230,8 +249,13 @@ impl Chain for Toncenter {
         })
     }
 
-    async fn transactions(&self, address: &Address, limit: usize) -> Result<Vec<TxSummary>, Error> {
-        let cells = self.transaction_cells(address, limit).await?;
+    async fn transactions_before(
+        &self,
+        address: &Address,
+        before: Option<(u64, [u8; 32])>,
+        limit: usize,
+    ) -> Result<Vec<TxSummary>, Error> {
+        let cells = self.transaction_cells(address, before, limit).await?;
         cells.iter().map(|cell| TxSummary::from_cell(*address, cell)).collect()
     }
 

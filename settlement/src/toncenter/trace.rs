@@ -51,7 +51,7 @@ impl Toncenter {
     /// An account's newest transactions by the message that caused each.
     async fn by_message(&self, account: &Address) -> Result<HashMap<[u8; 32], Cell>, Error> {
         let mut by_message = HashMap::new();
-        for cell in self.transaction_cells(account, PAGE).await? {
+        for cell in self.transaction_cells(account, None, PAGE).await? {
             if let Some(message) = cell.parse::<Transaction>()?.in_msg {
                 by_message.insert(message.repr_hash().0, cell);
             }

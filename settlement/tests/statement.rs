@@ -1,0 +1,61 @@
+//! A statement accounts for every nanoton, over either implementation of the chain.
+
+use std::sync::Arc;
+
+use cocoon_attestation::types::UnixTime;
+use cocoon_settlement::account::Account;
+use cocoon_settlement::chain::Chain;
+use cocoon_settlement::local::{Genesis, LocalChain, ManualClock, rpc};
+use cocoon_settlement::statement::Statement;
+use cocoon_settlement::toncenter::Toncenter;
+use cocoon_settlement::wallet::{OutMessage, Wallet};
+use cocoon_settlement::{Address, Nanoton, NetworkId};
+
+const START: UnixTime = UnixTime(1_790_000_000);
+
+#[tokio::test]
+async fn every_nanoton_is_explained_on_many_pages_and_over_the_network() {
+    let giver = Wallet::new([1; 32], NetworkId::LOCAL).unwrap().address();
+    let genesis = Genesis { accounts: vec![(giver, Nanoton::from_ton(1_000))], time: START };
+    let clock = Arc::new(ManualClock::new(START));
+    let chain = Arc::new(LocalChain::in_memory(genesis, clock.clone()).unwrap());
+    let giver = Account::new(chain.clone(), [1; 32]).unwrap();
+    let other = Account::new(chain.clone(), [2; 32]).unwrap();
+    for round in 0..120 {
+        clock.advance(round * 1_000);
+        giver.send(other.address(), Nanoton(100_000_000), None, None).await.unwrap().success().unwrap();
+    }
+    let nobody =
+        OutMessage { bounce: true, ..OutMessage::new(Address::basechain([9; 32]), Nanoton(5_000_000_000), None, None) };
+    other.send_all(&[nobody]).await.unwrap();
+    // Everything goes back; nothing is left behind.
+    let all = OutMessage { everything: true, ..OutMessage::new(giver.address(), Nanoton::ZERO, None, None) };
+    other.send_all(&[all]).await.unwrap().success().unwrap();
+    assert_eq!(other.balance().await.unwrap(), Nanoton::ZERO);
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}/api/v2/jsonRPC", listener.local_addr().unwrap());
+    tokio::spawn(rpc::serve(listener, chain.clone()));
+    let client = Toncenter::new(&endpoint, None, NetworkId::LOCAL).unwrap();
+    for (account, opening, entries) in [(&giver, 1_000, 121), (&other, 0, 123)] {
+        let statement = Statement::read(&chain, &account.address()).await.unwrap();
+        assert_eq!(statement, Statement::read(&client, &account.address()).await.unwrap());
+        assert_eq!((statement.opening, statement.entries.len()), (Nanoton::from_ton(opening), entries));
+        assert_eq!(statement.entries.last().unwrap().balance, statement.closing);
+        assert_eq!(statement.closing, chain.account(&account.address()).await.unwrap().balance);
+        let mut balance = 0_i128;
+        for line in statement.to_csv().lines().skip(1) {
+            let fields: Vec<&str> = line.split(',').collect();
+            assert_eq!(fields.len(), 9, "{line}");
+            let [received, sent, fees, after] = [5, 6, 7, 8].map(|i: usize| fields[i].parse::<i128>().unwrap());
+            balance += received - sent - fees;
+            assert_eq!(balance, after, "{line}");
+        }
+        assert_eq!(balance, i128::from(statement.closing.0));
+    }
+    let statement = Statement::read(&chain, &other.address()).await.unwrap();
+    let what: Vec<_> = statement.entries[119..].iter().map(|entry| entry.what.as_str()).collect();
+    assert_eq!(what, ["transfer", "transfer", "returned", "transfer"]);
+    let empty = Statement::read(&chain, &Address::basechain([44; 32])).await.unwrap();
+    assert_eq!((empty.opening, empty.entries.len(), empty.closing), (Nanoton::ZERO, 0, Nanoton::ZERO));
+}
