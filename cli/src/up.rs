@@ -20,6 +20,9 @@ use crate::ui::{Output, Ui};
 /// Below this, a claim's fees (about 0.014 TON) are a large part of what it brings.
 const CLAIM_LEAST: Nanoton = Nanoton(50_000_000);
 
+/// Hours that less than this waits for more.
+const CLAIM_AGE: Duration = Duration::from_secs(6 * 3_600);
+
 /// Arguments of `cocoon up`.
 #[derive(clap::Args)]
 pub struct UpArgs {
@@ -64,7 +67,11 @@ pub async fn run(args: UpArgs) -> Result<ExitCode> {
         model: args.model.map_or_else(paths::demo_model, Ok)?,
         tee: args.tee,
         tap: None,
-        claims: Some(ClaimRule { every: Duration::from_secs(args.claim_every.max(1)), least: CLAIM_LEAST }),
+        claims: Some(ClaimRule {
+            every: Duration::from_secs(args.claim_every.max(1)),
+            least: CLAIM_LEAST,
+            max_age: CLAIM_AGE,
+        }),
         ui,
     };
     let mut terminate = signal(SignalKind::terminate())?;

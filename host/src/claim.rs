@@ -1,13 +1,31 @@
-//! Turning receipts into money.
+//! Turning receipts into money, and never paying more for it than it brings.
+//!
+//! A receipt is cumulative and a Channel pays each total once, so claiming again is never wrong, only dear. What is due is read from the
+//! chain at the start of every round; the record adds only since when a receipt waits and which one was refused, both on disk. A process
+//! that dies anywhere therefore goes on where it was. A claim whose fate is unknown is not sent beside itself: until the chain has moved
+//! past it, the wallet's sequence number admits one of the two.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use cocoon_settlement::contracts::exit;
-use cocoon_settlement::contracts::provider::{ClaimItem, MAX_CLAIM_ITEMS};
-use cocoon_settlement::{Nanoton, ops};
+use cocoon_attestation::UnixTime;
+use cocoon_settlement::account::Account;
+use cocoon_settlement::contracts::provider::{ClaimItem, KeyState, MAX_CLAIM_ITEMS, ProviderInit};
+use cocoon_settlement::contracts::{ChannelStatus, exit};
+use cocoon_settlement::{Address, Nanoton, ops};
+use tokio::sync::Mutex;
 
-use crate::store::Earned;
+use crate::store::{Earned, Store};
 use crate::{ClaimRule, Error, Shared};
+
+/// Most that a claim's first item costs in fees, wallet included; `docs/contracts.md` has the measured figures.
+pub const FIRST_ITEM_FEE: Nanoton = Nanoton(15_000_000);
+/// Most that each further item adds.
+pub const FURTHER_ITEM_FEE: Nanoton = Nanoton(7_000_000);
+/// Signatures that TON checks at their common price in one transaction; each further one costs 4,000 gas.
+const CHEAP_CHECKS: usize = 10;
+/// A receipt that was refused is not claimed again before this many seconds are over, unless it is another one by then.
+const REFUSED_FOR: u64 = 86_400;
 
 /// What a round of claims came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,13 +38,204 @@ pub struct ClaimReport {
     pub gas: u64,
     /// Fees of all transactions.
     pub fees: Nanoton,
+    /// What is earned and left for a later round: not yet worth its fees, or without funds.
+    pub waiting: Nanoton,
+}
+
+/// A receipt that would bring something.
+#[derive(Clone, Debug)]
+struct Due {
+    earned: Earned,
+    /// What the Channel has paid on it before.
+    before: Nanoton,
+    /// What a claim brings.
+    value: Nanoton,
+    /// Signatures that the contracts check for it: the voucher's only where it is new to the Channel.
+    checks: usize,
+    /// It has waited long enough, or soon cannot be claimed any more.
+    pressing: bool,
+}
+
+impl Due {
+    fn channel(&self) -> Address {
+        self.earned.receipt.receipt.channel
+    }
+}
+
+/// Most that a claim of so many items costs.
+fn fee(items: usize) -> Nanoton {
+    Nanoton(FIRST_ITEM_FEE.0 + FURTHER_ITEM_FEE.0 * items.saturating_sub(1) as u64)
+}
+
+/// The claims to send now: of one Channel each, within what one message holds and checks cheaply, worth more than their fees, and worth
+/// `least` or pressing. The rest waits.
+fn plan(mut due: Vec<Due>, least: Nanoton) -> Vec<Vec<Due>> {
+    // Pressing and dear ones first, so that what a batch has no room for is what can wait best.
+    due.sort_by_key(|due| (due.channel().hash, std::cmp::Reverse((due.pressing, due.value))));
+    let mut batches = Vec::new();
+    for of_channel in due.chunk_by(|a, b| a.channel() == b.channel()) {
+        let mut batch: Vec<Due> = Vec::new();
+        for item in of_channel {
+            let checks: usize = batch.iter().map(|due| due.checks).sum();
+            if batch.len() == MAX_CLAIM_ITEMS || checks + item.checks > CHEAP_CHECKS {
+                batches.push(std::mem::take(&mut batch));
+            }
+            // An item must bring more than it adds, and below the whole batch more than it costs.
+            if item.value > FURTHER_ITEM_FEE {
+                batch.push(item.clone());
+            }
+        }
+        batches.push(batch);
+    }
+    batches.retain(|batch| {
+        let value: Nanoton = batch.iter().map(|due| due.value).sum();
+        value > fee(batch.len()) && !batch.is_empty() && (value >= least || batch.iter().any(|due| due.pressing))
+    });
+    batches
+}
+
+/// Claims for one Provider, one round at a time.
+pub struct Claimer {
+    account: Arc<Account>,
+    provider: Address,
+    turn: Mutex<Option<ProviderInit>>,
+}
+
+impl Claimer {
+    /// A claimer that sends from the wallet of the Provider's owner.
+    pub fn new(account: Arc<Account>, provider: Address) -> Self {
+        Self { account, provider, turn: Mutex::new(None) }
+    }
+
+    /// Claims what is due by the rule.
+    ///
+    /// # Errors
+    /// The chain or the record does not answer. What was claimed stays claimed.
+    pub async fn round(&self, store: &Store, rule: &ClaimRule) -> Result<ClaimReport, Error> {
+        // One round at a time: two would claim the same and pay fees twice.
+        let mut turn = self.turn.lock().await;
+        if turn.is_none() {
+            *turn = Some(ops::provider_terms(&**self.account.chain(), &self.provider).await?);
+        }
+        let window = turn.as_ref().map_or(0, |terms| terms.claim_window);
+        let due = self.due(store, rule, window).await?;
+        let mut report = ClaimReport { waiting: due.iter().map(|due| due.value).sum(), ..ClaimReport::default() };
+        for batch in plan(due, rule.least) {
+            if self.claim(store, &batch, &mut report).await? || batch.len() == 1 {
+                continue;
+            }
+            // One item that cannot be paid must not keep the others from it.
+            for item in batch.chunks(1).filter(|item| item.iter().all(|due| due.value > FIRST_ITEM_FEE)) {
+                self.claim(store, item, &mut report).await?;
+            }
+        }
+        report.waiting = report.waiting.saturating_sub(report.paid);
+        Ok(report)
+    }
+
+    /// Everything that a claim would be paid for now.
+    async fn due(&self, store: &Store, rule: &ClaimRule, window: u32) -> Result<Vec<Due>, Error> {
+        let chain = &**self.account.chain();
+        let now = chain.head().await?.time;
+        let mut due: Vec<Due> = Vec::new();
+        let mut earned = store.earned()?;
+        earned.retain(|earned| earned.receipt.receipt.provider == self.provider);
+        earned.sort_by_key(|earned| earned.receipt.receipt.channel.hash);
+        for of_channel in earned.chunk_by(|a, b| a.receipt.receipt.channel == b.receipt.receipt.channel) {
+            let Some(first) = of_channel.first() else { continue };
+            let channel = first.receipt.receipt.channel;
+            let mut funds = match ops::channel_state(chain, &channel).await {
+                Ok(state) if !matches!(state.status, ChannelStatus::Closed { .. }) => state.available,
+                Ok(_) => continue,
+                // One channel that was deleted must not hold up the others.
+                Err(error) => {
+                    tracing::warn!(%error, %channel, "a channel cannot be asked");
+                    continue;
+                }
+            };
+            for earned in of_channel {
+                let receipt = &earned.receipt.receipt;
+                let paid = ops::channel_paid(chain, &channel, &receipt.enclave_key).await?;
+                let unpaid = earned.claimable().saturating_sub(paid.paid);
+                if unpaid == Nanoton::ZERO {
+                    store.stop_waiting(&channel, &receipt.enclave_key)?;
+                    continue;
+                }
+                if store.was_refused(&earned.receipt, UnixTime(now.0.saturating_sub(REFUSED_FOR)))? {
+                    continue;
+                }
+                let since = store.waiting_since(&channel, &receipt.enclave_key, now)?;
+                let record = ops::enclave_record(chain, &self.provider, &receipt.enclave_key).await?;
+                let Some(record) = record.filter(|record| matches!(record.state, KeyState::Active | KeyState::Retired))
+                else {
+                    continue;
+                };
+                let deadline = record.until.plus(window.into());
+                let value = unpaid.min(funds);
+                if now > deadline || value == Nanoton::ZERO {
+                    continue;
+                }
+                funds = funds.saturating_sub(value);
+                let voucher = &earned.voucher.voucher;
+                let new_voucher = (paid.cap, paid.expiry) != (voucher.cap, voucher.expiry);
+                // In the last third of the window nothing waits for more any longer.
+                let ending = now.plus(u64::from(window) / 3) > deadline;
+                due.push(Due {
+                    earned: earned.clone(),
+                    before: paid.paid,
+                    value,
+                    checks: 1 + usize::from(new_voucher),
+                    pressing: ending || now.0.saturating_sub(since.0) >= rule.max_age.as_secs(),
+                });
+            }
+        }
+        Ok(due)
+    }
+
+    /// Claims these items in one message; whether it was taken.
+    async fn claim(&self, store: &Store, batch: &[Due], report: &mut ClaimReport) -> Result<bool, Error> {
+        let items: Vec<ClaimItem> = batch
+            .iter()
+            .map(|Due { earned, .. }| ClaimItem {
+                voucher: earned.voucher.voucher.clone(),
+                voucher_signature: earned.voucher.signature,
+                receipt: earned.receipt.receipt.clone(),
+                receipt_signature: earned.receipt.signature,
+            })
+            .collect();
+        let sent = ops::claim(&self.account, &self.provider, &items).await?;
+        report.gas += sent.gas_used;
+        report.fees = report.fees.saturating_add(sent.fees);
+        if let Some((at, code)) = sent.aborted {
+            let why = exit::reason(code).unwrap_or("for a reason of TON's own");
+            tracing::warn!(%at, code, items = batch.len(), "a claim was refused: {why}");
+            if batch.len() > 1 {
+                return Ok(false);
+            }
+        }
+        let chain = &**self.account.chain();
+        for Due { earned, before, .. } in batch {
+            let receipt = &earned.receipt.receipt;
+            let Ok(after) = ops::channel_paid(chain, &receipt.channel, &receipt.enclave_key).await else { continue };
+            let paid = after.paid.saturating_sub(*before);
+            if paid == Nanoton::ZERO {
+                // Asking again for the same receipt would only cost fees again.
+                store.refuse(&earned.receipt, chain.head().await?.time)?;
+                continue;
+            }
+            store.stop_waiting(&receipt.channel, &receipt.enclave_key)?;
+            report.paid = report.paid.saturating_add(paid);
+            report.items += 1;
+        }
+        Ok(sent.aborted.is_none())
+    }
 }
 
 /// Claims from time to time. A round that fails is made up for by the next.
 pub(crate) async fn regularly(shared: Arc<Shared>, rule: ClaimRule) {
     loop {
         tokio::time::sleep(rule.every).await;
-        match claim_all(&shared, rule.least).await {
+        match shared.claimer.round(&shared.store, &rule).await {
             Ok(report) if report.items > 0 => tracing::info!(paid = %report.paid, fees = %report.fees, "claimed"),
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, "a round of claims failed"),
@@ -34,76 +243,84 @@ pub(crate) async fn regularly(shared: Arc<Shared>, rule: ClaimRule) {
     }
 }
 
-/// Claims every receipt that is worth at least `least` more than was paid.
-pub(crate) async fn claim_all(shared: &Shared, least: Nanoton) -> Result<ClaimReport, Error> {
-    // One round at a time: two would claim the same and pay fees twice.
-    let _one = shared.claiming.lock().await;
-    let chain = shared.config.chain.as_ref();
-    let mut due: Vec<(Earned, Nanoton)> = Vec::new();
-    for earned in shared.store.earned()? {
-        let receipt = &earned.receipt.receipt;
-        if shared.unpayable().contains(&earned.receipt.hash()) {
-            continue;
-        }
-        match ops::channel_paid(chain, &receipt.channel, &receipt.enclave_key).await {
-            Ok(paid) if earned.claimable().saturating_sub(paid.paid) >= least.max(Nanoton(1)) => {
-                due.push((earned, paid.paid))
-            }
-            Ok(_) => {}
-            // One channel that was deleted must not hold up the others.
-            Err(error) => tracing::warn!(%error, channel = %receipt.channel, "a channel cannot be asked"),
-        }
-    }
-    // A claim is of one Channel, which pays all of its items or none.
-    due.sort_by_key(|(earned, _)| earned.receipt.receipt.channel.hash);
-    let mut report = ClaimReport::default();
-    for of_channel in due.chunk_by(|a, b| a.0.receipt.receipt.channel == b.0.receipt.receipt.channel) {
-        for batch in of_channel.chunks(MAX_CLAIM_ITEMS) {
-            if claim(shared, batch, &mut report).await? || batch.len() == 1 {
-                continue;
-            }
-            // One item that cannot be paid must not keep the others from it.
-            for item in batch.chunks(1) {
-                claim(shared, item, &mut report).await?;
-            }
-        }
-    }
-    Ok(report)
-}
+/// Everything that is worth its fees, now.
+pub const AT_ONCE: ClaimRule = ClaimRule { every: Duration::ZERO, least: Nanoton::ZERO, max_age: Duration::ZERO };
 
-/// Claims these items in one message; whether it was taken.
-async fn claim(shared: &Shared, batch: &[(Earned, Nanoton)], report: &mut ClaimReport) -> Result<bool, Error> {
-    let items: Vec<ClaimItem> = batch
-        .iter()
-        .map(|(earned, _)| ClaimItem {
-            voucher: earned.voucher.voucher.clone(),
-            voucher_signature: earned.voucher.signature,
-            receipt: earned.receipt.receipt.clone(),
-            receipt_signature: earned.receipt.signature,
-        })
-        .collect();
-    let sent = ops::claim(&shared.config.account, &shared.config.provider, &items).await?;
-    report.gas += sent.gas_used;
-    report.fees = report.fees.saturating_add(sent.fees);
-    if let Some((at, code)) = sent.aborted {
-        let why = exit::reason(code).unwrap_or("for a reason of TON's own");
-        tracing::warn!(%at, code, items = batch.len(), "a claim was refused: {why}");
-        if batch.len() > 1 {
-            return Ok(false);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cocoon_protocol::identity::SigningKey;
+    use cocoon_protocol::receipt::SignedSettlementReceipt;
+    use cocoon_protocol::voucher::SignedVoucher;
+    use cocoon_settlement::cells::{SettlementReceipt, Voucher};
+    use cocoon_settlement::{NetworkId, Prices};
+
+    const MILLI: u64 = 1_000_000;
+
+    fn due(channel: u8, milli: u64, checks: usize, pressing: bool) -> Due {
+        let key = SigningKey::from_seed(&[7; 32]).unwrap();
+        let channel = Address { workchain: 0, hash: [channel; 32] };
+        let prices = Prices { prompt: 1, cached: 1, completion: 1, reasoning: 1 };
+        let (network, enclave_key) = (NetworkId::LOCAL, key.enclave_key());
+        let cap = Nanoton(1 << 40);
+        let voucher = Voucher { network, channel, enclave_key, cap, prices, expiry: UnixTime(9) };
+        let provider = Address { workchain: 0, hash: [2; 32] };
+        let receipt =
+            SettlementReceipt { network, provider, channel, enclave_key, sequence: 1, total: cap, time: UnixTime(5) };
+        Due {
+            earned: Earned {
+                voucher: SignedVoucher::sign(voucher, &[9; 32]).unwrap(),
+                receipt: SignedSettlementReceipt::sign(receipt, &key).unwrap(),
+            },
+            before: Nanoton::ZERO,
+            value: Nanoton(milli * MILLI),
+            checks,
+            pressing,
         }
     }
-    for (earned, before) in batch {
-        let receipt = &earned.receipt.receipt;
-        let chain = shared.config.chain.as_ref();
-        let Ok(after) = ops::channel_paid(chain, &receipt.channel, &receipt.enclave_key).await else { continue };
-        let paid = after.paid.saturating_sub(*before);
-        if paid == Nanoton(0) {
-            // Closed, lapsed or empty: asking again for the same receipt would only cost fees.
-            shared.unpayable().insert(earned.receipt.hash());
-            continue;
-        }
-        report.paid = report.paid.saturating_add(paid);
-        report.items += 1;
+
+    fn sizes(due: Vec<Due>, least_milli: u64) -> Vec<usize> {
+        plan(due, Nanoton(least_milli * MILLI)).iter().map(Vec::len).collect()
     }
-    Ok(sent.aborted.is_none())
+
+    #[test]
+    fn nothing_is_claimed_that_costs_more_than_it_brings() {
+        assert!(sizes(vec![due(1, 15, 2, true)], 0).is_empty());
+        assert_eq!(sizes(vec![due(1, 16, 2, true)], 0), [1]);
+        // Together they are worth a claim, but the second adds less than it costs.
+        assert_eq!(sizes(vec![due(1, 16, 2, true), due(1, 7, 1, true)], 0), [1]);
+        assert_eq!(sizes(vec![due(1, 16, 2, true), due(1, 8, 1, true)], 0), [2]);
+        assert_eq!(sizes(vec![due(1, 12, 1, true), due(1, 12, 1, true)], 0), [2], "only together");
+        assert!(sizes(vec![due(1, 11, 1, true), due(1, 11, 1, true)], 0).is_empty());
+        // Small ones of different channels never make a claim worth it.
+        assert!(sizes((1..20).map(|channel| due(channel, 14, 1, true)).collect(), 0).is_empty());
+    }
+
+    #[test]
+    fn what_is_worth_little_waits_until_it_is_worth_more_or_presses() {
+        assert!(sizes(vec![due(1, 30, 1, false)], 50).is_empty());
+        assert_eq!(sizes(vec![due(1, 30, 1, false), due(1, 30, 1, false)], 50), [2], "together they are worth it");
+        assert_eq!(
+            sizes(vec![due(1, 30, 1, false), due(1, 16, 1, true)], 1_000),
+            [2],
+            "one that presses takes the other along"
+        );
+        assert_eq!(sizes(vec![due(1, 60, 1, false), due(2, 30, 1, false)], 50), [1]);
+    }
+
+    #[test]
+    fn batches_hold_one_channel_eight_items_and_ten_cheap_checks() {
+        assert_eq!(sizes((0..8).map(|_| due(1, 100, 2, false)).collect(), 0), [5, 3]);
+        assert_eq!(sizes((0..17).map(|_| due(1, 100, 1, false)).collect(), 0), [8, 8, 1]);
+        assert_eq!(sizes((0..6).map(|i| due(i % 2, 100, 1, false)).collect(), 0), [3, 3]);
+        for batch in
+            plan((0..40).map(|i| due(i % 3, 20 + u64::from(i), 1 + usize::from(i % 2), false)).collect(), Nanoton::ZERO)
+        {
+            let value: u64 = batch.iter().map(|due| due.value.0).sum();
+            assert!(
+                batch.len() <= MAX_CLAIM_ITEMS && batch.iter().map(|due| due.checks).sum::<usize>() <= CHEAP_CHECKS
+            );
+            assert!(batch.iter().all(|due| due.channel() == batch[0].channel()) && value > fee(batch.len()).0);
+        }
+    }
 }

@@ -15,7 +15,6 @@ pub mod relay;
 pub mod store;
 mod supervise;
 
-use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -31,7 +30,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
 pub use attest::{Attestation, collect_evidence};
-pub use claim::ClaimReport;
+pub use claim::{ClaimReport, Claimer};
 pub use endorse::{DevEndorser, Endorser};
 pub use error::Error;
 pub use launch::{EnclaveLauncher, Guest, LaunchSpec, ProcessLauncher, RunningEnclave};
@@ -92,8 +91,10 @@ pub struct HostConfig {
 pub struct ClaimRule {
     /// Time between two rounds.
     pub every: Duration,
-    /// What a receipt must be worth, so that no claim costs more than it brings.
+    /// What a channel's claim must bring to be made at once. Whatever this says, none is made that brings less than its fees.
     pub least: Nanoton,
+    /// How long a receipt waits at most for others to be worth a claim together.
+    pub max_age: Duration,
 }
 
 /// An enclave that takes requests.
@@ -129,9 +130,7 @@ pub(crate) struct Shared {
     pub(crate) http: net::Http,
     pub(crate) channels: relay::Channels,
     pub(crate) reserving: Mutex<()>,
-    pub(crate) claiming: Mutex<()>,
-    /// Receipts that a claim was made for and brought nothing.
-    pub(crate) unpayable: std::sync::Mutex<HashSet<[u8; 32]>>,
+    pub(crate) claimer: Claimer,
     /// The enclave contradicted itself and is to be replaced.
     pub(crate) condemned: AtomicBool,
     pub(crate) status: watch::Sender<Status>,
@@ -163,10 +162,6 @@ impl Shared {
         self.relay_url.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(crate) fn unpayable(&self) -> std::sync::MutexGuard<'_, HashSet<[u8; 32]>> {
-        self.unpayable.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(crate) fn tapped(&self, bytes: &[u8]) {
         if let Some(tap) = &self.config.tap {
             tap.bytes(bytes);
@@ -194,12 +189,11 @@ impl Host {
         let address = listener.local_addr().map_err(|error| Error::Listen(config.listen, error))?;
         let shared = Arc::new(Shared {
             http: net::Http::new(config.tap.clone()),
+            claimer: Claimer::new(config.account.clone(), config.provider),
             config,
             store,
             channels: relay::Channels::default(),
             reserving: Mutex::new(()),
-            claiming: Mutex::new(()),
-            unpayable: std::sync::Mutex::default(),
             condemned: AtomicBool::new(false),
             status: watch::Sender::new(Status::Starting { why: None }),
             relay_url: RwLock::new(format!("http://{address}")),
@@ -297,20 +291,12 @@ impl Host {
         &self.shared.store
     }
 
-    /// Claims every receipt that is not yet paid.
+    /// Claims every receipt that is worth its claim's fees.
     ///
     /// # Errors
     /// The chain or the record does not answer. What was claimed stays claimed.
     pub async fn claim_all(&self) -> Result<ClaimReport, Error> {
-        claim::claim_all(&self.shared, Nanoton(1)).await
-    }
-
-    /// Claims what is worth at least `least` each, so that no claim costs more than it brings.
-    ///
-    /// # Errors
-    /// As [`Self::claim_all`].
-    pub async fn claim_worth(&self, least: Nanoton) -> Result<ClaimReport, Error> {
-        claim::claim_all(&self.shared, least).await
+        self.shared.claimer.round(&self.shared.store, &claim::AT_ONCE).await
     }
 
     /// Stops the guest and the relay.

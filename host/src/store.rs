@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Mutex;
 
-use cocoon_attestation::EnclaveKey;
+use cocoon_attestation::{EnclaveKey, UnixTime};
 use cocoon_protocol::receipt::SignedSettlementReceipt;
 use cocoon_protocol::voucher::SignedVoucher;
 use cocoon_settlement::cells::Voucher;
@@ -20,6 +20,11 @@ const MAX_VOUCHERS: usize = 16;
 const RECEIPTS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("receipts-v1");
 /// Receipts that contradict the newest one: evidence against an enclave.
 const CONTRADICTIONS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("contradictions-v1");
+
+/// (channel, enclave key) to the time since when something is unpaid, in seconds since 1970.
+const WAITING: TableDefinition<&[u8], u64> = TableDefinition::new("waiting-v1");
+/// (channel, enclave key) to the time and hash of a receipt that was claimed in vain.
+const REFUSED: TableDefinition<&[u8], (u64, [u8; 32])> = TableDefinition::new("refused-v1");
 
 /// What one enclave has earned in one channel, and the promise that covers it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +60,8 @@ impl Store {
         for table in [VOUCHERS, RECEIPTS, CONTRADICTIONS] {
             write.open_table(table).map_err(failed)?;
         }
+        write.open_table(WAITING).map_err(failed)?;
+        write.open_table(REFUSED).map_err(failed)?;
         write.commit().map_err(failed)?;
         Ok(Self { database, updating: Mutex::new(()) })
     }
@@ -182,6 +189,63 @@ impl Store {
         Ok(earned)
     }
 
+    /// Since when an enclave's pay is due in a channel: `now`, and from then on what this said first.
+    ///
+    /// # Errors
+    /// The record cannot be written.
+    pub fn waiting_since(&self, channel: &Address, enclave: &EnclaveKey, now: UnixTime) -> Result<UnixTime, Error> {
+        let _updating = self.lock()?;
+        let at = key(channel, enclave);
+        let read = self.database.begin_read().map_err(failed)?;
+        let known = read.open_table(WAITING).map_err(failed)?.get(at.as_slice()).map_err(failed)?;
+        if let Some(since) = known {
+            return Ok(UnixTime(since.value()));
+        }
+        let write = self.database.begin_write().map_err(failed)?;
+        write.open_table(WAITING).map_err(failed)?.insert(at.as_slice(), now.0).map_err(failed)?;
+        write.commit().map_err(failed)?;
+        Ok(now)
+    }
+
+    /// Nothing is due there any more.
+    ///
+    /// # Errors
+    /// The record cannot be written.
+    pub fn stop_waiting(&self, channel: &Address, enclave: &EnclaveKey) -> Result<(), Error> {
+        let _updating = self.lock()?;
+        let at = key(channel, enclave);
+        let read = self.database.begin_read().map_err(failed)?;
+        if read.open_table(WAITING).map_err(failed)?.get(at.as_slice()).map_err(failed)?.is_none() {
+            return Ok(());
+        }
+        let write = self.database.begin_write().map_err(failed)?;
+        write.open_table(WAITING).map_err(failed)?.remove(at.as_slice()).map_err(failed)?;
+        write.commit().map_err(failed)
+    }
+
+    /// Notes that claiming this receipt brought nothing.
+    ///
+    /// # Errors
+    /// The record cannot be written.
+    pub fn refuse(&self, receipt: &SignedSettlementReceipt, now: UnixTime) -> Result<(), Error> {
+        let _updating = self.lock()?;
+        let at = key(&receipt.receipt.channel, &receipt.receipt.enclave_key);
+        let write = self.database.begin_write().map_err(failed)?;
+        write.open_table(REFUSED).map_err(failed)?.insert(at.as_slice(), (now.0, receipt.hash())).map_err(failed)?;
+        write.commit().map_err(failed)
+    }
+
+    /// Whether this very receipt was refused after the given time.
+    ///
+    /// # Errors
+    /// The record cannot be read.
+    pub fn was_refused(&self, receipt: &SignedSettlementReceipt, after: UnixTime) -> Result<bool, Error> {
+        let at = key(&receipt.receipt.channel, &receipt.receipt.enclave_key);
+        let read = self.database.begin_read().map_err(failed)?;
+        let known = read.open_table(REFUSED).map_err(failed)?.get(at.as_slice()).map_err(failed)?;
+        Ok(known.is_some_and(|known| known.value().0 > after.0 && known.value().1 == receipt.hash()))
+    }
+
     /// All vouchers of a channel.
     ///
     /// # Errors
@@ -212,7 +276,6 @@ fn failed(error: impl std::fmt::Display) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cocoon_attestation::UnixTime;
     use cocoon_protocol::identity::SigningKey;
     use cocoon_settlement::NetworkId;
     use cocoon_settlement::cells::SettlementReceipt;
@@ -282,6 +345,26 @@ mod tests {
         assert_eq!(store.earned().unwrap()[0].claimable(), Nanoton(50));
         store.keep_voucher(&voucher(200, 200)).unwrap();
         assert_eq!(store.vouchers_of(&CHANNEL, &enclave).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_waits_and_what_was_refused_survives_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("host.redb");
+        let (one, two) = (receipt(1, 10), receipt(2, 20));
+        let enclave = one.receipt.enclave_key;
+        {
+            let store = Store::open(&path).unwrap();
+            assert_eq!(store.waiting_since(&CHANNEL, &enclave, UnixTime(100)).unwrap(), UnixTime(100));
+            store.refuse(&one, UnixTime(100)).unwrap();
+        }
+        let store = Store::open(&path).unwrap();
+        assert_eq!(store.waiting_since(&CHANNEL, &enclave, UnixTime(200)).unwrap(), UnixTime(100));
+        store.stop_waiting(&CHANNEL, &enclave).unwrap();
+        assert_eq!(store.waiting_since(&CHANNEL, &enclave, UnixTime(300)).unwrap(), UnixTime(300));
+        assert!(store.was_refused(&one, UnixTime(99)).unwrap());
+        assert!(!store.was_refused(&one, UnixTime(100)).unwrap(), "after a while it is tried again");
+        assert!(!store.was_refused(&two, UnixTime(99)).unwrap(), "a newer receipt is another matter");
     }
 
     #[test]

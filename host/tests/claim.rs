@@ -120,4 +120,8 @@ async fn a_claim_brings_what_was_promised_and_earned_and_a_second_one_nothing() 
         let paid = claim_twice(folder.path(), Nanoton(cap), Nanoton(total)).await;
         assert_eq!(paid, [Nanoton(200_000_000), Nanoton(0)], "cap {cap}, total {total}");
     }
+    // Less than a claim's fees: it waits.
+    let folder = tempfile::tempdir().unwrap();
+    let paid = claim_twice(folder.path(), Nanoton(300_000_000), Nanoton(14_000_000)).await;
+    assert_eq!(paid, [Nanoton(0), Nanoton(0)]);
 }
