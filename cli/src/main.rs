@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use cocoon_cli::money::{chain, channel, host, registry, wallet};
 use cocoon_cli::{chat, demo, endorsements, policy, proxy, up, verify};
 
 #[derive(Parser)]
@@ -23,6 +24,16 @@ enum Command {
     Chat(chat::ChatArgs),
     /// Serve OpenAI's API on loopback for a network that runs elsewhere
     Proxy(proxy::ProxyArgs),
+    /// A TON wallet: make, import, look, send, account for it
+    Wallet(wallet::WalletArgs),
+    /// A client's deposit for one provider: open, look, top up, close
+    Channel(channel::ChannelArgs),
+    /// A GPU provider's contract: register, stake, claim
+    Host(host::HostArgs),
+    /// What everybody trusts, and how governance changes it
+    Registry(registry::RegistryArgs),
+    /// A TON for development on this machine, with play money
+    Chain(chain::ChainCommand),
     /// Check evidence, offline; the exit code is the outcome: 0 accepted, 10 refused, 20 invalid, 30 malformed
     Verify(verify::VerifyArgs),
     /// Fetch, list and hand out what vendors say about platforms
@@ -44,6 +55,11 @@ fn main() -> ExitCode {
         Command::Endorsements(args) => run(async { endorsements::run(args).await.map(|()| ExitCode::SUCCESS) }),
         Command::Demo(args) => run(demo::run(args)),
         Command::Up(args) => run(up::run(args)),
+        Command::Wallet(args) => run(async { wallet::run(args).await.map(|()| ExitCode::SUCCESS) }),
+        Command::Channel(args) => run(async { channel::run(args).await.map(|()| ExitCode::SUCCESS) }),
+        Command::Host(args) => run(async { host::run(args).await.map(|()| ExitCode::SUCCESS) }),
+        Command::Registry(args) => run(async { registry::run(args).await.map(|()| ExitCode::SUCCESS) }),
+        Command::Chain(args) => run(async { chain::run(args).await.map(|()| ExitCode::SUCCESS) }),
         Command::Chat(args) => run(async { chat::run(args).await.map(|()| ExitCode::SUCCESS) }),
         Command::Proxy(args) => run(proxy::run(args)),
     };

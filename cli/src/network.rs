@@ -176,7 +176,7 @@ impl Network {
 
         let step = ui.step("TON chain with mainnet's fees");
         let wallets = ["governance", "provider", "client"];
-        let mut genesis = Genesis { accounts: Vec::new(), time: SystemClock::time() };
+        let mut genesis = Genesis { accounts: vec![crate::money::chain::faucet()?], time: SystemClock::time() };
         for name in wallets {
             genesis.accounts.push((Wallet::new(data.secret(name)?, network)?.address(), PURSE));
         }

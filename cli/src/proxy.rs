@@ -15,7 +15,7 @@ use cocoon_protocol::identity::SigningKey;
 use cocoon_settlement::chain::Chain;
 use cocoon_settlement::contracts::channel::ChannelInit;
 use cocoon_settlement::toncenter::Toncenter;
-use cocoon_settlement::{Address, Nanoton, NetworkId, Prices};
+use cocoon_settlement::{Address, Nanoton, NetworkId, Prices, keyfile};
 use cocoon_verifier::Policy;
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
@@ -49,7 +49,7 @@ pub struct ProxyConfig {
     pub registry: Address,
     /// The channel's initial data, base64 of its bag of cells.
     pub channel: String,
-    /// File with the channel's client key, 64 hexadecimal digits.
+    /// File with the channel's client key: a key file of `cocoon channel open`, or 64 hexadecimal digits.
     pub client_key_file: PathBuf,
     /// Signed reference values.
     pub references: PathBuf,
@@ -95,9 +95,7 @@ impl ProxyConfig {
             let path = base.join(path);
             std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
         };
-        let mut client_key = [0; 32];
-        hex::decode_to_slice(read(&self.client_key_file)?.trim(), &mut client_key)
-            .context("the client key is not 64 hexadecimal digits")?;
+        let client_key = secret(&base.join(&self.client_key_file))?;
         let mut policy = match &self.policy {
             Some(path) => Policy::from_toml(&read(path)?)?,
             None => Policy::default(),
@@ -146,6 +144,20 @@ impl ProxyConfig {
             clock: Arc::new(SystemClock),
         })
     }
+}
+
+/// A client key: a key file, or hexadecimal digits.
+fn secret(path: &Path) -> Result<[u8; 32]> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    if text.trim_start().starts_with('{') {
+        let file = std::env::var_os("COCOON_PASSPHRASE_FILE").map(PathBuf::from);
+        let prompt = format!("Passphrase of {}: ", path.display());
+        return Ok(*keyfile::open(path, &crate::money::passphrase(file.as_deref(), &prompt)?)?);
+    }
+    let mut key = [0; 32];
+    let read = hex::decode_to_slice(text.trim(), &mut key);
+    read.ok().with_context(|| format!("{} is no key file and not 64 hexadecimal digits", path.display()))?;
+    Ok(key)
 }
 
 /// Serves until Ctrl-C.

@@ -124,12 +124,13 @@ impl Wallet {
         let seed = Zeroizing::new(seed);
         let public_key = key_pair(&seed)?.public_key().as_ref().try_into();
         let public_key = public_key.map_err(|_| Error::Unexpected("Ed25519".into()))?;
-        let wallet_id = match version {
-            Version::V4R2 => ID_V4R2,
-            Version::V5R1 => wallet_id(network, 0),
-        };
-        let address = Address::of_state_init(&state_init(version, &public_key, wallet_id)?)?;
-        Ok(Self { seed, public_key, version, wallet_id, address })
+        let address = Self::address_of(&public_key, network, version)?;
+        Ok(Self { seed, public_key, version, wallet_id: id(network, version), address })
+    }
+
+    /// Address of the wallet that [`Self::with_version`] makes of the seed with this public key.
+    pub fn address_of(public_key: &[u8; 32], network: NetworkId, version: Version) -> Result<Address, Error> {
+        Address::of_state_init(&state_init(version, public_key, id(network, version))?)
     }
 
     /// Which wallet it is.
@@ -217,6 +218,14 @@ impl Wallet {
 
 fn key_pair(seed: &[u8; 32]) -> Result<Ed25519KeyPair, Error> {
     Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| Error::Unexpected("Ed25519".into()))
+}
+
+/// Id of a first wallet.
+fn id(network: NetworkId, version: Version) -> i32 {
+    match version {
+        Version::V4R2 => ID_V4R2,
+        Version::V5R1 => wallet_id(network, 0),
+    }
 }
 
 /// `wallet_id` of v5R1: the client context (workchain 0, version 0, sub-wallet) xor the network's global id.

@@ -126,6 +126,17 @@ impl Toncenter {
         self.ask(method, params).await?.map_err(|why| self.api_error(format!("{method}: {why}")))
     }
 
+    /// Asks the network for its global id (parameter 19 of its configuration) and compares.
+    pub async fn check_network(&self) -> Result<(), Error> {
+        let answer = self.call("getConfigParam", json!({ "config_id": 19 })).await?;
+        let cell = read_boc(answer["config"]["bytes"].as_str().unwrap_or_default())?;
+        let found = NetworkId(cell.as_slice()?.load_u32()? as i32);
+        if found == self.network {
+            return Ok(());
+        }
+        Err(self.api_error(format!("it is {found}, and you named {}: nothing was sent", self.network)))
+    }
+
     /// A masterchain block's id as a reference; its time takes a second question.
     async fn block_ref(&self, id: &Value) -> Result<BlockRef, Error> {
         let seqno = id["seqno"].as_u64().and_then(|seqno| u32::try_from(seqno).ok());

@@ -1,0 +1,317 @@
+//! `cocoon host`: a provider's contract, its stake, and what it earned.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, Subcommand};
+use cocoon_attestation::EnclaveKey;
+use cocoon_host::Claimer;
+use cocoon_host::claim::AT_ONCE;
+use cocoon_settlement::contracts::ProviderInit;
+use cocoon_settlement::contracts::provider;
+use cocoon_settlement::{Address, Nanoton, ops};
+use serde_json::json;
+
+use super::{ChainArgs, PayArgs, duration};
+
+/// A GPU provider's side.
+#[derive(Debug, Args)]
+pub struct HostArgs {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Deploy a provider's contract, owned by the wallet
+    Register {
+        /// The Registry whose verdicts it takes
+        registry: Address,
+        /// Seconds after the end of an attestation in which its receipts are paid
+        #[arg(long, default_value_t = crate::network::CLAIM_WINDOW)]
+        claim_window: u32,
+        /// A number, for more than one contract of one wallet
+        #[arg(long, default_value_t = 0)]
+        number: u32,
+        #[command(flatten)]
+        pay: PayArgs,
+    },
+    /// Show a provider's terms, stake and keys
+    Status {
+        /// The Provider
+        provider: Address,
+        /// An enclave key, hexadecimal: its attestation
+        #[arg(long = "enclave-key")]
+        keys: Vec<EnclaveKey>,
+        #[command(flatten)]
+        chain: ChainArgs,
+    },
+    /// Add to the stake; what can cost it is said first
+    Stake {
+        /// The Provider
+        provider: Address,
+        /// How much, in TON
+        amount: Nanoton,
+        #[command(flatten)]
+        pay: PayArgs,
+    },
+    /// Start to take stake back
+    Unstake {
+        /// The Provider
+        provider: Address,
+        /// How much, in TON
+        amount: Nanoton,
+        #[command(flatten)]
+        pay: PayArgs,
+    },
+    /// Take out what is neither stake nor unbonding nor rent
+    Withdraw {
+        /// The Provider
+        provider: Address,
+        #[command(flatten)]
+        pay: PayArgs,
+    },
+    /// Claim what the receipts of a stopped host have earned; a running one claims by itself
+    Claim {
+        /// The Provider
+        provider: Address,
+        /// The host's folder, `host` in the data folder of `cocoon up`
+        #[arg(long)]
+        data: PathBuf,
+        #[command(flatten)]
+        pay: PayArgs,
+    },
+    /// Close a channel at once in its client's favour. Claim first: what is unclaimed is given up
+    Release {
+        /// The Provider
+        provider: Address,
+        /// The Channel
+        channel: Address,
+        #[command(flatten)]
+        pay: PayArgs,
+    },
+    /// End an enclave key's attestation at once
+    Revoke {
+        /// The Provider
+        provider: Address,
+        /// The key, hexadecimal
+        key: EnclaveKey,
+        /// Others may know it: pay none of its claims any more
+        #[arg(long)]
+        void: bool,
+        #[command(flatten)]
+        pay: PayArgs,
+    },
+}
+
+/// What can cost a provider its stake, in plain words.
+fn risk(window: u32) -> Vec<String> {
+    vec![
+        "What can cost you all of it: anybody who shows two receipts of one of your attested enclaves that cannot both be true.".into(),
+        "  (One channel, and either the same number twice with different content, or a later number with a lower total.)".into(),
+        "  An enclave that runs the published image never signs such a pair. One that is broken into can.".into(),
+        "  A fifth then goes to whoever reports it, the rest is burned, and the key is void. There is no appeal.".into(),
+        "What cannot cost you stake: being offline, slow, full, or refusing work; losing your data; an attestation that ends.".into(),
+        format!("You get it back by `cocoon host unstake`, {} later.", duration(604_800 + u64::from(window) + 86_400)),
+    ]
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// The chain or the contract says no, or the owner does.
+pub async fn run(args: HostArgs) -> Result<()> {
+    match args.command {
+        Command::Register { registry, claim_window, number, pay } => {
+            register(&pay, registry, claim_window, number).await
+        }
+        Command::Status { provider, keys, chain } => status(&provider, &keys, &chain).await,
+        Command::Stake { provider, amount, pay } => {
+            let payer = pay.open().await?;
+            let terms = ops::provider_terms(&*payer.chain, &provider).await?;
+            let stake = provider::stake_state(&*payer.chain, &provider).await?.stake;
+            let mut ask = vec![format!(
+                "This adds {amount}, less about 0.01 TON of fees, to the stake of {stake} of the provider {provider}."
+            )];
+            ask.extend(risk(terms.claim_window));
+            let before = payer.ask(&ask).await?;
+            let report = ops::stake(&payer.account, &provider, amount).await?;
+            let stake = provider::stake_state(&*payer.chain, &provider).await?.stake;
+            payer.explain("stake", before, report, json!({ "stake_nanoton": stake.0 })).await
+        }
+        Command::Unstake { provider, amount, pay } => {
+            let payer = pay.open().await?;
+            let terms = owned(&payer, &provider).await?;
+            let state = provider::stake_state(&*payer.chain, &provider).await?;
+            ensure!(amount <= state.stake, "the stake is {}, less than {amount}", state.stake);
+            let wait = duration(604_800 + u64::from(terms.claim_window) + 86_400);
+            let mut ask = vec![format!(
+                "This starts to take {amount} back. It can be withdrawn in {wait}, and can be lost until then."
+            )];
+            if state.unbonding > Nanoton::ZERO {
+                ask.push(format!("The {} that unbond already wait from the start again with it.", state.unbonding));
+            }
+            let before = payer.ask(&ask).await?;
+            let report = ops::unstake(&payer.account, &provider, amount).await?;
+            let unlocks = provider::stake_state(&*payer.chain, &provider).await?.unlocks_at;
+            payer.explain("unstake", before, report, json!({ "unlocks_at": unlocks.0 })).await
+        }
+        Command::Withdraw { provider, pay } => {
+            let payer = pay.open().await?;
+            owned(&payer, &provider).await?;
+            let free = provider::stake_state(&*payer.chain, &provider).await?.free;
+            ensure!(free > Nanoton::ZERO, "nothing is free: all it holds is stake, unbonding or a year's rent");
+            let before = payer
+                .ask(&[format!("This takes {free} out of the provider's contract. Fees: about 0.006 TON.")])
+                .await?;
+            let report = ops::withdraw(&payer.account, &provider).await?;
+            payer.explain("withdraw", before, report, json!({})).await
+        }
+        Command::Claim { provider, data, pay } => claim(&pay, provider, data).await,
+        Command::Release { provider, channel, pay } => {
+            let payer = pay.open().await?;
+            owned(&payer, &provider).await?;
+            let state = ops::channel_state(&*payer.chain, &channel).await?;
+            let terms = ops::channel_terms(&*payer.chain, &channel).await?;
+            let before = payer
+                .ask(&[
+                    format!(
+                        "This closes the channel at once: {} go back to its client {}.",
+                        state.available, terms.client
+                    ),
+                    "Whatever you earned in it and have not claimed is given up. Fees: about 0.012 TON.".into(),
+                ])
+                .await?;
+            let report = ops::release_channel(&payer.account, &provider, &channel).await?;
+            payer.explain("release-channel", before, report, json!({ "channel": channel.to_string() })).await
+        }
+        Command::Revoke { provider, key, void, pay } => {
+            let payer = pay.open().await?;
+            owned(&payer, &provider).await?;
+            let claims =
+                if void { "None of its receipts is paid any more" } else { "Its receipts so far stay payable" };
+            let before = payer
+                .ask(&[format!(
+                    "This ends the attestation of enclave key {key} at once. {claims}. Fees: about 0.006 TON."
+                )])
+                .await?;
+            let report = ops::revoke(&payer.account, &provider, &key, void).await?;
+            payer.explain("revoke", before, report, json!({})).await
+        }
+    }
+}
+
+async fn owned(payer: &super::Payer<'_>, provider: &Address) -> Result<ProviderInit> {
+    let terms = ops::provider_terms(&*payer.chain, provider).await?;
+    let own = payer.account.address();
+    ensure!(terms.owner == own, "the provider belongs to {}, and this wallet is {own}", terms.owner);
+    Ok(terms)
+}
+
+async fn register(pay: &PayArgs, registry: Address, claim_window: u32, number: u32) -> Result<()> {
+    let payer = pay.open().await?;
+    let params = ops::registry_params(&*payer.chain, &registry).await.context("the Registry")?;
+    let mut salt = [0; 32];
+    salt[28..].copy_from_slice(&number.to_be_bytes());
+    let init = ProviderInit { network: params.network, registry, owner: payer.account.address(), claim_window, salt };
+    let address = init.address();
+    ensure!(
+        !payer.chain.account(&address).await?.active,
+        "{address} is this wallet's contract number {number} already; --number makes another one"
+    );
+    let before = payer
+        .ask(&[
+            format!("This deploys the provider's contract {address}, owned by this wallet for ever,"),
+            format!("  with {} for its rent. Fees: about 0.008 TON.", ops::PROVIDER_RENT),
+            format!(
+                "Receipts are paid until {} after the attestation of their enclave ends.",
+                duration(claim_window.into())
+            ),
+            "Losing the wallet's key loses the contract: its owner cannot be changed.".into(),
+        ])
+        .await?;
+    let (_, report) = ops::deploy_provider(&payer.account, &init).await?;
+    if !pay.chain.json {
+        super::print(&super::table(&[("provider", address.to_string())]))?;
+    }
+    payer.explain("register", before, report, json!({ "provider": address.to_string() })).await
+}
+
+async fn status(address: &Address, keys: &[EnclaveKey], args: &ChainArgs) -> Result<()> {
+    let chain = args.open().await?;
+    let terms = ops::provider_terms(&*chain, address).await?;
+    let stake = provider::stake_state(&*chain, address).await?;
+    let count = provider::key_count(&*chain, address).await?;
+    let balance = chain.account(address).await?.balance;
+    let now = chain.head().await?.time;
+    let unbonding = match stake.unbonding {
+        Nanoton::ZERO => "nothing".to_owned(),
+        amount if now < stake.unlocks_at => format!("{amount}, free in {}", duration(stake.unlocks_at.0 - now.0)),
+        amount => format!("{amount}, free now"),
+    };
+    let mut rows = vec![
+        ("provider", address.to_string()),
+        ("network", terms.network.to_string()),
+        ("owner", terms.owner.to_string()),
+        ("Registry", terms.registry.to_string()),
+        ("claim window", duration(terms.claim_window.into())),
+        ("holds", balance.to_string()),
+        ("  stake", stake.stake.to_string()),
+        ("  unbonding", unbonding),
+        ("  to withdraw", stake.free.to_string()),
+        ("enclave keys", count.to_string()),
+    ];
+    let mut records = Vec::new();
+    for key in keys {
+        let Some(record) = ops::enclave_record(&*chain, address, key).await? else {
+            rows.push(("  key", format!("{key}: not attested")));
+            continue;
+        };
+        rows.push((
+            "  key",
+            format!("{key}: {:?}, attested until {}, generation {}", record.state, record.until, record.generation),
+        ));
+        records.push(json!({ "enclave_key": key.to_string(), "state": format!("{:?}", record.state).to_lowercase(),
+                             "until": record.until.0, "generation": record.generation, "evidence_id": record.evidence_id.to_string() }));
+    }
+    args.show(
+        &rows,
+        json!({ "schema": "cocoon/provider/v1", "provider": address.to_string(), "network": terms.network.0,
+                "owner": terms.owner.to_string(), "registry": terms.registry.to_string(), "claim_window": terms.claim_window,
+                "balance_nanoton": balance.0, "stake_nanoton": stake.stake.0, "unbonding_nanoton": stake.unbonding.0,
+                "unlocks_at": stake.unlocks_at.0, "free_nanoton": stake.free.0, "key_count": count, "keys": records }),
+    )
+}
+
+async fn claim(pay: &PayArgs, provider: Address, data: PathBuf) -> Result<()> {
+    let path = data.join("host.redb");
+    ensure!(path.is_file(), "{} is not there: name the host's folder with --data", path.display());
+    let store = cocoon_host::store::Store::open(&path)
+        .with_context(|| format!("{}; a host that runs holds it and claims by itself", path.display()))?;
+    let payer = pay.open().await?;
+    owned(&payer, &provider).await?;
+    let receipts = store.earned()?.len();
+    let before = payer
+        .ask(&[
+            format!("This claims what {receipts} receipts in {} have earned beyond what was paid.", data.display()),
+            "Only claims that bring more than their fees (0.015 TON, and 0.007 for each further enclave) are sent."
+                .into(),
+        ])
+        .await?;
+    let report = Claimer::new(payer.account.clone(), provider).round(&store, &AT_ONCE).await?;
+    let after = payer.account.balance().await?;
+    let rows = [
+        ("receipts claimed", report.items.to_string()),
+        ("paid", report.paid.to_string()),
+        ("fees", report.fees.to_string()),
+        ("left for later", report.waiting.to_string()),
+        ("wallet before", before.to_string()),
+        ("wallet now", after.to_string()),
+    ];
+    pay.chain.show(
+        &rows,
+        json!({ "schema": "cocoon/claim/v1", "provider": provider.to_string(), "items": report.items, "paid_nanoton": report.paid.0,
+                "fees_nanoton": report.fees.0, "gas": report.gas, "waiting_nanoton": report.waiting.0,
+                "before_nanoton": before.0, "after_nanoton": after.0 }),
+    )
+}
