@@ -1,0 +1,365 @@
+//! The commands that move money, as their users run them, against a local chain whose clock the test sets.
+
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::sync::Arc;
+
+use cocoon_attestation::{Digest, UnixTime};
+use cocoon_host::store::Store;
+use cocoon_protocol::identity::SigningKey;
+use cocoon_protocol::receipt::SignedSettlementReceipt;
+use cocoon_protocol::voucher::SignedVoucher;
+use cocoon_settlement::account::Account;
+use cocoon_settlement::cells::{SettlementReceipt, Verdict, Voucher};
+use cocoon_settlement::contracts::RegistryInit;
+use cocoon_settlement::local::{Genesis, LocalChain, ManualClock, rpc};
+use cocoon_settlement::{Address, Nanoton, NetworkId, Prices, keyfile, ops};
+use serde_json::Value;
+
+const AT: UnixTime = UnixTime(1_790_000_000);
+const LOCAL: NetworkId = NetworkId::LOCAL;
+const DAY: u64 = 86_400;
+
+struct World {
+    folder: tempfile::TempDir,
+    clock: Arc<ManualClock>,
+    chain: Arc<LocalChain>,
+    url: String,
+    /// Pays for what the test itself does.
+    account: Account,
+}
+
+impl World {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::new(AT));
+        let address = |seed: u8| cocoon_settlement::wallet::Wallet::new([seed; 32], LOCAL).unwrap().address();
+        let accounts = [1, 2, 9].map(|seed| (address(seed), Nanoton::from_ton(1_000))).to_vec();
+        let chain = Arc::new(LocalChain::in_memory(Genesis { accounts, time: AT }, clock.clone()).unwrap());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(rpc::serve(listener, chain.clone()));
+        std::fs::write(folder.path().join("pass"), "correct horse\nand a second line").unwrap();
+        std::fs::write(folder.path().join("pass2"), "battery staple").unwrap();
+        for seed in [1_u8, 2] {
+            std::fs::write(folder.path().join(format!("hex{seed}")), hex::encode([seed; 32])).unwrap();
+        }
+        let account = Account::new(chain.clone(), [9; 32]).unwrap();
+        Self { folder, clock, chain, url, account }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    async fn run(&self, wallet: &str, args: &[&str], input: &str) -> Output {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_cocoon"));
+        command
+            .args(args)
+            .current_dir(self.folder.path())
+            .env("COCOON_CHAIN", &self.url)
+            .env("COCOON_WALLET", wallet)
+            .env("COCOON_PASSPHRASE_FILE", "pass")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()).await.unwrap();
+        child.wait_with_output().await.unwrap()
+    }
+
+    /// The JSON of a command that must succeed.
+    async fn json(&self, wallet: &str, args: &[&str]) -> Value {
+        let output = self.run(wallet, &[args, &["--json"]].concat(), "").await;
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let value: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(value["schema"].as_str().unwrap().starts_with("cocoon/"));
+        value
+    }
+
+    /// A payment, whose balance must be explained to the nanoton.
+    async fn pay(&self, wallet: &str, args: &[&str]) -> Value {
+        let value = self.json(wallet, &[args, &["--yes"]].concat()).await;
+        let [before, sent, back, fees, after] = ["before", "sent", "returned", "wallet_fees", "after"]
+            .map(|name| value[format!("{name}_nanoton")].as_i64().unwrap());
+        assert_eq!(before - sent + back - fees, after, "{value}");
+        value
+    }
+
+    /// What a command that must fail says.
+    async fn fails(&self, wallet: &str, args: &[&str]) -> String {
+        let output = self.run(wallet, args, "").await;
+        assert!(!output.status.success(), "{args:?} succeeded");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    async fn balance(&self, address: &str) -> i64 {
+        self.chain_account(&address.parse().unwrap()).await
+    }
+
+    async fn chain_account(&self, address: &Address) -> i64 {
+        use cocoon_settlement::chain::Chain;
+        i64::try_from(self.chain.account(address).await.unwrap().balance.0).unwrap()
+    }
+
+    async fn import(&self, seed: u8) -> (String, String) {
+        let (file, source) = (format!("wallet{seed}.json"), format!("hex{seed}"));
+        let made = self.json(&file, &["wallet", "import", "--hex", &source]).await;
+        assert_eq!(made["mnemonic"], Value::Null);
+        (file, made["address"].as_str().unwrap().to_owned())
+    }
+}
+
+fn key(seed: u8) -> SigningKey {
+    SigningKey::from_seed(&[seed; 32]).unwrap()
+}
+
+fn registry(governance: Address, time_lock: u32) -> RegistryInit {
+    RegistryInit {
+        network: LOCAL,
+        governance,
+        time_lock,
+        threshold: 1,
+        max_lifetime: 86_400,
+        verifiers: vec![key(21).public()],
+        images: vec![Digest([9; 32])],
+        models: vec![Digest([3; 32])],
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wallet_is_made_restored_used_and_accounted_for() {
+    let world = World::new().await;
+    let made = world.json("new.json", &["wallet", "new"]).await;
+    let words = made["mnemonic"].as_str().unwrap().to_owned();
+    assert_eq!(words.split(' ').count(), 24);
+    // The words alone bring the same wallet back, in either version.
+    for version in ["v5R1", "v4R2"] {
+        let file = format!("restored-{version}.json");
+        let args = ["wallet", "import", "--wallet-version", version, "--json"];
+        let output = world.run(&file, &args, &words.to_uppercase()).await;
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let restored: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(restored["address"] == made["address"], version == "v5R1");
+        assert_eq!(restored["version"], version);
+    }
+    let output = world.run("bad.json", &["wallet", "import"], &words.replacen(' ', " not-a-word ", 1)).await;
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("25 words") && !error.contains("not-a-word") && !world.path("bad.json").exists(), "{error}");
+    assert!(
+        world.fails("new.json", &["wallet", "new"]).await.contains("exists already"),
+        "an existing wallet was replaced"
+    );
+
+    let (rich, address) = world.import(1).await;
+    let fresh = made["address"].as_str().unwrap();
+    // Nothing is spent that nobody said yes to.
+    let refused = world.fails(&rich, &["wallet", "send", fresh, "5"]).await;
+    assert!(refused.contains("sends 5 TON") && refused.contains(&address) && refused.contains("--yes"), "{refused}");
+    assert_eq!(world.balance(fresh).await, 0);
+    for (amount, why) in
+        [("0", "above nothing"), ("-1", "not an amount"), ("1,5", "not an amount"), ("10000", "holds 1000 TON")]
+    {
+        let error = world.fails(&rich, &["wallet", "send", "--yes", "--", fresh, amount]).await;
+        assert!(error.contains(why), "{amount}: {error}");
+    }
+    world.pay(&rich, &["wallet", "send", fresh, "5"]).await;
+    world.pay("new.json", &["wallet", "send", &address, "all"]).await;
+    assert_eq!(world.balance(fresh).await, 0);
+
+    let csv = world.run(&rich, &["wallet", "history", "--csv", "-"], "").await;
+    let csv = String::from_utf8(csv.stdout).unwrap();
+    let last = csv.lines().last().unwrap().rsplit(',').next().unwrap();
+    assert_eq!(last.parse::<i64>().unwrap(), world.balance(&address).await);
+    assert_eq!(csv.lines().count(), 4, "{csv}");
+
+    // Another passphrase; the old one opens nothing any more.
+    let changed = world.run(&rich, &["wallet", "passphrase", "--new-passphrase-file", "pass2"], "").await;
+    assert!(changed.status.success());
+    assert!(world.fails(&rich, &["wallet", "send", fresh, "1", "--yes"]).await.contains("passphrase is wrong"));
+    world.pay(&rich, &["wallet", "send", fresh, "1", "--passphrase-file", "pass2"]).await;
+
+    let wrong = world.fails(&rich, &["wallet", "show", "--network", "mainnet"]).await;
+    assert!(wrong.contains("it is local, and you named mainnet"), "{wrong}");
+    assert!(world.fails("none.json", &["wallet", "show"]).await.contains("cocoon wallet new"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_lives_from_its_opening_to_its_deletion_and_its_provider_is_paid() {
+    let world = World::new().await;
+    let registry = ops::deploy_registry(&world.account, &registry(world.account.address(), 0)).await.unwrap().0;
+    let (provider_wallet, owner) = world.import(1).await;
+    let (client_wallet, client) = world.import(2).await;
+
+    let made = world.pay(&provider_wallet, &["host", "register", &registry.to_string()]).await;
+    let provider = made["provider"].as_str().unwrap();
+    assert!(
+        world.fails(&provider_wallet, &["host", "register", &registry.to_string(), "--yes"]).await.contains("already")
+    );
+    let provider_address: Address = provider.parse().unwrap();
+    let verdict = Verdict {
+        network: LOCAL,
+        registry,
+        provider: provider_address,
+        enclave_key: key(41).enclave_key(),
+        evidence_id: Digest([8; 32]),
+        image: Digest([9; 32]),
+        model_root: Digest([3; 32]),
+        generation: 0,
+        until: AT.plus(80_000),
+        expiry: AT.plus(3_600),
+        set_epoch: ops::registry_params(world.chain.as_ref(), &registry).await.unwrap().set_epoch,
+    };
+    let signature = verdict.sign(&[21; 32]).unwrap();
+    ops::attest(&world.account, &registry, &verdict, &[(0, signature)]).await.unwrap().success().unwrap();
+
+    // What can cost the stake is said before anything is staked.
+    let warned = world.fails(&provider_wallet, &["host", "stake", provider, "50"]).await;
+    assert!(warned.contains("two receipts") && warned.contains("burned") && warned.contains("--yes"), "{warned}");
+    let staked =
+        world.pay(&provider_wallet, &["host", "stake", provider, "50"]).await["stake_nanoton"].as_i64().unwrap();
+    assert!((49_900_000_000..50_000_000_000).contains(&staked), "{staked}");
+    world.pay(&provider_wallet, &["host", "unstake", provider, "20"]).await;
+    let status = world
+        .json(&provider_wallet, &["host", "status", provider, "--enclave-key", &key(41).enclave_key().to_string()])
+        .await;
+    assert_eq!(status["unbonding_nanoton"], 20_000_000_000_i64);
+    assert_eq!((&status["keys"][0]["state"], &status["owner"]), (&"active".into(), &owner.clone().into()));
+    assert!(world.fails(&client_wallet, &["host", "unstake", provider, "1", "--yes"]).await.contains("belongs to"));
+
+    let asked = world.fails(&client_wallet, &["channel", "open", provider, "10"]).await;
+    assert!(asked.contains("deposit of 10 TON") && asked.contains(&owner) && asked.contains("3 days"), "{asked}");
+    let opened = world.pay(&client_wallet, &["channel", "open", provider, "10", "--client-key", "client.json"]).await;
+    let channel = opened["channel"].as_str().unwrap();
+    let client_key = keyfile::open(&world.path("client.json"), "correct horse").unwrap();
+    let again =
+        world.fails(&client_wallet, &["channel", "open", provider, "10", "--client-key", "client.json", "--yes"]).await;
+    assert!(again.contains("exists already"), "{again}");
+    world.pay(&client_wallet, &["channel", "top-up", channel, "2.5"]).await;
+    let status = world.json(&client_wallet, &["channel", "status", channel]).await;
+    assert_eq!((&status["status"], &status["client"]), (&"open".into(), &client.clone().into()));
+    let available = status["available_nanoton"].as_i64().unwrap();
+    assert!((12_400_000_000..12_500_000_000).contains(&available), "{available}");
+
+    // Work is done, and claimed from the record of a host that has stopped.
+    let channel_address: Address = channel.parse().unwrap();
+    let (enclave_key, cap) = (key(41).enclave_key(), Nanoton(3_000_000_000));
+    let prices = Prices { prompt: 1, cached: 1, completion: 1, reasoning: 1 };
+    let voucher =
+        Voucher { network: LOCAL, channel: channel_address, enclave_key, cap, prices, expiry: AT.plus(3_600) };
+    let receipt = SettlementReceipt {
+        network: LOCAL,
+        provider: provider_address,
+        channel: channel_address,
+        enclave_key,
+        sequence: 1,
+        total: Nanoton(1_234_567_890),
+        time: AT,
+    };
+    std::fs::create_dir(world.path("host")).unwrap();
+    {
+        let store = Store::open(&world.path("host/host.redb")).unwrap();
+        store.keep_voucher(&SignedVoucher::sign(voucher, &client_key).unwrap()).unwrap();
+        store.keep_receipt(&SignedSettlementReceipt::sign(receipt, &key(41)).unwrap()).unwrap();
+    }
+    let claim = world.json(&provider_wallet, &["host", "claim", provider, "--data", "host", "--yes"]).await;
+    assert_eq!((&claim["items"], &claim["paid_nanoton"]), (&1.into(), &1_234_567_890_i64.into()));
+    let again = world.json(&provider_wallet, &["host", "claim", provider, "--data", "host", "--yes"]).await;
+    assert_eq!((&again["items"], &again["fees_nanoton"]), (&0.into(), &0.into()));
+    let status =
+        world.json(&client_wallet, &["channel", "status", channel, "--enclave-key", &enclave_key.to_string()]).await;
+    assert_eq!(status["paid"][0]["paid_nanoton"], 1_234_567_890_i64);
+
+    // The client closes alone: a step, a wait, a step, and later the end.
+    assert!(world.fails(&provider_wallet, &["channel", "close", channel, "--yes"]).await.contains("only its client"));
+    world.pay(&client_wallet, &["channel", "close", channel]).await;
+    let early = world.fails(&client_wallet, &["channel", "close", channel, "--yes"]).await;
+    assert!(early.contains("in 3 days"), "{early}");
+    assert!(
+        world.fails(&client_wallet, &["channel", "top-up", channel, "1", "--yes"]).await.contains("closing or closed")
+    );
+    world.clock.advance(3 * DAY);
+    let refund = world.pay(&client_wallet, &["channel", "close", channel]).await["returned_nanoton"].as_i64().unwrap();
+    assert!(refund > 12_400_000_000 - 1_234_567_890 && refund < 12_550_000_000 - 1_234_567_890, "{refund}");
+    assert_eq!(world.json(&client_wallet, &["channel", "status", channel]).await["status"], "closed");
+    let early = world.fails(&client_wallet, &["channel", "close", channel, "--yes"]).await;
+    assert!(early.contains("too early"), "{early}");
+    world.clock.advance(30 * DAY);
+    world.pay(&client_wallet, &["channel", "close", channel]).await;
+    assert_eq!(world.balance(channel).await, 0);
+    assert!(world.fails(&client_wallet, &["channel", "status", channel]).await.contains("is not deployed"));
+
+    // The stake unlocked meanwhile.
+    let before = world.balance(&owner).await;
+    world.pay(&provider_wallet, &["host", "withdraw", provider]).await;
+    assert!(world.balance(&owner).await - before > 19_900_000_000);
+    for (wallet, address) in [(&provider_wallet, &owner), (&client_wallet, &client)] {
+        let history = world.json(wallet, &["wallet", "history"]).await;
+        assert_eq!(history["closing_nanoton"], world.balance(address).await);
+        assert_eq!(
+            history["entries"].as_array().unwrap().last().unwrap()["balance_nanoton"],
+            history["closing_nanoton"]
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_releases_a_channel_and_its_client_gets_everything_back() {
+    let world = World::new().await;
+    let registry = ops::deploy_registry(&world.account, &registry(world.account.address(), 0)).await.unwrap().0;
+    let (provider_wallet, _) = world.import(1).await;
+    let (client_wallet, client) = world.import(2).await;
+    let made = world.pay(&provider_wallet, &["host", "register", &registry.to_string(), "--number", "7"]).await;
+    let provider = made["provider"].as_str().unwrap();
+    let opened = world.pay(&client_wallet, &["channel", "open", provider, "10"]).await;
+    let channel = opened["channel"].as_str().unwrap();
+    assert!(
+        Path::new(opened["client_key_file"].as_str().unwrap())
+            .file_name()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .starts_with("channel-")
+    );
+    assert!(world.fails(&client_wallet, &["host", "release", provider, channel, "--yes"]).await.contains("belongs to"));
+    let before = world.balance(&client).await;
+    world.pay(&provider_wallet, &["host", "release", provider, channel]).await;
+    let back = world.balance(&client).await - before;
+    assert!(back > 9_950_000_000, "{back}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn governance_proposes_waits_and_executes() {
+    let world = World::new().await;
+    let (wallet, address) = world.import(1).await;
+    let registry =
+        ops::deploy_registry(&world.account, &registry(address.parse().unwrap(), 7_200)).await.unwrap().0.to_string();
+    let image = "aa".repeat(32);
+    let asked = world.fails(&wallet, &["registry", "propose", &registry, "allow", "--image", &image]).await;
+    assert!(asked.contains("allow image aaaa") && asked.contains("after 2 h"), "{asked}");
+    let proposed = world.pay(&wallet, &["registry", "propose", &registry, "allow", "--image", &image]).await;
+    let id = proposed["proposals"][0].to_string();
+    let early = world.fails(&wallet, &["registry", "execute", &registry, &id, "--yes"]).await;
+    assert!(early.contains("waits until"), "{early}");
+    let shown = world.json(&wallet, &["registry", "show", &registry]).await;
+    assert_eq!((shown["images"].as_array().unwrap().len(), shown["proposals"].as_array().unwrap().len()), (1, 1));
+    world.clock.advance(7_200);
+    // Anyone may execute.
+    let (other, _) = world.import(2).await;
+    world.pay(&other, &["registry", "execute", &registry, &id]).await;
+    let shown = world.json(&wallet, &["registry", "show", &registry]).await;
+    assert_eq!((shown["images"].as_array().unwrap().len(), shown["proposals"].as_array().unwrap().len()), (2, 0));
+    world.pay(&wallet, &["registry", "forbid", &registry, "--image", &image]).await;
+    // Not governance: refused by the contract, and the reason is said.
+    let output = world.run(&other, &["registry", "forbid", &registry, "--image", &image, "--yes", "--json"], "").await;
+    assert!(!output.status.success());
+    let payment: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(payment["failed"]["exit_code"], 100);
+    world.pay(&wallet, &["registry", "propose", &registry, "time-lock", "60"]).await;
+    world.pay(&wallet, &["registry", "cancel", &registry, "1"]).await;
+    world.pay(&wallet, &["registry", "tighten", &registry, "--max-lifetime", "3600"]).await;
+    assert_eq!(world.json(&wallet, &["registry", "show", &registry]).await["max_lifetime"], 3_600);
+    let table = world.run(&wallet, &["registry", "show", &registry], "").await;
+    let table = String::from_utf8(table.stdout).unwrap();
+    assert!(table.contains("1 of 1") && table.contains("longest attestation"), "{table}");
+}
