@@ -1,32 +1,45 @@
 //! The network client says of a chain what the chain says of itself, and pays on it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use cocoon_attestation::types::UnixTime;
 use cocoon_settlement::account::Account;
 use cocoon_settlement::chain::{Chain, EXIT_NO_STATE, StackValue};
 use cocoon_settlement::local::{Genesis, LocalChain, ManualClock, rpc};
-use cocoon_settlement::toncenter::Toncenter;
+use cocoon_settlement::toncenter::{BackOff, Options, Toncenter};
 use cocoon_settlement::wallet::{OutMessage, Wallet};
 use cocoon_settlement::{Address, Error, Nanoton, NetworkId};
-use tokio::net::TcpListener;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 const START: UnixTime = UnixTime(1_790_000_000);
 const GIVER: [u8; 32] = [1; 32];
 
-async fn served() -> (Arc<LocalChain>, Arc<Toncenter>) {
+/// A served chain and a client of each version of the API.
+async fn served() -> (Arc<LocalChain>, [Arc<Toncenter>; 2]) {
     let giver = Wallet::new(GIVER, NetworkId::LOCAL).unwrap().address();
     let genesis = Genesis { accounts: vec![(giver, Nanoton::from_ton(100))], time: START };
     let chain = Arc::new(LocalChain::in_memory(genesis, Arc::new(ManualClock::new(START))).unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("http://{}/api/v2/jsonRPC", listener.local_addr().unwrap());
+    let address = listener.local_addr().unwrap();
     tokio::spawn(rpc::serve(listener, chain.clone()));
-    (chain, Arc::new(Toncenter::new(&endpoint, None, NetworkId::LOCAL).unwrap()))
+    let client =
+        |path: &str| Arc::new(Toncenter::new(&format!("http://{address}/api/{path}"), None, NetworkId::LOCAL).unwrap());
+    (chain, [client("v2/jsonRPC"), client("v3")])
 }
 
 #[tokio::test]
 async fn both_implementations_give_the_same_answers() {
-    let (chain, client) = served().await;
+    for version in 0..2 {
+        let (chain, clients) = served().await;
+        same_answers(chain, clients[version].clone()).await;
+    }
+}
+
+async fn same_answers(chain: Arc<LocalChain>, client: Arc<Toncenter>) {
+    client.check_network().await.unwrap();
     let payer = Account::new(client.clone(), GIVER).unwrap();
     let to = Address::basechain([7; 32]);
     let report = payer.send(to, Nanoton::from_ton(1), None, None).await.unwrap().success().unwrap();
@@ -42,7 +55,11 @@ async fn both_implementations_give_the_same_answers() {
     assert_eq!(client.block(99).await.unwrap(), None);
     for address in [payer.address(), to, Address::basechain([8; 32])] {
         assert_eq!(client.account(&address).await.unwrap(), chain.account(&address).await.unwrap());
-        assert_eq!(client.transactions(&address, 2).await.unwrap(), chain.transactions(&address, 2).await.unwrap());
+        let newest = chain.transactions(&address, 2).await.unwrap();
+        assert_eq!(client.transactions(&address, 2).await.unwrap(), newest);
+        let before = newest.first().map(|newest| (newest.lt, newest.hash));
+        let older = chain.transactions_before(&address, before, 5).await.unwrap();
+        assert_eq!(client.transactions_before(&address, before, 5).await.unwrap(), older);
     }
     for method in ["seqno", "get_public_key", "get_extensions", "no_such_method"] {
         let direct = chain.run_get(&payer.address(), method, Vec::new()).await.unwrap();
@@ -54,7 +71,13 @@ async fn both_implementations_give_the_same_answers() {
 
 #[tokio::test]
 async fn refusals_arrive_as_the_same_errors() {
-    let (_, client) = served().await;
+    let (_, clients) = served().await;
+    for client in clients {
+        same_refusals(client).await;
+    }
+}
+
+async fn same_refusals(client: Arc<Toncenter>) {
     let payer = Account::new(client.clone(), GIVER).unwrap();
     payer.send(Address::basechain([7; 32]), Nanoton(1), None, None).await.unwrap();
     let stale = payer.wallet().request(0, START.plus(60), &[], false).unwrap();
@@ -71,9 +94,7 @@ async fn refusals_arrive_as_the_same_errors() {
 
 #[tokio::test]
 async fn an_endpoint_that_cannot_be_used_is_named() {
-    let remote = Toncenter::new("https://example.org/api/v2/jsonRPC", None, NetworkId::TESTNET).err().unwrap();
-    assert!(remote.to_string().contains("TLS"), "{remote}");
-    let (_, client) = served().await;
+    let (_, [client, _]) = served().await;
     let unknown = Toncenter::new(
         &format!("{client:?}").replace("Toncenter(local at ", "").replace("api/v2/jsonRPC)", "nothing"),
         None,
@@ -81,4 +102,153 @@ async fn an_endpoint_that_cannot_be_used_is_named() {
     );
     let error = unknown.unwrap().head().await.unwrap_err();
     assert!(matches!(error, Error::Api { .. }) && error.to_string().contains("404"), "{error}");
+}
+
+/// What a scripted server answers: status, `Retry-After`, body. The last answer is given for ever.
+type Script = Vec<(u16, Option<u32>, Value)>;
+
+/// Serves a script at any path; what it was asked is in the list.
+async fn scripted(script: Script) -> (String, Arc<Mutex<Vec<String>>>) {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let (log, script) = (asked.clone(), Arc::new(script));
+    let handler = async move |request: axum::extract::Request| {
+        let (parts, body) = request.into_parts();
+        let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+        let number = {
+            let mut log = log.lock().unwrap();
+            log.push(format!("{} {}", parts.uri, String::from_utf8_lossy(&body)));
+            log.len() - 1
+        };
+        let (status, after, body) = script[number.min(script.len() - 1)].clone();
+        let mut response = axum::http::Response::builder().status(status);
+        if let Some(after) = after {
+            response = response.header("retry-after", after.to_string());
+        }
+        response.body(axum::body::Body::from(body.to_string())).unwrap()
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(handler)).await });
+    (url, asked)
+}
+
+/// Fast, so that a test does not wait; the same number of attempts.
+fn options(now: u64) -> Options {
+    let ms = Duration::from_millis;
+    let back_off = BackOff { first: ms(1), most: ms(2), timeout: ms(2_000), ..BackOff::default() };
+    Options { back_off, clock: Arc::new(ManualClock::new(UnixTime(now))), ..Options::default() }
+}
+
+fn head_v3(seqno: u32, time: u64, network: i32) -> Value {
+    json!({ "first": {}, "last": { "seqno": seqno, "root_hash": "MzMzMzMzMzMzMzMzMzMzMzMzMzMzMzMzMzMzMzMzMzM=",
+                                   "gen_utime": time.to_string(), "global_id": network } })
+}
+
+#[tokio::test]
+async fn a_busy_api_is_asked_again_as_it_wishes_and_given_up_in_the_end() {
+    let busy = |after| (429, after, json!({ "error": "Ratelimit exceed" }));
+    let (url, asked) = scripted(vec![busy(Some(0)), (503, None, json!({})), (200, None, head_v3(7, 1_000, -3))]).await;
+    let client = Toncenter::with_options(&format!("{url}/api/v3"), NetworkId::TESTNET, options(1_000)).unwrap();
+    assert_eq!(client.head().await.unwrap().seqno, 7);
+    assert_eq!(asked.lock().unwrap().len(), 3);
+
+    let (url, asked) = scripted(vec![busy(Some(0))]).await;
+    let client = Toncenter::with_options(&format!("{url}/api/v3"), NetworkId::TESTNET, options(1_000)).unwrap();
+    let error = client.head().await.unwrap_err().to_string();
+    assert!(error.contains("429") && error.contains("5 times") && error.contains("masterchainInfo"), "{error}");
+    assert_eq!(asked.lock().unwrap().len(), 5);
+}
+
+#[tokio::test]
+async fn an_old_block_and_one_that_goes_back_and_another_network_are_refused() {
+    let at = |script: Script| async {
+        let (url, _) = scripted(script).await;
+        Toncenter::with_options(&format!("{url}/api/v3"), NetworkId::TESTNET, options(2_000)).unwrap()
+    };
+    let client = at(vec![(200, None, head_v3(7, 1_940, -3))]).await;
+    assert!(client.head().await.is_ok(), "60 s are not too old");
+    let error = at(vec![(200, None, head_v3(7, 1_939, -3))]).await.head().await.unwrap_err().to_string();
+    assert!(error.contains("61 s old"), "{error}");
+
+    // A server that lags behind another of the same name is asked again; one that stays back is refused.
+    let ok = |seqno| (200, None, head_v3(seqno, 2_000, -3));
+    let client = at(vec![ok(9), ok(8), ok(10)]).await;
+    assert_eq!(client.head().await.unwrap().seqno, 9);
+    assert_eq!(client.head().await.unwrap().seqno, 10);
+    let client = at(vec![ok(9), ok(8)]).await;
+    client.head().await.unwrap();
+    let error = client.head().await.unwrap_err().to_string();
+    assert!(error.contains("newest block is 8") && error.contains("shown 9"), "{error}");
+
+    let client = at(vec![(200, None, head_v3(7, 2_000, -239))]).await;
+    let error = client.check_network().await.unwrap_err().to_string();
+    assert!(error.contains("it is mainnet, and you named testnet"), "{error}");
+}
+
+#[tokio::test]
+async fn a_message_whose_answer_got_lost_is_looked_for_and_only_the_same_bytes_are_sent_again() {
+    let request = Wallet::new(GIVER, NetworkId::TESTNET).unwrap().request(0, START, &[], true).unwrap();
+    let arrived = {
+        // A real trace, as the local chain's index tells it.
+        let (chain, [_, client]) = served().await;
+        let payer = Account::new(client, GIVER).unwrap();
+        let report = payer.send(Address::basechain([7; 32]), Nanoton(1), None, None).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut connection = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        tokio::spawn(rpc::serve(listener, chain));
+        let get = format!("GET /api/v3/traces?msg_hash={} HTTP/1.0\r\n\r\n", hex::encode(report.message));
+        connection.write_all(get.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).await.unwrap();
+        serde_json::from_str::<Value>(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+    };
+    let none = json!({ "traces": [] });
+    let refused = json!({ "error": "LITE_SERVER_UNKNOWN: cannot apply external message: exitcode=133" });
+    // Lost, sent again, refused as a replay: the first had arrived.
+    let (url, asked) = scripted(vec![(503, None, json!({})), (500, None, refused.clone()), (200, None, arrived)]).await;
+    let client = Toncenter::with_options(&format!("{url}/api/v3"), NetworkId::TESTNET, options(0)).unwrap();
+    assert_eq!(client.send(request.clone()).await.unwrap(), request.repr_hash().0);
+    let asked = asked.lock().unwrap().clone();
+    assert!(
+        asked[0].starts_with("/api/v3/message") && asked[0] == asked[1] && asked[2].contains("/traces"),
+        "{asked:?}"
+    );
+
+    // Refused for good: no trace of it.
+    let (url, _) = scripted(vec![(503, None, json!({})), (500, None, refused), (200, None, none)]).await;
+    let client = Toncenter::with_options(&format!("{url}/api/v3"), NetworkId::TESTNET, options(0)).unwrap();
+    assert!(matches!(client.send(request).await, Err(Error::NotAccepted { exit_code: 133, .. })));
+}
+
+#[tokio::test]
+async fn whatever_a_server_answers_the_error_names_the_question() {
+    let nonsense = [
+        json!(null),
+        json!([]),
+        json!({}),
+        json!({ "ok": true, "result": {} }),
+        json!({ "ok": false, "error": "no" }),
+        json!({ "last": { "seqno": -1, "root_hash": "!", "gen_utime": "x" }, "blocks": [{}], "accounts": [{ "status": "active" }],
+                "transactions": [{}], "traces": [{ "transactions_order": ["x"], "transactions": {} }], "exit_code": 0, "gas_used": 1,
+                "stack": [{ "type": "cell", "value": "!" }] }),
+    ];
+    let account = Address::basechain([1; 32]);
+    for answer in nonsense {
+        for version in ["v2/jsonRPC", "v3"] {
+            let (url, _) = scripted(vec![(200, None, answer.clone())]).await;
+            let client =
+                Toncenter::with_options(&format!("{url}/api/{version}"), NetworkId::TESTNET, options(0)).unwrap();
+            let empty = answer == json!({}) || answer == json!([]) || answer.is_null();
+            assert!(client.head().await.is_err(), "head: {answer}");
+            assert!(client.account(&account).await.is_err(), "account: {answer}");
+            assert!(client.block(3).await.is_err(), "block: {answer}");
+            assert!(client.run_get(&account, "seqno", Vec::new()).await.is_err(), "get: {answer}");
+            assert!(client.transactions(&account, 3).await.is_err(), "transactions: {answer}");
+            assert!(client.check_network().await.is_err(), "network: {answer}");
+            if version == "v3" {
+                assert!(client.trace(&[1; 32]).await.is_err(), "trace: {answer}");
+            }
+            assert!(!empty || client.head().await.is_err());
+        }
+    }
 }

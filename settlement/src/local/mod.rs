@@ -17,6 +17,7 @@ mod getter;
 #[cfg(test)]
 mod history_tests;
 pub mod rpc;
+mod rpc_v3;
 mod store;
 
 use std::collections::HashMap;

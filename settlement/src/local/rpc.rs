@@ -1,4 +1,4 @@
-//! The local chain as a toncenter v2 server, so that other processes, and `@ton/ton` unmodified, can use it: JSON-RPC as POST to
+//! The local chain as a toncenter server, so that other processes, and `@ton/ton` unmodified, can use it: JSON-RPC as POST to
 //! `/jsonRPC` or `/api/v2/jsonRPC`, and every method by its name under `/api/v2/`, as GET with a query or POST with JSON.
 //!
 //! Messages that arrive while a block is being written go into the next one together, so many senders share one commit.
@@ -46,11 +46,12 @@ pub fn router(chain: Arc<LocalChain>) -> Router {
         .route("/jsonRPC", post(answer))
         .route("/api/v2/jsonRPC", post(answer))
         .route("/api/v2/{method}", get(by_query).post(by_name))
+        .merge(super::rpc_v3::router())
         .with_state(server)
 }
 
-struct Server {
-    chain: Arc<LocalChain>,
+pub(super) struct Server {
+    pub(super) chain: Arc<LocalChain>,
     inbox: mpsc::Sender<Submission>,
 }
 
@@ -82,7 +83,7 @@ fn writer(chain: Arc<LocalChain>) -> mpsc::Sender<Submission> {
 }
 
 impl Server {
-    async fn send(&self, message: Cell) -> Result<[u8; 32], Error> {
+    pub(super) async fn send(&self, message: Cell) -> Result<[u8; 32], Error> {
         let gone = || Error::Execution("the chain's writer has stopped; restart the chain".into());
         let (result, answer) = oneshot::channel();
         self.inbox.send(Submission { message, result }).map_err(|_| gone())?;
@@ -121,7 +122,7 @@ async fn outcome(server: &Server, method: &str, params: &Value) -> Value {
 }
 
 /// The error's text; a refused external message in the words of a validator, which clients take apart.
-fn explain(error: &Error) -> String {
+pub(super) fn explain(error: &Error) -> String {
     match error {
         Error::NotAccepted { account, exit_code } => format!(
             "cannot apply external message to current state : External message was not accepted\nCannot run message on \
@@ -185,12 +186,12 @@ async fn call(server: &Server, method: &str, params: &Value) -> Result<Value, Er
     }
 }
 
-fn text<'a>(params: &'a Value, name: &'static str) -> Result<&'a str, Error> {
+pub(super) fn text<'a>(params: &'a Value, name: &'static str) -> Result<&'a str, Error> {
     params[name].as_str().ok_or_else(|| malformed("a complete call", format!("`{name}` is missing")))
 }
 
 /// Numbers come as numbers or as text.
-fn number(value: &Value) -> Option<u64> {
+pub(super) fn number(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_str()?.parse().ok())
 }
 
@@ -255,7 +256,7 @@ pub(super) struct AccountInfo {
 }
 
 impl LocalChain {
-    fn account_info(&self, address: &Address) -> Result<AccountInfo, Error> {
+    pub(super) fn account_info(&self, address: &Address) -> Result<AccountInfo, Error> {
         let shard = self.lock().shard_account(address)?;
         let (state, frozen_hash) = match shard.load_account()?.map(|account| account.state) {
             Some(models::AccountState::Active(_)) => ("active", String::new()),
@@ -356,7 +357,7 @@ fn transactions(chain: &LocalChain, params: &Value) -> Result<Value, Error> {
 }
 
 /// A hash in base64 or hexadecimal: the API takes both.
-fn any_hash(text: &str) -> Result<[u8; 32], Error> {
+pub(super) fn any_hash(text: &str) -> Result<[u8; 32], Error> {
     let mut hash = [0; 32];
     match hex::decode_to_slice(text, &mut hash) {
         Ok(()) => Ok(hash),

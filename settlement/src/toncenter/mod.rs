@@ -1,107 +1,122 @@
-//! A TON network over toncenter's HTTP API v2 (also served by the local chain, see [`crate::local::rpc`]).
+//! A TON network over toncenter's HTTP API, version 2 or 3 (both also served by the local chain, see [`crate::local::rpc`]).
 //!
-//! The API's answers are believed: nothing here checks proofs. Use a server that you trust, best your own.
+//! The API's answers are believed: nothing here checks proofs. Use a server that you trust, best your own. What is checked: that it is of
+//! the network that was named, that its newest block is not old, and that it does not go back.
 
+mod http;
 pub(crate) mod json;
 mod trace;
+mod v3;
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use cocoon_attestation::types::{Digest, UnixTime};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::header::CONTENT_TYPE;
-use hyper::{Method, Request, StatusCode};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 use tycho_types::cell::Cell;
 
+pub use self::http::BackOff;
+
+use self::http::{Failure, Http};
 use self::json::{EXIT_CODE_MARK, EXIT_NOT_INITIALIZED, malformed, read_boc, read_hash, read_stack, write_arguments};
 use self::trace::Sent;
 use crate::address::{Address, NetworkId};
 use crate::amount::Nanoton;
 use crate::chain::{AccountState, BlockRef, Chain, GetResult, StackValue, Trace, TxSummary};
 use crate::error::Error;
+use crate::local::{Clock, SystemClock};
 
-/// One call, its answer included.
-const TIMEOUT: Duration = Duration::from_secs(20);
-/// Pauses before a question is asked again. External messages are never sent twice.
-const BACK_OFF: [Duration; 3] = [Duration::from_millis(300), Duration::from_millis(1_500), Duration::from_secs(5)];
-const MAX_ANSWER: usize = 16 << 20;
 /// Transactions that the API gives at once.
 const PAGE: usize = 100;
 
-/// A network behind a toncenter v2 endpoint.
+/// Which of toncenter's APIs an endpoint speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ApiVersion {
+    /// JSON-RPC over lite servers, `.../api/v2/jsonRPC`.
+    V2,
+    /// REST over an index, `.../api/v3`.
+    V3,
+}
+
+/// How to use an endpoint.
+#[derive(Clone)]
+pub struct Options {
+    /// Goes into `X-API-Key`; only over HTTPS or to this machine.
+    pub key: Option<String>,
+    /// Which API; by default what the URL's path says, and v2 where it does not.
+    pub api: Option<ApiVersion>,
+    /// Least time between two requests; by default what toncenter allows: 100 ms with a key, a second without, none on this machine.
+    pub spacing: Option<Duration>,
+    /// When to ask again.
+    pub back_off: BackOff,
+    /// A newest block older than this is refused, on every network but the local one, whose clock may be set.
+    pub stale_after: Duration,
+    /// What it is older than.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            key: None,
+            api: None,
+            spacing: None,
+            back_off: BackOff::default(),
+            stale_after: Duration::from_secs(60),
+            clock: Arc::new(SystemClock),
+        }
+    }
+}
+
+/// A network behind a toncenter endpoint.
 pub struct Toncenter {
-    endpoint: String,
-    key: Option<String>,
+    http: Http,
+    api: ApiVersion,
     network: NetworkId,
-    client: Client<HttpConnector, Full<Bytes>>,
+    stale_after: Duration,
+    clock: Arc<dyn Clock>,
     sent: Sent,
+    /// Number of the newest block that was seen.
+    seen: AtomicU32,
 }
 
 impl fmt::Debug for Toncenter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Toncenter({} at {})", self.network, self.endpoint)
+        write!(f, "Toncenter({} at {:?})", self.network, self.http)
     }
-}
-
-/// How a call failed.
-enum Failure {
-    /// The endpoint did not answer, or was too busy: asking again may help.
-    Transient(String),
-    /// It said no.
-    Answer(String),
 }
 
 impl Toncenter {
-    /// A client of the JSON-RPC endpoint, for example `http://127.0.0.1:8081/api/v2/jsonRPC`; `key` goes into `X-API-Key`.
-    /// Only plain HTTP so far: put a TLS-terminating proxy on this machine in front of a remote endpoint.
+    /// A client of an endpoint, for example `http://127.0.0.1:8081/api/v2/jsonRPC` or `https://toncenter.com/api/v3`.
     pub fn new(endpoint: &str, key: Option<String>, network: NetworkId) -> Result<Self, Error> {
-        if !endpoint.starts_with("http://") {
-            let why =
-                "only http:// is supported so far: reach a remote API through a local TLS-terminating proxy".into();
-            return Err(Error::Api { url: endpoint.into(), why });
-        }
-        let client = Client::builder(TokioExecutor::new()).build_http();
-        Ok(Self { endpoint: endpoint.into(), key, network, client, sent: Sent::default() })
+        Self::with_options(endpoint, network, Options { key, ..Options::default() })
+    }
+
+    /// A client that is used as the options say.
+    pub fn with_options(endpoint: &str, network: NetworkId, options: Options) -> Result<Self, Error> {
+        let guessed = if endpoint.contains("/v3") { ApiVersion::V3 } else { ApiVersion::V2 };
+        Ok(Self {
+            http: Http::new(endpoint, options.key, options.spacing, options.back_off)?,
+            api: options.api.unwrap_or(guessed),
+            network,
+            stale_after: options.stale_after,
+            clock: options.clock,
+            sent: Sent::default(),
+            seen: AtomicU32::new(0),
+        })
     }
 
     fn api_error(&self, why: impl fmt::Display) -> Error {
-        Error::Api { url: self.endpoint.clone(), why: why.to_string() }
+        self.http.error(why)
     }
 
+    /// One JSON-RPC call of API v2.
     async fn post(&self, method: &str, params: &Value) -> Result<Value, Failure> {
-        let transient = |error: &dyn fmt::Display| Failure::Transient(error.to_string());
-        let body = json!({ "id": "1", "jsonrpc": "2.0", "method": method, "params": params }).to_string();
-        let mut request =
-            Request::builder().method(Method::POST).uri(&self.endpoint).header(CONTENT_TYPE, "application/json");
-        if let Some(key) = &self.key {
-            request = request.header("X-API-Key", key);
-        }
-        let request = request.body(Full::from(body)).map_err(|error| Failure::Answer(error.to_string()))?;
-        let exchange = async {
-            let response = self.client.request(request).await.map_err(|error| transient(&error))?;
-            let status = response.status();
-            let body =
-                Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|error| transient(&error))?;
-            Ok((status, body.to_bytes()))
-        };
-        let (status, body) = tokio::time::timeout(TIMEOUT, exchange)
-            .await
-            .map_err(|_| Failure::Transient("no answer in time".into()))??;
-        if status == StatusCode::TOO_MANY_REQUESTS
-            || status == StatusCode::BAD_GATEWAY
-            || status == StatusCode::SERVICE_UNAVAILABLE
-        {
-            return Err(Failure::Transient(format!("HTTP status {status}")));
-        }
-        let mut answer: Value = serde_json::from_slice(&body)
-            .map_err(|error| Failure::Answer(format!("HTTP status {status}, no JSON: {error}")))?;
+        let body = json!({ "id": "1", "jsonrpc": "2.0", "method": method, "params": params });
+        let (_, mut answer) = self.http.once("", Some(&body)).await?;
         if answer["ok"] == Value::Bool(true) {
             return Ok(answer["result"].take());
         }
@@ -109,32 +124,90 @@ impl Toncenter {
         Err(Failure::Answer(why.to_owned()))
     }
 
+    /// One REST call of API v3.
+    async fn rest(&self, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
+        let (status, answer) = self.http.once(path, body).await?;
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let why = answer["error"].as_str().unwrap_or("an error without a text");
+        Err(Failure::Answer(format!("HTTP status {status}: {why}")))
+    }
+
     /// Asks until there is an answer, a few times. `Ok(Err)` is the API's refusal.
-    async fn ask(&self, method: &str, params: Value) -> Result<Result<Value, String>, Error> {
-        for pause in BACK_OFF.into_iter().map(Some).chain([None]) {
-            match (self.post(method, &params).await, pause) {
-                (Ok(value), _) => return Ok(Ok(value)),
-                (Err(Failure::Answer(why)), _) => return Ok(Err(why)),
-                (Err(Failure::Transient(_)), Some(pause)) => tokio::time::sleep(pause).await,
-                (Err(Failure::Transient(why)), None) => return Err(self.api_error(why)),
+    async fn ask(&self, method: &str, params: &Value) -> Result<Result<Value, String>, Error> {
+        for attempt in 1.. {
+            match self.post(method, params).await {
+                Ok(value) => return Ok(Ok(value)),
+                Err(Failure::Answer(why)) => return Ok(Err(why)),
+                Err(Failure::Transient(why, asked)) => {
+                    if !self.http.again(attempt, asked).await {
+                        return Err(self.api_error(format!("{method}: {why}, {attempt} times")));
+                    }
+                }
             }
         }
         Err(self.api_error("no answer"))
     }
 
     async fn call(&self, method: &str, params: Value) -> Result<Value, Error> {
-        self.ask(method, params).await?.map_err(|why| self.api_error(format!("{method}: {why}")))
+        self.ask(method, &params).await?.map_err(|why| self.api_error(format!("{method}: {why}")))
     }
 
-    /// Asks the network for its global id (parameter 19 of its configuration) and compares.
+    async fn get(&self, path: &str) -> Result<Value, Error> {
+        self.call_path(path, None).await
+    }
+
+    /// A question to API v3, asked a few times.
+    async fn call_path(&self, path: &str, body: Option<&Value>) -> Result<Value, Error> {
+        let name = path.split('?').next().unwrap_or_default();
+        for attempt in 1.. {
+            match self.rest(path, body).await {
+                Ok(value) => return Ok(value),
+                Err(Failure::Answer(why)) => return Err(self.api_error(format!("{name}: {why}"))),
+                Err(Failure::Transient(why, asked)) => {
+                    if !self.http.again(attempt, asked).await {
+                        return Err(self.api_error(format!("{name}: {why}, {attempt} times")));
+                    }
+                }
+            }
+        }
+        Err(self.api_error("no answer"))
+    }
+
+    /// Asks the network for its global id and compares: parameter 19 of its configuration, or what its newest block says.
     pub async fn check_network(&self) -> Result<(), Error> {
-        let answer = self.call("getConfigParam", json!({ "config_id": 19 })).await?;
-        let cell = read_boc(answer["config"]["bytes"].as_str().unwrap_or_default())?;
-        let found = NetworkId(cell.as_slice()?.load_u32()? as i32);
+        let found = match self.api {
+            ApiVersion::V2 => {
+                let answer = self.call("getConfigParam", json!({ "config_id": 19 })).await?;
+                let cell = read_boc(answer["config"]["bytes"].as_str().unwrap_or_default())?;
+                NetworkId(cell.as_slice()?.load_u32()? as i32)
+            }
+            ApiVersion::V3 => self.v3_head().await?.1,
+        };
         if found == self.network {
             return Ok(());
         }
         Err(self.api_error(format!("it is {found}, and you named {}: nothing was sent", self.network)))
+    }
+
+    async fn any_head(&self) -> Result<BlockRef, Error> {
+        match self.api {
+            ApiVersion::V2 => {
+                let info = self.call("getMasterchainInfo", json!({})).await?;
+                self.block_ref(&info["last"]).await
+            }
+            ApiVersion::V3 => Ok(self.v3_head().await?.0),
+        }
+    }
+
+    /// One submission. Sending the same bytes twice is safe: a message is known by its hash, and a wallet takes each number once.
+    async fn submit(&self, external: &Cell) -> Result<(), Failure> {
+        let boc = json!({ "boc": json::boc(external) });
+        match self.api {
+            ApiVersion::V2 => self.post("sendBocReturnHash", &boc).await.map(drop),
+            ApiVersion::V3 => self.rest("/message", Some(&boc)).await.map(drop),
+        }
     }
 
     /// A masterchain block's id as a reference; its time takes a second question.
@@ -189,13 +262,35 @@ impl Chain for Toncenter {
         self.network
     }
 
+    /// The newest block, if it is not old and not older than one that this client has seen.
     async fn head(&self) -> Result<BlockRef, Error> {
-        let info = self.call("getMasterchainInfo", json!({})).await?;
-        self.block_ref(&info["last"]).await
+        for attempt in 1.. {
+            let head = self.any_head().await?;
+            let seen = self.seen.fetch_max(head.seqno, Ordering::SeqCst);
+            // Servers behind one name may be a moment apart: ask again.
+            if head.seqno < seen {
+                if self.http.again(attempt, None).await {
+                    continue;
+                }
+                return Err(
+                    self.api_error(format!("its newest block is {}, and it has shown {seen} before", head.seqno))
+                );
+            }
+            let age = self.clock.now().0.saturating_sub(head.time.0);
+            if self.network != NetworkId::LOCAL && age > self.stale_after.as_secs() {
+                let why = format!("its newest block is {age} s old: it lags, or this machine's clock is wrong");
+                return Err(self.api_error(why));
+            }
+            return Ok(head);
+        }
+        Err(self.api_error("no answer"))
     }
 
     async fn block(&self, seqno: u32) -> Result<Option<BlockRef>, Error> {
-        match self.ask("lookupBlock", masterchain(seqno)).await? {
+        if self.api == ApiVersion::V3 {
+            return self.v3_block(seqno).await;
+        }
+        match self.ask("lookupBlock", &masterchain(seqno)).await? {
             Ok(id) => self.block_ref(&id).await.map(Some),
             // Lite servers say so in these words, toncenter passes them on.
             Err(why) if ["not found", "not in db", "not applied"].iter().any(|text| why.contains(text)) => Ok(None),
@@ -204,6 +299,9 @@ impl Chain for Toncenter {
     }
 
     async fn account(&self, address: &Address) -> Result<AccountState, Error> {
+        if self.api == ApiVersion::V3 {
+            return self.v3_account(address).await;
+        }
         let info = self.call("getAddressInformation", json!({ "address": address.to_string() })).await?;
         let cell = |name: &str| match info[name].as_str() {
             None | Some("") => Ok(None),
@@ -228,24 +326,42 @@ impl Chain for Toncenter {
         let hash = external.repr_hash().0;
         // Remembered first: an answer that got lost does not mean that the message did.
         self.sent.remember(hash, destination);
-        match self.post("sendBocReturnHash", &json!({ "boc": json::boc(&external) })).await {
-            Ok(_) => Ok(hash),
-            Err(Failure::Transient(why)) => Err(self.api_error(format!(
-                "sendBocReturnHash: {why}; the message may still arrive, so look before sending again"
-            ))),
-            Err(Failure::Answer(why)) => {
-                let code = why.split_once(EXIT_CODE_MARK).map(|(_, rest)| rest);
-                let code =
-                    code.and_then(|rest| rest.split(|c: char| c != '-' && !c.is_ascii_digit()).next()?.parse().ok());
-                match code {
-                    Some(exit_code) => Err(Error::NotAccepted { account: destination, exit_code }),
-                    None => Err(self.api_error(format!("sendBocReturnHash: {why}"))),
+        for attempt in 1.. {
+            let failure = match self.submit(&external).await {
+                Ok(()) => return Ok(hash),
+                Err(failure) => failure,
+            };
+            // An earlier attempt whose answer got lost may have arrived, and makes this one a replay.
+            if attempt > 1 && self.trace(&hash).await?.is_some() {
+                return Ok(hash);
+            }
+            match failure {
+                Failure::Transient(why, asked) => {
+                    if !self.http.again(attempt, asked).await {
+                        let text = format!(
+                            "sending: {why}, {attempt} times; the message may still arrive, so look before sending another"
+                        );
+                        return Err(self.api_error(text));
+                    }
+                }
+                Failure::Answer(why) => {
+                    let code = why.split_once(EXIT_CODE_MARK).map(|(_, rest)| rest);
+                    let code = code
+                        .and_then(|rest| rest.split(|c: char| c != '-' && !c.is_ascii_digit()).next()?.parse().ok());
+                    return match code {
+                        Some(exit_code) => Err(Error::NotAccepted { account: destination, exit_code }),
+                        None => Err(self.api_error(format!("sending: {why}"))),
+                    };
                 }
             }
         }
+        Err(self.api_error("no answer"))
     }
 
     async fn run_get(&self, address: &Address, method: &str, args: Vec<StackValue>) -> Result<GetResult, Error> {
+        if self.api == ApiVersion::V3 {
+            return self.v3_run_get(address, method, &args).await?.ok_or(Error::NotDeployed(*address));
+        }
         let params = json!({ "address": address.to_string(), "method": method, "stack": write_arguments(&args)? });
         let result = self.call("runGetMethod", params).await?;
         let exit_code = result["exit_code"].as_i64().and_then(|code| i32::try_from(code).ok());
@@ -266,11 +382,17 @@ impl Chain for Toncenter {
         before: Option<(u64, [u8; 32])>,
         limit: usize,
     ) -> Result<Vec<TxSummary>, Error> {
+        if self.api == ApiVersion::V3 {
+            return self.v3_transactions(address, before, limit).await;
+        }
         let cells = self.transaction_cells(address, before, limit).await?;
         cells.iter().map(|cell| TxSummary::from_cell(*address, cell)).collect()
     }
 
     async fn trace(&self, message_hash: &[u8; 32]) -> Result<Option<Trace>, Error> {
-        self.follow(message_hash).await
+        match self.api {
+            ApiVersion::V2 => self.follow(message_hash).await,
+            ApiVersion::V3 => self.v3_trace(message_hash).await,
+        }
     }
 }
