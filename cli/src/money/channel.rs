@@ -130,7 +130,7 @@ async fn open(
         .ask(&[
             format!("This opens a channel with a deposit of {deposit} for the provider {provider},"),
             format!("  whose owner {} is paid by receipts that cover your vouchers.", terms.owner),
-            "It costs about 0.007 TON in fees; about 0.02 TON of the deposit is held back as the channel's rent."
+            "It costs about 0.022 TON in fees; about 0.03 TON of the deposit is held back as the rent of the channel."
                 .into(),
             format!(
                 "What is not claimed comes back: at once if the provider releases it, or {} after you close alone.",
