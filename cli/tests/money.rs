@@ -73,7 +73,7 @@ impl World {
         let output = self.run(wallet, &[args, &["--json"]].concat(), "").await;
         assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
         let value: Value = serde_json::from_slice(&output.stdout).unwrap();
-        assert!(value["schema"].as_str().unwrap().starts_with("cocoon/"));
+        documented(&value);
         value
     }
 
@@ -107,6 +107,20 @@ impl World {
         let made = self.json(&file, &["wallet", "import", "--hex", &source]).await;
         assert_eq!(made["mnemonic"], Value::Null);
         (file, made["address"].as_str().unwrap().to_owned())
+    }
+}
+
+/// `docs/schemas/money.schema.json` names every key that is written, and what it requires is there.
+fn documented(value: &Value) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schemas/money.schema.json");
+    let schemas: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let schema = &schemas["$defs"][value["schema"].as_str().unwrap()];
+    let keys = value.as_object().unwrap();
+    for key in keys.keys() {
+        assert!(schema["properties"].get(key).is_some(), "{key} of {} is not documented", value["schema"]);
+    }
+    for key in schema["required"].as_array().unwrap() {
+        assert!(keys.contains_key(key.as_str().unwrap()), "{key} of {} is missing", value["schema"]);
     }
 }
 
