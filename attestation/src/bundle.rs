@@ -28,6 +28,8 @@ pub mod media_type {
 }
 
 const COLLECTION_TYPE: &str = "urn:cocoon:evidence-bundle:v1";
+/// Longest bundle that is read: 1 MiB.
+pub const MAX_BYTES: usize = 1 << 20;
 const WHAT: &str = "bundle";
 
 /// Labels in the collection; GPU report `n` stands at `GPU + n`.
@@ -245,6 +247,9 @@ impl Bundle {
 
     /// Reads a bundle; endorsements that it does not carry are looked up by their SHA-256.
     pub fn from_cbor_with(bytes: &[u8], lookup: impl Fn(&Digest) -> Option<Vec<u8>>) -> Result<Self, Error> {
+        if bytes.len() > MAX_BYTES {
+            return Err(field(format!("has {} bytes, and at most {MAX_BYTES} are read", bytes.len())));
+        }
         let Value::Map(mut entries) = cbor::decode(WHAT, bytes)? else {
             return Err(field("must be a map"));
         };
@@ -330,7 +335,8 @@ fn read_store(store: Value) -> Result<Vec<Stored>, Error> {
         let (_, bytes) = read_record(value, &[media_type::ENDORSEMENT], ENDORSEMENTS)?;
         let digest = Digest::of(&[&bytes]);
         if digest.to_string() != name {
-            return Err(field(format!("endorsement {name} has SHA-256 {digest}")));
+            let name: String = name.chars().take(80).collect();
+            return Err(field(format!("endorsement {name:?} has SHA-256 {digest}")));
         }
         Ok((digest, bytes, false))
     });
@@ -347,13 +353,17 @@ fn read_index(
     if items.len() > MAX_SNP_CA + 2 + MAX_GPUS + MAX_GPU_MANIFESTS + MAX_OCSP {
         return Err(field("the endorsement index is longer than any platform needs"));
     }
-    let mut objects = Vec::new();
+    let (mut objects, mut named) = (Vec::new(), std::collections::BTreeSet::new());
     for item in items {
         if let Value::Array(pair) = item
             && let Ok([Value::Integer(role), Value::Bytes(digest)]) = <[Value; 2]>::try_from(pair)
             && let Ok(role) = u64::try_from(role)
         {
             let digest = Digest::from_slice(&digest)?;
+            // Named twice it would be copied twice: small bundles would become large ones.
+            if !named.insert(digest) {
+                return Err(field("the endorsement index names one endorsement twice"));
+            }
             objects.push((role, find(&digest).ok_or(Error::MissingEndorsement(digest))?));
         } else {
             return Err(field("an index entry must be [role, SHA-256]"));

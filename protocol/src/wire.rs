@@ -44,7 +44,7 @@ pub const APPRAISE_PATH: &str = "/v1/appraise";
 pub const INCLUSION_PATH: &str = "/v1/inclusion";
 
 /// The largest bundle that is read, in bytes.
-pub const MAX_BUNDLE: usize = 1 << 20;
+pub const MAX_BUNDLE: usize = cocoon_attestation::bundle::MAX_BYTES;
 
 /// An enclave's bundle with a current key statement.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -89,7 +89,11 @@ pub(crate) fn references(
         let holds = (references.is_none() || named)
             && (policy.claims.model_root.is_empty() || policy.claims.model_root.contains(&root));
         let verdict = if holds {
-            "is a reference value"
+            if references.is_some() {
+                "is a reference value"
+            } else {
+                "is a root that the policy names (it names no models)"
+            }
         } else {
             "is not what the reference values say of it: another model is loaded"
         };
@@ -132,6 +136,7 @@ fn measurement(record: &mut Record, cpu: &Authentic, values: &ReferenceValues) {
 
 /// The beacon gives the evidence its earliest time.
 pub(crate) fn freshness(record: &mut Record, claims: &Claims, policy: &Policy, at: UnixTime) {
+    record.unchecked("claims.beacon", "whether the block of the beacon exists: ask the chain");
     let beacon = claims.beacon.time;
     let Some(longest) = policy.claims.max_beacon_age else {
         return record.unchecked("claims.freshness", "the policy gives no longest age");

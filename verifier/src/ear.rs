@@ -153,6 +153,14 @@ fn refused(appraisal: &Appraisal, part: &str, vector: &mut Vector) {
     if fails && vector.values().all(|value| tier(*value) < tier(value::CONTRAINDICATED)) {
         vector.insert(CONFIGURATION, value::CONTRAINDICATED);
     }
+    // Likewise what the policy was loosened for: such evidence is at best a warning.
+    let loosened = appraisal
+        .checks
+        .iter()
+        .any(|check| check.outcome == CheckOutcome::Allowed && of_gpu(&check.id) == (part == "gpu"));
+    if loosened && vector.values().all(|value| tier(*value) < tier(value::WEAK)) {
+        vector.insert(CONFIGURATION, value::WEAK);
+    }
 }
 
 fn of_gpu(id: &str) -> bool {
@@ -176,7 +184,7 @@ fn cpu(appraisal: &Appraisal) -> Vector {
     put(
         &mut vector,
         INSTANCE_IDENTITY,
-        of(&["tdx.fmspc", "tdx.piid", "snp.allowed-chip"]),
+        of(&["tdx.piid", "snp.allowed-chip"]),
         [value::AFFIRMED, value::WEAK, value::UNRECOGNISED],
     );
     let configuration = [
@@ -249,9 +257,13 @@ fn gpu(appraisal: &Appraisal) -> Vector {
     let of = |ids: &[&str]| worst(appraisal, ids);
     let contraindicated = [value::AFFIRMED, value::WEAK, value::CONTRAINDICATED];
     put(&mut vector, INSTANCE_IDENTITY, of(&["gpu.signature"]), contraindicated);
-    put(&mut vector, CONFIGURATION, of(&["gpu.mode"]), contraindicated);
+    // What a GPU says of itself means something only if its measurements are the manufacturer's.
+    let measured = of(&["gpu.measurements"]) == Some(CheckOutcome::Passed);
+    let mode = of(&["gpu.mode"]).filter(|found| measured || *found != CheckOutcome::Passed);
+    put(&mut vector, CONFIGURATION, mode, contraindicated);
     let versions = ["gpu.driver-version", "gpu.vbios-version", "gpu.driver-rim", "gpu.vbios-rim", "gpu.measurements"];
-    put(&mut vector, EXECUTABLES, of(&versions), contraindicated);
+    let found = of(&versions).filter(|found| measured || *found != CheckOutcome::Passed);
+    put(&mut vector, EXECUTABLES, found, contraindicated);
     put(&mut vector, HARDWARE, of(&["gpu.architecture", "gpu.revocation"]), contraindicated);
     refused(appraisal, "gpu", &mut vector);
     development(appraisal, &mut vector);

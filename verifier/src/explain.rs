@@ -175,6 +175,9 @@ fn snp(policy: &SnpPolicy) -> Vec<String> {
     if let Some(bits) = policy.required_mitigations {
         out.push(format!("Mitigations {bits:#x} must have been there at launch, and be there now; reports before version 5 are refused."));
     }
+    let (may, must) = (policy.allowed_guest_policy, policy.required_guest_policy);
+    out.extend(may.map(|bits| format!("No guest policy bits but {bits:#x} may be set.")));
+    out.extend(must.map(|bits| format!("The guest policy bits {bits:#x} must be set.")));
     match (policy.allowed_platform_info, policy.required_platform_info) {
         (None, None) => out.push("Platform bits: no opinion, and listed as unchecked.".into()),
         (allowed, required) => {

@@ -117,6 +117,7 @@
 //! | check | obligation | where |
 //! |---|---|---|
 //! | `gpu.mode` | a known mode that the policy takes | `gpu/appraise.rs`, `mode_and_versions` |
+//! | `gpu.switches` | never checked here: listed where the mode rests on NVSwitches | the same |
 //! | `gpu.driver-version`, `gpu.vbios-version` | among those that the policy names | the same |
 //! | `gpu.driver-rim`, `gpu.vbios-rim` | a manifest for this architecture and version | `gpu/appraise.rs`, `golden` |
 //! | `gpu.driver-rim-revocation`, `gpu.vbios-rim-revocation` | its signers are not revoked, as above | `gpu/ocsp.rs`, `check` |
@@ -145,4 +146,5 @@
 //! | `gpu.appraisal` | each GPU report came with its certificates | the same |
 //! | `reference.measurement`, `reference.model-root` | among the reference values | `binding.rs`, `references` |
 //! | `reference.config-digest`, `reference.provider` | among the policy's | the same |
+//! | `claims.beacon` | never checked here: whether the beacon's block exists is for the chain to say | `binding.rs`, `freshness` |
 //! | `claims.freshness` | the beacon is not of the future and not older than the policy takes | `binding.rs`, `freshness` |

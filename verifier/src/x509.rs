@@ -263,14 +263,17 @@ impl Cert {
 
     /// The first critical extension that is not understood: RFC 5280 forbids to go on with one.
     pub(crate) fn unknown_critical(&self) -> Option<String> {
-        const KNOWN: [ObjectIdentifier; 2] =
-            [const_oid::db::rfc5280::ID_CE_BASIC_CONSTRAINTS, const_oid::db::rfc5280::ID_CE_KEY_USAGE];
-        let extensions = self.x509.tbs_certificate().extensions()?;
-        extensions
-            .iter()
-            .find(|extension| extension.critical && !KNOWN.contains(&extension.extn_id))
-            .map(|extension| extension.extn_id.to_string())
+        unknown_critical(&self.x509)
     }
+}
+
+/// The first critical extension of a certificate that is not understood.
+pub(crate) fn unknown_critical(certificate: &Certificate) -> Option<String> {
+    const KNOWN: [ObjectIdentifier; 2] =
+        [const_oid::db::rfc5280::ID_CE_BASIC_CONSTRAINTS, const_oid::db::rfc5280::ID_CE_KEY_USAGE];
+    let mut extensions = certificate.tbs_certificate().extensions()?.iter();
+    let unknown = extensions.find(|extension| extension.critical && !KNOWN.contains(&extension.extn_id));
+    unknown.map(|extension| extension.extn_id.to_string())
 }
 
 /// A revocation list that its issuer signed, and that is current.

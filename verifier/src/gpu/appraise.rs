@@ -36,7 +36,10 @@ pub(super) fn measure(record: &mut Record, report: &GpuReport, architecture: &st
 
 pub(super) fn mode_and_versions(record: &mut Record, report: &GpuReport, policy: &GpuPolicy) {
     match report.feature() {
-        None => record.unchecked("gpu.mode", "this driver does not report how the GPU is used"),
+        None if policy.mode.is_empty() => {
+            record.unchecked("gpu.mode", "this driver does not report how the GPU is used");
+        }
+        None => record.demand("gpu.mode", false, "this driver does not report how the GPU is used"),
         Some(flag) => {
             let mode = match flag {
                 [0, 0] => Some(GpuMode::Spt),
@@ -51,6 +54,12 @@ pub(super) fn mode_and_versions(record: &mut Record, report: &GpuReport, policy:
                 Some(mode) => format!("{mode:?}, which is none of those that the policy takes"),
             };
             record.demand("gpu.mode", accepted, detail);
+            if accepted && mode == Some(GpuMode::Ppcie) {
+                record.unchecked(
+                    "gpu.switches",
+                    "this mode trusts the NVSwitches between the GPUs, which no evidence here is about",
+                );
+            }
         }
     }
     let text = |record: &mut Record, id: &'static str, found: Option<String>, accepted: &[String]| {

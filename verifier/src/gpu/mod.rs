@@ -173,7 +173,7 @@ pub(crate) fn rim_needs(manifest: &[u8]) -> Result<Vec<Need>, String> {
 pub(crate) fn rim_fits(manifest: &[u8], id: &str) -> Result<(), String> {
     let (product, version) = rim::subject(manifest)?;
     let (wanted, found) = (id.to_ascii_uppercase(), version.replace('.', "").to_ascii_uppercase());
-    if wanted.replace('.', "").ends_with(&found) {
+    if !found.is_empty() && wanted.replace('.', "").ends_with(&found) {
         return Ok(());
     }
     Err(format!("the manifest is for {product} {version}, not {id}"))

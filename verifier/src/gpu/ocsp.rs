@@ -23,6 +23,8 @@ use crate::x509::{self, Cert, P384, Window};
 const MAX_LEN: usize = 16 * 1024;
 /// Most answers that are looked at.
 pub(super) const MAX_RESPONSES: usize = 96;
+/// Most answers about one certificate.
+const MAX_ANSWERS: usize = 4;
 /// Most certificates in one answer.
 const MAX_CERTIFICATES: usize = 4;
 /// An answer that does not say when the next one is due holds for a day.
@@ -139,7 +141,13 @@ impl Response {
     /// The entry for a certificate, if there is one.
     fn about(&self, certificate: &Cert, issuer: &Cert) -> Option<&SingleResponse> {
         let serial = certificate.x509.tbs_certificate().serial_number().as_bytes();
-        self.basic.data.responses.iter().find(|single| single.id.serial.as_bytes() == serial && single.id.names(issuer))
+        let entries = &self.basic.data.responses;
+        // An entry that is not good comes first: one answer that says two things is believed in the worse.
+        let mut own = entries.iter().filter(|single| single.id.serial.as_bytes() == serial && single.id.names(issuer));
+        let good =
+            |single: &&SingleResponse| matches!(single.status.tag(), Tag::ContextSpecific { number: TagNumber(0), .. });
+        let first = own.next()?;
+        Some(if good(&first) { own.find(|single| !good(single)).unwrap_or(first) } else { first })
     }
 
     /// What it says of a certificate, if its issuer or the issuer's delegate signed it, and it holds now.
@@ -296,13 +304,20 @@ impl<'a> Responses<'a> {
         if ders.len() > MAX_RESPONSES {
             return Err(format!("{} OCSP responses are more than {MAX_RESPONSES}", ders.len()));
         }
-        let responses = ders.iter().map(|der| Response::parse(der)).collect::<Result<_, _>>()?;
+        // The same answer twice says nothing more, and costs nothing more.
+        let distinct: std::collections::BTreeSet<&Vec<u8>> = ders.iter().collect();
+        let responses = distinct.into_iter().map(|der| Response::parse(der)).collect::<Result<_, _>>()?;
         Ok(Self { responses, required, known })
     }
 
     /// What the answers say of a certificate. A revocation counts whatever else is there; of several others, any that holds.
     fn word(&self, certificate: &Cert, issuer: &Cert, at: UnixTime) -> Option<Result<Word, String>> {
         let mut best: Option<Result<Word, String>> = None;
+        // Each that is not authentic costs several signature checks, and nobody has a use for many.
+        if self.responses.iter().filter(|response| response.about(certificate, issuer).is_some()).count() > MAX_ANSWERS
+        {
+            return Some(Err(format!("is one of more than {MAX_ANSWERS} about the same certificate")));
+        }
         for response in &self.responses {
             let Some(single) = response.about(certificate, issuer) else { continue };
             let word = match self.known {

@@ -164,6 +164,10 @@ fn chain(
     found.passed("snp.root", x509::common_name(ark.1.tbs_certificate().subject()));
     let mut window = Window { from: UnixTime(0), to: UnixTime(u64::MAX) };
     for (what, certificate) in [("root", &ark.1), ("AMD signing key", &ask.1), ("report key", &vek.1)] {
+        if let Some(id) = x509::unknown_critical(certificate) {
+            let detail = format!("the {what}'s certificate has the critical extension {id}, which is not understood");
+            return invalid("snp.chain", detail);
+        }
         let (from, to) = x509::validity(certificate);
         if at < from || at > to {
             return invalid(
@@ -196,6 +200,14 @@ fn revocation(found: &mut Found, chain: &Chain, crl: &[u8], at: UnixTime) -> Res
         || !x509::rsa_pss_signed(&der, list.signature.as_bytes().unwrap_or_default(), &chain.ark)
     {
         return invalid("snp.revocation", "the root did not sign this revocation list");
+    }
+    // A delta or a partial list marks itself with a critical extension.
+    if let Some(extension) = tbs.crl_extensions.iter().flatten().find(|extension| extension.critical) {
+        let id = extension.extn_id;
+        return invalid(
+            "snp.revocation",
+            format!("the revocation list has the critical extension {id}, which is not understood"),
+        );
     }
     let next = tbs.next_update.map(x509::unix);
     if at < x509::unix(tbs.this_update) || next.is_none_or(|next| at > next) {

@@ -139,12 +139,16 @@ fn attributes(record: &mut Record, quote: &Quote, policy: &TdxPolicy) {
     );
     let service = clear(SERVTD_EXT)
         && [quote.mrservicetd(), quote.current_service_td()].iter().flatten().all(|digest| *digest == [0; 48]);
-    record.demand_unless(
-        "tdx.service-td",
-        service,
-        policy.allow_service_td,
-        say(service, "none", "a service TD is bound to this TD"),
-    );
+    if service && quote.mrservicetd().is_none() {
+        record.unchecked("tdx.service-td", "this kind of quote does not say which service TDs are bound");
+    } else {
+        record.demand_unless(
+            "tdx.service-td",
+            service,
+            policy.allow_service_td,
+            say(service, "none", "a service TD is bound to this TD"),
+        );
+    }
     let reserved = clear(!KNOWN);
     record.demand(
         "tdx.attributes",
