@@ -124,9 +124,13 @@ impl Claimer {
             if self.claim(store, &batch, &mut report).await? || batch.len() == 1 {
                 continue;
             }
-            // One item that cannot be paid must not keep the others from it.
-            for item in batch.chunks(1).filter(|item| item.iter().all(|due| due.value > FIRST_ITEM_FEE)) {
-                self.claim(store, item, &mut report).await?;
+            // One item that cannot be paid must not keep the others from it, as long as they bring what the refusal cost too.
+            for item in batch.chunks(1) {
+                let value: Nanoton = item.iter().map(|due| due.value).sum();
+                let spent = report.fees.saturating_add(FIRST_ITEM_FEE);
+                if report.paid.saturating_add(value) > spent {
+                    self.claim(store, item, &mut report).await?;
+                }
             }
         }
         report.waiting = report.waiting.saturating_sub(report.paid);

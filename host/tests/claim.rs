@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use cocoon_attestation::dev::DevPlatform;
 use cocoon_attestation::{Digest, UnixTime};
-use cocoon_host::{DevEndorser, EnclaveLauncher, Error, Host, HostConfig, LaunchSpec, RunningEnclave};
+use cocoon_host::claim::AT_ONCE;
+use cocoon_host::store::Store;
+use cocoon_host::{Claimer, DevEndorser, EnclaveLauncher, Error, Host, HostConfig, LaunchSpec, RunningEnclave};
 use cocoon_protocol::identity::SigningKey;
 use cocoon_protocol::receipt::SignedSettlementReceipt;
 use cocoon_protocol::voucher::SignedVoucher;
@@ -14,7 +16,7 @@ use cocoon_settlement::cells::{SettlementReceipt, Verdict, Voucher};
 use cocoon_settlement::contracts::channel::ChannelInit;
 use cocoon_settlement::contracts::{ProviderInit, RegistryInit};
 use cocoon_settlement::local::{Genesis, LocalChain, ManualClock};
-use cocoon_settlement::{Nanoton, NetworkId, Prices, ops};
+use cocoon_settlement::{Address, Nanoton, NetworkId, Prices, ops};
 
 const AT: UnixTime = UnixTime(1_790_000_000);
 const PRICES: Prices = Prices { prompt: 10, cached: 1, completion: 20, reasoning: 20 };
@@ -32,8 +34,16 @@ fn key(seed: u8) -> SigningKey {
     SigningKey::from_seed(&[seed; 32]).unwrap()
 }
 
-/// Claims twice with this promise and this total; gives what each round brought.
-async fn claim_twice(folder: &Path, cap: Nanoton, total: Nanoton) -> [Nanoton; 2] {
+struct World {
+    chain: Arc<LocalChain>,
+    account: Arc<Account>,
+    registry: Address,
+    provider: Address,
+    channel: Address,
+}
+
+/// A Provider with two attested enclave keys, 41 and 42, and a Channel with 10 TON.
+async fn world() -> World {
     let clock = Arc::new(ManualClock::new(AT));
     let wallet = cocoon_settlement::wallet::Wallet::new([5; 32], NetworkId::LOCAL).unwrap().address();
     let accounts = vec![(wallet, Nanoton(100_000_000_000))];
@@ -53,21 +63,23 @@ async fn claim_twice(folder: &Path, cap: Nanoton, total: Nanoton) -> [Nanoton; 2
     let provider =
         ProviderInit { network: NetworkId::LOCAL, registry, owner: wallet, claim_window: 259_200, salt: [0; 32] };
     let provider = ops::deploy_provider(&account, &provider).await.unwrap().0;
-    let verdict = Verdict {
-        network: NetworkId::LOCAL,
-        registry,
-        provider,
-        enclave_key: key(41).enclave_key(),
-        evidence_id: Digest([8; 32]),
-        image: Digest([9; 32]),
-        model_root: Digest([3; 32]),
-        generation: 0,
-        until: AT.plus(80_000),
-        expiry: AT.plus(3_600),
-        set_epoch: ops::registry_params(chain.as_ref(), &registry).await.unwrap().set_epoch,
-    };
-    let signature = verdict.sign(&[21; 32]).unwrap();
-    ops::attest(&account, &registry, &verdict, &[(0, signature)]).await.unwrap().success().unwrap();
+    for enclave in [41, 42] {
+        let verdict = Verdict {
+            network: NetworkId::LOCAL,
+            registry,
+            provider,
+            enclave_key: key(enclave).enclave_key(),
+            evidence_id: Digest([enclave; 32]),
+            image: Digest([9; 32]),
+            model_root: Digest([3; 32]),
+            generation: 0,
+            until: AT.plus(80_000),
+            expiry: AT.plus(3_600),
+            set_epoch: ops::registry_params(chain.as_ref(), &registry).await.unwrap().set_epoch,
+        };
+        let signature = verdict.sign(&[21; 32]).unwrap();
+        ops::attest(&account, &registry, &verdict, &[(0, signature)]).await.unwrap().success().unwrap();
+    }
     let channel = ChannelInit {
         network: NetworkId::LOCAL,
         provider,
@@ -78,13 +90,30 @@ async fn claim_twice(folder: &Path, cap: Nanoton, total: Nanoton) -> [Nanoton; 2
         salt: [0; 32],
     };
     ops::open_channel(&account, &channel, Nanoton(10_000_000_000)).await.unwrap().success().unwrap();
+    World { chain, account, registry, provider, channel: channel.address() }
+}
 
+impl World {
+    /// What the enclave `enclave` earned by a receipt that `signer` signed.
+    fn earn(&self, store: &Store, enclave: u8, signer: u8, cap: Nanoton, total: Nanoton) {
+        let (channel, enclave_key, network) = (self.channel, key(enclave).enclave_key(), NetworkId::LOCAL);
+        let voucher = Voucher { network, channel, enclave_key, cap, prices: PRICES, expiry: AT.plus(3_600) };
+        store.keep_voucher(&SignedVoucher::sign(voucher, &[31; 32]).unwrap()).unwrap();
+        let provider = self.provider;
+        let receipt = SettlementReceipt { network, provider, channel, enclave_key, sequence: 1, total, time: AT };
+        store.keep_receipt(&SignedSettlementReceipt::sign(receipt, &key(signer)).unwrap()).unwrap();
+    }
+}
+
+/// Claims twice with this promise and this total; gives what each round brought.
+async fn claim_twice(folder: &Path, cap: Nanoton, total: Nanoton) -> [Nanoton; 2] {
+    let world = world().await;
     let host = Host::start(HostConfig {
         network: NetworkId::LOCAL,
-        provider,
-        registry,
-        chain,
-        account,
+        provider: world.provider,
+        registry: world.registry,
+        chain: world.chain.clone(),
+        account: world.account.clone(),
         launcher: Arc::new(Gone),
         endorser: Arc::new(DevEndorser::new(DevPlatform::from_seed([7; 32]))),
         guest_config: folder.join("guest.toml"),
@@ -101,16 +130,43 @@ async fn claim_twice(folder: &Path, cap: Nanoton, total: Nanoton) -> [Nanoton; 2
     })
     .await
     .unwrap();
-    let (channel, enclave_key) = (channel.address(), key(41).enclave_key());
-    let expiry = AT.plus(3_600);
-    let voucher = Voucher { network: NetworkId::LOCAL, channel, enclave_key, cap, prices: PRICES, expiry };
-    host.store().keep_voucher(&SignedVoucher::sign(voucher, &[31; 32]).unwrap()).unwrap();
-    let receipt =
-        SettlementReceipt { network: NetworkId::LOCAL, provider, channel, enclave_key, sequence: 1, total, time: AT };
-    host.store().keep_receipt(&SignedSettlementReceipt::sign(receipt, &key(41)).unwrap()).unwrap();
+    world.earn(host.store(), 41, 41, cap, total);
     let paid = [host.claim_all().await.unwrap().paid, host.claim_all().await.unwrap().paid];
     host.shutdown().await;
     paid
+}
+
+/// One bad receipt does not keep a good one from its pay, is asked for once, and not again by a process that starts anew.
+#[tokio::test]
+async fn what_is_refused_costs_once_and_others_are_paid() {
+    let (folder, world) = (tempfile::tempdir().unwrap(), world().await);
+    let path = folder.path().join("host.redb");
+    let store = Store::open(&path).unwrap();
+    let amount = Nanoton(300_000_000);
+    world.earn(&store, 41, 41, amount, amount);
+    world.earn(&store, 42, 99, amount, amount);
+    let claimer = || Claimer::new(world.account.clone(), world.provider);
+    let first = claimer().round(&store, &AT_ONCE).await.unwrap();
+    assert_eq!((first.items, first.paid), (1, amount));
+    assert!(first.fees > Nanoton(20_000_000), "the batch, then each alone");
+    drop(store);
+    let store = Store::open(&path).unwrap();
+    let second = claimer().round(&store, &AT_ONCE).await.unwrap();
+    assert_eq!((second.items, second.fees), (0, Nanoton(0)));
+}
+
+/// Whatever does not make up for the refusal of its batch is left for later.
+#[tokio::test]
+async fn a_refused_batch_does_not_make_a_round_cost_more_than_it_brings() {
+    let (folder, world) = (tempfile::tempdir().unwrap(), world().await);
+    let store = Store::open(&folder.path().join("host.redb")).unwrap();
+    world.earn(&store, 41, 41, Nanoton(16_000_000), Nanoton(16_000_000));
+    world.earn(&store, 42, 99, Nanoton(16_000_000), Nanoton(16_000_000));
+    let before = world.account.balance().await.unwrap();
+    let round = Claimer::new(world.account.clone(), world.provider).round(&store, &AT_ONCE).await.unwrap();
+    assert_eq!((round.items, round.paid), (0, Nanoton(0)));
+    let lost = before.checked_sub(world.account.balance().await.unwrap()).unwrap();
+    assert!(lost == round.fees && lost < Nanoton(15_000_000), "{lost}");
 }
 
 #[tokio::test]
