@@ -37,6 +37,9 @@ pub enum Error {
     /// The node's own database failed.
     #[error("the node's database failed: {0}; check the disk and its free space")]
     Store(String),
+    /// The node is stopping, or its verifier broke off.
+    #[error("the appraisal broke off: {0}; send the bundle again")]
+    Interrupted(String),
     /// No bundle with this evidence id was logged here.
     #[error("this node has not logged that evidence id; have the bundle appraised first")]
     NotLogged,

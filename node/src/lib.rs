@@ -64,8 +64,8 @@ pub struct Node {
     index: u8,
     seed: Zeroizing<[u8; 32]>,
     public: [u8; 32],
-    policy: Policy,
-    references: ReferenceValues,
+    policy: Arc<Policy>,
+    references: Arc<ReferenceValues>,
     registry: Address,
     lifetime: u64,
     chain: Arc<dyn Chain>,
@@ -89,8 +89,8 @@ impl Node {
             index: config.index,
             seed: Zeroizing::new(config.verdict_seed),
             public: key.public(),
-            policy: config.policy,
-            references: config.references,
+            policy: Arc::new(config.policy),
+            references: Arc::new(config.references),
             registry: config.registry,
             lifetime: config.lifetime,
             chain: config.chain,
@@ -122,7 +122,11 @@ impl Node {
             return Err(refused(Outcome::Malformed, format!("a bundle has at most {MAX_BUNDLE} bytes")));
         }
         let now = self.chain.head().await?.time;
-        let result = appraise_bundle(bundle, &self.policy, Some(&self.references), now);
+        // Signatures take milliseconds: others are answered meanwhile.
+        let (policy, references, owned) = (self.policy.clone(), self.references.clone(), bundle.to_vec());
+        let appraised =
+            tokio::task::spawn_blocking(move || appraise_bundle(&owned, &policy, Some(&references), now)).await;
+        let result = appraised.map_err(|error| Error::Interrupted(error.to_string()))?;
         let appraisal = result.appraisal;
         let (Some(claims), Some(id), Outcome::Accepted | Outcome::Refused) =
             (result.claims, result.evidence_id, appraisal.outcome)
