@@ -59,21 +59,19 @@ impl ChannelInit {
     }
 
     fn write(&self) -> Result<Cell, CellError> {
-        let mut client = CellBuilder::new();
-        self.client.store(&mut client)?;
-        store_hash(&mut client, &self.salt)?;
         let mut terms = CellBuilder::new();
-        terms.store_u32(self.network.0 as u32)?;
-        self.provider.store(&mut terms)?;
-        store_hash(&mut terms, &self.client_key)?;
-        terms.store_u32(self.close_delay)?;
         terms.store_u8(VERSION)?;
-        terms.store_reference(client.build()?)?;
+        terms.store_u32(self.close_delay)?;
+        self.client.store(&mut terms)?;
+        store_hash(&mut terms, &self.salt)?;
         let mut b = CellBuilder::new();
-        b.store_reference(terms.build()?)?;
-        b.store_zeros(BITS_BEFORE_OWNER)?;
+        b.store_zeros(BITS_BEFORE_NETWORK)?;
+        b.store_u32(self.network.0 as u32)?;
+        self.provider.store(&mut b)?;
         self.owner.store(&mut b)?;
-        b.store_zeros(BITS_AFTER_OWNER)?;
+        store_hash(&mut b, &self.client_key)?;
+        b.store_zeros(BITS_AT)?;
+        b.store_reference(terms.build()?)?;
         b.build()
     }
 
@@ -83,18 +81,15 @@ impl ChannelInit {
     }
 
     fn read(s: &mut CellSlice<'_>) -> Result<Self, CellError> {
-        let terms = s.load_reference_cloned()?;
-        expect_zeros(s, BITS_BEFORE_OWNER)?;
-        let owner = Address::load(s)?;
-        expect_zeros(s, BITS_AFTER_OWNER)?;
-        read_whole(&terms, |s| {
-            let (network, provider) = (NetworkId(s.load_u32()? as i32), Address::load(s)?);
-            let (client_key, close_delay) = (load_hash(s)?, s.load_u32()?);
+        expect_zeros(s, BITS_BEFORE_NETWORK)?;
+        let network = NetworkId(s.load_u32()? as i32);
+        let (provider, owner, client_key) = (Address::load(s)?, Address::load(s)?, load_hash(s)?);
+        expect_zeros(s, BITS_AT)?;
+        read_whole(&s.load_reference_cloned()?, |s| {
             if s.load_u8()? != VERSION {
                 return Err(CellError::InvalidTag);
             }
-            let client = s.load_reference_cloned()?;
-            let (client, salt) = read_whole(&client, |s| Ok((Address::load(s)?, load_hash(s)?)))?;
+            let (close_delay, client, salt) = (s.load_u32()?, Address::load(s)?, load_hash(s)?);
             Ok(Self { network, provider, owner, client, client_key, close_delay, salt })
         })
     }
@@ -144,10 +139,10 @@ impl ChannelInit {
     }
 }
 
-/// The newest entry (160 bits), number of entries (16), the newest key (256), no other entries (1) and the rent held back (64).
-const BITS_BEFORE_OWNER: u16 = 160 + 16 + 256 + 1 + 64;
-/// When its close may be finished or was (32), first deposit (32), status (8).
-const BITS_AFTER_OWNER: u16 = 32 + 32 + 8;
+/// No entries (three bits), their number (16), the rent held back (64), status (8), first deposit (32).
+const BITS_BEFORE_NETWORK: u16 = 3 + 16 + 64 + 8 + 32;
+/// When its close may be finished or was.
+const BITS_AT: u16 = 32;
 
 /// Everything that changes is zero at the start.
 fn expect_zeros(s: &mut CellSlice<'_>, bits: u16) -> Result<(), CellError> {

@@ -6,6 +6,7 @@ use cocoon_attestation::types::{Digest, EnclaveKey, UnixTime};
 use tycho_types::cell::{Cell, CellBuilder, CellFamily, Store};
 use tycho_types::error::Error as CellError;
 use tycho_types::models::StateInit;
+use tycho_types::num::Tokens;
 
 use super::{Answer, Code, VERSION, body};
 use crate::address::{Address, NetworkId};
@@ -104,7 +105,10 @@ impl ClaimItem {
         next.store_into(&mut b, Cell::empty_context())?;
         let voucher = if voucher { Some(self.voucher_proof()?) } else { None };
         voucher.store_into(&mut b, Cell::empty_context())?;
-        store_earned(&mut b, &self.receipt)?;
+        // Shorter than as they are signed: every bit of a claim travels three times.
+        Tokens::new(self.receipt.sequence.into()).store_into(&mut b, Cell::empty_context())?;
+        Tokens::new(self.receipt.total.0.into()).store_into(&mut b, Cell::empty_context())?;
+        store_time(&mut b, self.receipt.time)?;
         b.store_raw(&self.receipt_signature, 512)?;
         b.build()
     }
@@ -199,7 +203,9 @@ pub fn slash(
 ) -> Result<Cell, Error> {
     let signed = |(receipt, signature): (&SettlementReceipt, &Signature)| {
         let mut b = CellBuilder::new();
-        store_earned(&mut b, receipt)?;
+        b.store_u64(receipt.sequence)?;
+        b.store_u64(receipt.total.0)?;
+        store_time(&mut b, receipt.time)?;
         b.store_raw(signature, 512)?;
         b.build()
     };
@@ -210,12 +216,6 @@ pub fn slash(
         b.store_reference(first)?;
         b.store_reference(second)
     })
-}
-
-fn store_earned(b: &mut CellBuilder, receipt: &SettlementReceipt) -> Result<(), CellError> {
-    b.store_u64(receipt.sequence)?;
-    b.store_u64(receipt.total.0)?;
-    store_time(b, receipt.time)
 }
 
 /// What became of an enclave key.

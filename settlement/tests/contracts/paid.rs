@@ -40,7 +40,7 @@ async fn attest_open_claim_close() {
         account.send(account.address(), ton("0.01"), None, None).await.unwrap().success().unwrap();
     }
     let address = world.channel.address();
-    costs(&world, world.attest(&world.verdict(), &[0, 1, 2]).await, "attest", 22_278, 14_331_200);
+    costs(&world, world.attest(&world.verdict(), &[0, 1, 2]).await, "attest", 22_108, 14_263_200);
     let record = ops::enclave_record(&*world.chain, &world.provider, &world.key()).await.unwrap();
     let expected = EnclaveRecord {
         state: KeyState::Active,
@@ -53,7 +53,7 @@ async fn attest_open_claim_close() {
     };
     assert_eq!(record, Some(expected));
 
-    costs(&world, ops::open_channel(&world.client, &world.channel, ton("5")).await.unwrap(), "open", 7_254, 19_592_000);
+    costs(&world, ops::open_channel(&world.client, &world.channel, ton("5")).await.unwrap(), "open", 7_128, 17_404_000);
     let opened = ops::channel_state(&*world.chain, &address).await.unwrap();
     assert_eq!((opened.status, opened.keys), (ChannelStatus::Open, 0));
     assert!(opened.available > ton("4.9") && opened.available < opened.balance);
@@ -62,18 +62,18 @@ async fn attest_open_claim_close() {
     let claim = world.claim(&[world.item()]).await;
     let gained = world.owner.balance().await.unwrap().checked_sub(before).unwrap();
     assert_eq!(gained, ton("1").checked_sub(claim.fees).unwrap(), "the owner gets the receipt's total less all fees");
-    costs(&world, claim, "claim", 18_603, 11_851_600);
+    costs(&world, claim, "claim", 17_830, 11_446_400);
 
     let later = SettlementReceipt { sequence: 2, total: ton("1.5"), ..world.receipt() };
     let later = world.signed(world.voucher(), &CLIENT, later, &ENCLAVE);
-    costs(&world, world.claim(&[later]).await, "claim_repeated", 16_066, 9_680_000);
+    costs(&world, world.claim(&[later]).await, "claim_repeated", 16_168, 9_624_800);
     let paid = ops::channel_paid(&*world.chain, &address, &world.key()).await.unwrap();
     assert_eq!((paid.paid, paid.cap, paid.expiry), (ton("1.5"), ton("2"), START.plus(7 * DAY)));
 
     let before = world.client.balance().await.unwrap();
-    costs(&world, ops::start_close(&world.client, &address).await.unwrap(), "start_close", 10_294, 5_658_400);
+    costs(&world, ops::start_close(&world.client, &address).await.unwrap(), "start_close", 10_160, 5_604_800);
     world.clock.advance(3 * DAY);
-    costs(&world, ops::finish_close(&world.client, &address).await.unwrap(), "finish_close", 11_483, 6_328_816);
+    costs(&world, ops::finish_close(&world.client, &address).await.unwrap(), "finish_close", 11_098, 6_160_005);
     let refund = world.client.balance().await.unwrap().checked_sub(before).unwrap();
     assert!(refund > ton("3.48") && refund < ton("3.5"), "{refund}");
     let closed = ops::channel_state(&*world.chain, &address).await.unwrap();

@@ -62,10 +62,9 @@ export function providerState({ registry, owner, network = NETWORK, claimWindow 
 }
 
 export function channelState({ provider, owner, client, clientKey, network = NETWORK, closeDelay = 3 * DAY, salt = 7 }) {
-    const rest = beginCell().storeAddress(client).storeUint(salt, 256).endCell();
-    const terms = beginCell().storeInt(network, 32).storeAddress(provider).storeBuffer(clientKey, 32).storeUint(closeDelay, 32)
-        .storeUint(1, 8).storeRef(rest).endCell();
-    return { code: CODE.channel, data: beginCell().storeRef(terms).storeUint(0, 160).storeUint(0, 16).storeUint(0, 256).storeDict(null).storeUint(0, 64).storeAddress(owner).storeUint(0, 32).storeUint(0, 32).storeUint(0, 8).endCell() };
+    const terms = beginCell().storeUint(1, 8).storeUint(closeDelay, 32).storeAddress(client).storeUint(salt, 256).endCell();
+    return { code: CODE.channel, data: beginCell().storeDict(null).storeDict(null).storeDict(null).storeUint(0, 16 + 64 + 8 + 32)
+        .storeInt(network, 32).storeAddress(provider).storeAddress(owner).storeBuffer(clientKey, 32).storeUint(0, 32).storeRef(terms).endCell() };
 }
 
 /** The exit code of the transaction on `to`, 0 if it succeeded; undefined if there was none. */
@@ -93,11 +92,17 @@ export class World {
         w.registry = address(registry);
         const provider = providerState({ registry: w.registry, owner: w.owner.address });
         w.provider = address(provider);
-        w.channelInit = channelState({ provider: w.provider, owner: w.owner.address, client: w.client.address, clientKey: w.clientKeys.publicKey });
-        w.channel = address(w.channelInit);
+        w.openAnother(7);
         await w.send(w.governance, w.registry, toNano('1'), plain(OP.fund), registry);
         await w.send(w.owner, w.provider, toNano('0.2'), plain(OP.fund), provider);
         return w;
+    }
+
+    /** From here on the Channel of this salt is the world's. */
+    openAnother(salt) {
+        this.channelInit = channelState({ provider: this.provider, owner: this.owner.address, client: this.client.address,
+            clientKey: this.clientKeys.publicKey, salt });
+        this.channel = address(this.channelInit);
     }
 
     /** Every message that enters the world; keeps count of gas and fees per contract call. */
@@ -169,7 +174,7 @@ export class World {
             .storeUint(p.completion, 64).storeUint(p.reasoning, 64).storeUint(v.expiry, 32)
             .storeBuffer(signCell(voucherCell(v), client), 64).endCell();
         const cell = (next = null) => beginCell().storeBuffer(enclave.publicKey, 32).storeMaybeRef(next)
-            .storeMaybeRef(repeated ? null : voucherProof).storeUint(r.sequence, 64).storeUint(r.total, 64).storeUint(r.time, 32)
+            .storeMaybeRef(repeated ? null : voucherProof).storeVarUint(r.sequence, 4).storeVarUint(r.total, 4).storeUint(r.time, 32)
             .storeBuffer(signCell(receiptCell(r), enclave), 64).endCell();
         return { channel, cell };
     }
