@@ -14,6 +14,8 @@ pub const ENCLAVE_HEADER: &str = "cocoon-enclave";
 pub const VOUCHER_HEADER: &str = "cocoon-voucher";
 /// Inner trailer: the full receipt ([`crate::receipt::SignedFullReceipt::to_trailer`]).
 pub const RECEIPT_TRAILER: &str = "cocoon-receipt";
+/// Inner header: the identifier by which a client keeps the receipt of this answer.
+pub const RECEIPT_ID_HEADER: &str = "cocoon-receipt-id";
 
 /// Media type of a sealed request.
 pub const SEALED_REQUEST: &str = "message/ohttp-chunked-req";

@@ -5,6 +5,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::padding::padded;
+use super::varint;
 use crate::Error;
 
 /// The least length of a record, so that most tokens of a stream look alike.
@@ -14,16 +15,17 @@ const HEADER: usize = 8;
 pub(super) const MAX_DATA: usize = 12 * 1024;
 const MAX_RECORD: usize = 16 * 1024;
 
-/// One record of at most [`MAX_DATA`] bytes of data.
-pub(super) fn record(data: &[u8]) -> Vec<u8> {
+/// Appends one record of at most [`MAX_DATA`] bytes of data, and its length before it as Binary HTTP wants it.
+pub(super) fn write_record(out: &mut Vec<u8>, data: &[u8]) {
     let length = padded(HEADER + data.len(), FLOOR);
-    let mut out = Vec::with_capacity(length);
+    varint::write(out, length as u64);
+    let end = out.len() + length;
+    out.reserve(length);
     // Both lengths are far below 2^32.
     out.extend_from_slice(&(data.len() as u32).to_be_bytes());
     out.extend_from_slice(&((length - HEADER - data.len()) as u32).to_be_bytes());
     out.extend_from_slice(data);
-    out.resize(length, 0);
-    out
+    out.resize(end, 0);
 }
 
 /// Takes records apart as they arrive.
@@ -33,8 +35,8 @@ pub(super) struct Records {
 }
 
 impl Records {
-    pub(super) fn push(&mut self, bytes: &[u8]) {
-        self.buffer.extend_from_slice(bytes);
+    pub(super) fn push(&mut self, bytes: BytesMut) {
+        self.buffer.unsplit(bytes);
     }
 
     /// The data of the next whole record.
@@ -65,6 +67,15 @@ impl Records {
 mod tests {
     use super::*;
 
+    /// The record alone, without the length before it.
+    fn record(data: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        write_record(&mut out, data);
+        let (length, record) = varint::read(&out).unwrap();
+        assert_eq!(length, record.len() as u64);
+        record.to_vec()
+    }
+
     #[test]
     fn records_survive_any_split_and_hide_small_lengths() {
         assert_eq!(record(b"a").len(), record(&[7; 200]).len());
@@ -73,7 +84,7 @@ mod tests {
             let mut records = Records::default();
             let mut read = Vec::new();
             for piece in wire.chunks(step) {
-                records.push(piece);
+                records.push(piece.into());
                 while let Some(data) = records.next_data().unwrap() {
                     read.push(data.to_vec());
                 }
@@ -91,7 +102,7 @@ mod tests {
         let vector = |name: &str| hex::decode(vectors["record"][name].as_str().unwrap()).unwrap();
         assert_eq!(record(&vector("data")), vector("record"));
         let mut records = Records::default();
-        records.push(&vector("record"));
+        records.push(vector("record")[..].into());
         assert_eq!(records.next_data().unwrap().unwrap(), vector("data"));
         assert!(records.is_whole());
     }
@@ -99,7 +110,7 @@ mod tests {
     #[test]
     fn an_absurd_record_is_refused_at_once() {
         let mut records = Records::default();
-        records.push(&[0xff; HEADER]);
+        records.push([0xff; HEADER][..].into());
         assert!(records.next_data().is_err());
     }
 }

@@ -1,33 +1,27 @@
 //! The client's side: seal a request, open its answer as it arrives.
 
-use bhttp::stream::{AsyncMessage, AsyncReadMessage};
-use bytes::Bytes;
-use futures::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use ohttp::KeyConfig;
+use std::future::poll_fn;
+use std::pin::Pin;
 
-use super::body::Records;
-use super::padding::padded;
-use super::pipe::{Shared, Sink, Source, Target, now};
-use super::{
-    AnswerHead, ENC_LEN, Field, HEADER_LEN, InnerRequest, MAX_SEALED_REQUEST, bhttp_error, fields, io_error,
-    ohttp_error,
-};
+use bytes::{Bytes, BytesMut};
+use futures::AsyncRead;
+
+use super::answer::AnswerReader;
+use super::binary_http;
+use super::oblivious::chunks::Reader;
+use super::oblivious::{RESPONSE_NONCE_LEN, Request, ResponseKey};
+use super::{AnswerHead, Field, InnerRequest, MAX_SEALED_REQUEST};
 use crate::Error;
 use crate::statement::KeyStatement;
 
 /// The least length of a request before it is sealed.
 const REQUEST_FLOOR: usize = 1024;
-
-/// Key identifier, KEM, X-Wing public key, length of the list of suites, one suite (RFC 9458 section 3.1).
-const KEY_CONFIG_LEN: usize = 1 + 2 + 1216 + 2 + 4;
-
-type Respond = Box<dyn FnOnce(Source) -> Result<Source, Error> + Send>;
+/// How much of an answer is asked for at a time, in bytes.
+const READ: usize = 1 << 14;
 
 /// A request about to be sealed: its encapsulated key is known, its content is not yet written.
 pub struct RequestSealer {
-    sink: Sink,
-    request: Target,
-    respond: Respond,
+    request: Request,
 }
 
 impl RequestSealer {
@@ -36,86 +30,57 @@ impl RequestSealer {
     /// # Errors
     /// The statement's key configuration is not X-Wing with HKDF-SHA256 and AES-128-GCM.
     pub fn new(statement: &KeyStatement) -> Result<Self, Error> {
-        let mut config = KeyConfig::decode(&statement.key_config).map_err(ohttp_error)?;
-        let encoded = config.encode().map_err(ohttp_error)?;
-        // The key identifier, then the KEM: X-Wing. The length leaves room for one suite, which is the one at the end.
-        if encoded.len() != KEY_CONFIG_LEN
-            || encoded.get(1..3) != Some(&[0x64, 0x7a])
-            || !encoded.ends_with(&[0, 4, 0, 1, 0, 1])
-            || encoded != statement.key_config
-        {
-            return Err(Error::malformed(
-                "a key configuration",
-                "only X-Wing with HKDF-SHA256 and AES-128-GCM is used",
-            ));
-        }
-        let client = ohttp::ClientRequest::from_config(&mut config).map_err(ohttp_error)?;
-        let sink = Sink::default();
-        let stream = Shared::new(client.encapsulate_stream(sink.clone()).map_err(ohttp_error)?);
-        let mut request: Target = Box::new(stream.clone());
-        let respond: Respond =
-            Box::new(move |source| Ok(Box::new(stream.lock().response(source).map_err(ohttp_error)?) as Source));
-        // Flushing writes the header, and with it the encapsulated key.
-        now(request.flush())?.map_err(io_error)?;
-        Ok(Self { sink, request, respond })
+        Ok(Self { request: Request::new(&statement.key_config)? })
     }
 
     /// The encapsulated key, which binds what is inside the seal to this one sealing.
     pub fn enc(&self) -> Vec<u8> {
-        self.sink.with(|written| written.get(HEADER_LEN..HEADER_LEN + ENC_LEN).unwrap_or_default().to_vec())
+        self.request.enc().to_vec()
     }
 
     /// Seals the request. Gives the bytes to send and what opens the answer.
     ///
     /// # Errors
     /// The request is too large.
-    pub fn seal(mut self, request: &InnerRequest) -> Result<(Vec<u8>, ResponseOpener), Error> {
-        let mut message = bhttp::Message::request(
-            request.method.clone().into_bytes(),
-            b"https".to_vec(),
-            Vec::new(),
-            request.path.clone().into_bytes(),
-        );
-        for (name, value) in &request.headers {
-            message.put_header(name.as_str(), value.as_str());
-        }
-        message.write_content(&request.body);
-        let mut plain = Vec::new();
-        message.write_bhttp(bhttp::Mode::KnownLength, &mut plain).map_err(bhttp_error)?;
-        let length = padded(plain.len(), REQUEST_FLOOR);
-        plain.resize(length, 0);
-        now(self.request.write_all(&plain))?.map_err(io_error)?;
-        now(self.request.close())?.map_err(io_error)?;
-        let sealed = self.sink.take();
+    pub fn seal(self, request: &InnerRequest) -> Result<(Vec<u8>, ResponseOpener), Error> {
+        let (sealed, key) = self.request.seal(&binary_http::write_request(request, REQUEST_FLOOR))?;
         if sealed.len() > MAX_SEALED_REQUEST {
             return Err(Error::TooLarge { what: "the sealed request", limit: MAX_SEALED_REQUEST });
         }
-        Ok((sealed, ResponseOpener { respond: self.respond }))
+        Ok((sealed, ResponseOpener { key }))
     }
 }
 
 /// Opens the answer to one request.
 pub struct ResponseOpener {
-    respond: Respond,
+    key: ResponseKey,
 }
 
 impl ResponseOpener {
     /// Starts to read an answer from the bytes of the relay's response.
     ///
     /// # Errors
-    /// The crypto library fails.
+    /// None now.
     pub fn open(self, source: impl AsyncRead + Send + Unpin + 'static) -> Result<OpenAnswer, Error> {
-        let response = Shared::new((self.respond)(Box::new(source))?);
-        let message = bhttp::Message::async_read(response.clone());
-        Ok(OpenAnswer { response, message, records: Records::default() })
+        let chunks = Chunks::Nonce(self.key, BytesMut::new());
+        Ok(OpenAnswer { source: Box::new(source), chunks, message: AnswerReader::new() })
     }
+}
+
+/// How far the sealed answer has been read.
+enum Chunks {
+    /// Its nonce has not arrived whole.
+    Nonce(ResponseKey, BytesMut),
+    Open(Reader),
+    /// Its final chunk was opened, or it is not to be read any further.
+    Ended,
 }
 
 /// An answer being opened. Every piece is authentic when it comes; only [`OpenAnswer::finish`] says that it is complete.
 pub struct OpenAnswer {
-    response: Shared<Source>,
-    message: AsyncMessage<Shared<Source>>,
-    records: Records,
+    source: Box<dyn AsyncRead + Send + Unpin>,
+    chunks: Chunks,
+    message: AnswerReader,
 }
 
 impl OpenAnswer {
@@ -124,9 +89,12 @@ impl OpenAnswer {
     /// # Errors
     /// The answer was altered, is for another request, or ends too early.
     pub async fn head(&mut self) -> Result<AnswerHead, Error> {
-        let header = self.message.header().await.map_err(bhttp_error)?;
-        let status = header.control().status().ok_or_else(|| Error::malformed("the answer", "it is a request"))?;
-        Ok(AnswerHead { status: status.code(), headers: fields(&header)? })
+        loop {
+            if let Some(head) = self.message.head()? {
+                return Ok(head);
+            }
+            self.open_more().await?;
+        }
     }
 
     /// The next piece of the body; `None` at its end.
@@ -134,20 +102,14 @@ impl OpenAnswer {
     /// # Errors
     /// As [`Self::head`].
     pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
-        let mut buffer = [0; 4096];
         loop {
-            match self.records.next_data()? {
-                Some(data) if data.is_empty() => continue,
-                Some(data) => return Ok(Some(data)),
-                None => {}
+            if let Some(data) = self.message.data()? {
+                return Ok(Some(data));
             }
-            // Once the body has ended, bhttp gives no body any more.
-            let Ok(mut body) = self.message.body() else { return Ok(None) };
-            match body.read(&mut buffer).await.map_err(io_error)? {
-                0 if self.records.is_whole() => return Ok(None),
-                0 => return Err(Error::Truncated),
-                length => self.records.push(&buffer[..length]),
+            if self.message.data_has_ended() {
+                return Ok(None);
             }
+            self.open_more().await?;
         }
     }
 
@@ -157,25 +119,77 @@ impl OpenAnswer {
     /// [`Error::Truncated`] if anything is.
     pub async fn finish(mut self) -> Result<Vec<Field>, Error> {
         while self.next().await?.is_some() {}
-        let trailer = fields(&self.message.trailer().await.map_err(bhttp_error)?)?;
-        let mut buffer = [0; 1024];
+        let mut trailer = None;
         loop {
-            match self.response.read(&mut buffer).await.map_err(io_error)? {
-                0 => return Ok(trailer),
-                length if buffer[..length].iter().any(|byte| *byte != 0) => {
-                    return Err(Error::malformed("the answer", "its padding is not zero"));
-                }
-                _ => {}
+            trailer = trailer.or(self.message.trailer()?);
+            self.message.drop_padding()?;
+            if matches!(self.chunks, Chunks::Ended) {
+                return trailer.ok_or(Error::Truncated);
             }
+            self.open_more().await?;
         }
+    }
+
+    /// Opens one more chunk, as soon as it has arrived. Nothing is lost if the caller stops waiting.
+    async fn open_more(&mut self) -> Result<(), Error> {
+        loop {
+            let buffer = match &mut self.chunks {
+                Chunks::Nonce(_, buffer) => buffer,
+                Chunks::Open(reader) => {
+                    if let Some(chunk) = reader.next_chunk()? {
+                        self.message.push(chunk);
+                        return Ok(());
+                    }
+                    reader.buffer()
+                }
+                Chunks::Ended => return Err(Error::Truncated),
+            };
+            let is_end = read_more(&mut self.source, buffer).await? == 0;
+            self.chunks = match (std::mem::replace(&mut self.chunks, Chunks::Ended), is_end) {
+                (Chunks::Open(reader), true) => {
+                    self.message.push(reader.finish()?);
+                    return Ok(());
+                }
+                (_, true) => return Err(Error::Truncated),
+                (Chunks::Nonce(key, buffer), false) => match buffer.split_first_chunk::<RESPONSE_NONCE_LEN>() {
+                    Some((nonce, rest)) => {
+                        let mut reader = key.open(nonce)?;
+                        reader.buffer().extend_from_slice(rest);
+                        Chunks::Open(reader)
+                    }
+                    None => Chunks::Nonce(key, buffer),
+                },
+                (chunks, false) => chunks,
+            };
+        }
+    }
+}
+
+/// Appends what the source has to the buffer, and gives its length: zero at the end.
+async fn read_more(source: &mut (dyn AsyncRead + Send + Unpin), buffer: &mut BytesMut) -> Result<usize, Error> {
+    let before = buffer.len();
+    let read = poll_fn(|cx| {
+        // Within one call, so that the buffer never holds what was not read.
+        buffer.resize(before + READ, 0);
+        let read = Pin::new(&mut *source).poll_read(cx, &mut buffer[before..]);
+        buffer.truncate(before + if let std::task::Poll::Ready(Ok(length)) = &read { *length } else { 0 });
+        read
+    });
+    read.await.map_err(io_error)
+}
+
+fn io_error(error: std::io::Error) -> Error {
+    match error.kind() {
+        std::io::ErrorKind::UnexpectedEof => Error::Truncated,
+        kind => Error::Io(kind.to_string()),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use cocoon_attestation::{Digest, EvidenceId, UnixTime};
-    use ohttp::SymmetricSuite;
     use ohttp::hpke::{Aead, Kdf, Kem};
+    use ohttp::{KeyConfig, SymmetricSuite};
 
     use super::*;
 
@@ -196,5 +210,16 @@ mod tests {
         assert!(!seals_to(&[Aead::ChaCha20Poly1305]), "another suite");
         assert!(!seals_to(&[Aead::ChaCha20Poly1305, Aead::Aes128Gcm]), "another suite before it");
         assert!(!seals_to(&[Aead::Aes128Gcm, Aead::ChaCha20Poly1305]), "another suite after it");
+    }
+
+    #[test]
+    fn what_is_no_key_configuration_is_refused() {
+        let good = crate::sealed::oblivious::Key::generate(1).unwrap().config();
+        let seals_to = |key_config: &[u8]| Request::new(key_config).is_ok();
+        assert!(seals_to(&good));
+        assert!(!seals_to(&[&good[..], &[0]].concat()), "a byte more");
+        for end in 0..good.len() {
+            assert!(!seals_to(&good[..end]), "{end} bytes");
+        }
     }
 }

@@ -4,12 +4,16 @@
 //! The request is sealed whole; the answer is opened as it arrives. A client knows the encapsulated key (`enc`) before it seals
 //! anything, so that the proof of payment inside the seal can be bound to it.
 
+pub mod oblivious;
+
+mod answer;
+mod binary_http;
 mod body;
 mod client;
 mod padding;
-mod pipe;
 mod replay;
 mod server;
+mod varint;
 
 pub use client::{OpenAnswer, RequestSealer, ResponseOpener};
 pub use padding::padme;
@@ -60,64 +64,4 @@ pub struct AnswerHead {
     pub status: u16,
     /// Headers, names in lower case.
     pub headers: Vec<Field>,
-}
-
-fn fields(section: &bhttp::FieldSection) -> Result<Vec<Field>, crate::Error> {
-    let text = |bytes: &[u8]| {
-        String::from_utf8(bytes.to_vec()).map_err(|_| crate::Error::malformed("an inner header", "it is not UTF-8"))
-    };
-    section.iter().map(|field| Ok((text(field.name())?.to_ascii_lowercase(), text(field.value())?))).collect()
-}
-
-fn ohttp_error(error: ohttp::Error) -> crate::Error {
-    use crate::Error;
-    match error {
-        ohttp::Error::KeyId | ohttp::Error::Unsupported | ohttp::Error::InvalidKem | ohttp::Error::InvalidKeyType => {
-            Error::UnknownKey
-        }
-        ohttp::Error::Truncated => Error::Truncated,
-        _ => Error::NotAuthentic,
-    }
-}
-
-fn io_error(error: std::io::Error) -> crate::Error {
-    use crate::Error;
-    // ohttp and bhttp wrap their own errors, possibly in one another.
-    let mut source: Option<&(dyn std::error::Error + 'static)> =
-        error.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static));
-    while let Some(inner) = source {
-        if let Some(error) = inner.downcast_ref::<ohttp::Error>() {
-            return match error {
-                ohttp::Error::Truncated => Error::Truncated,
-                ohttp::Error::KeyId | ohttp::Error::Unsupported => Error::UnknownKey,
-                _ => Error::NotAuthentic,
-            };
-        }
-        if let Some(bhttp::Error::Truncated) = inner.downcast_ref::<bhttp::Error>() {
-            return Error::Truncated;
-        }
-        if let Some(error) = inner.downcast_ref::<std::io::Error>() {
-            source = error.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static));
-            continue;
-        }
-        source = inner.source();
-    }
-    match error.kind() {
-        std::io::ErrorKind::UnexpectedEof => Error::Truncated,
-        kind => Error::Io(kind.to_string()),
-    }
-}
-
-fn bhttp_error(error: bhttp::Error) -> crate::Error {
-    match error {
-        bhttp::Error::Truncated => crate::Error::Truncated,
-        bhttp::Error::Io(error) => io_error(error),
-        other => crate::Error::malformed("the sealed message", kind(&other)),
-    }
-}
-
-/// Names the error without its content: some of bhttp's variants quote what they read.
-fn kind(error: &bhttp::Error) -> String {
-    let text = format!("{error:?}");
-    text.split(['(', '{', ' ']).next().unwrap_or("not Binary HTTP").to_owned()
 }

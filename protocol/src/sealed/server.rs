@@ -1,21 +1,15 @@
 //! The enclave's side: keys of the current epochs, opening a request, sealing its answer.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cocoon_attestation::UnixTime;
-use futures::io::Cursor;
-use futures::{AsyncReadExt, AsyncWriteExt};
-use ohttp::hpke::{Aead, Kdf, Kem};
-use ohttp::{KeyConfig, SymmetricSuite};
 
 use super::body::{self, MAX_DATA};
-use super::pipe::{Sink, Target, now};
+use super::oblivious::chunks::Writer;
+use super::oblivious::{Key, RESPONSE_NONCE_LEN, ResponseKey};
 use super::replay::ReplayGuard;
-use super::{
-    AnswerHead, ENC_LEN, Field, HEADER_LEN, InnerRequest, MAX_SEALED_REQUEST, bhttp_error, fields, io_error,
-    ohttp_error,
-};
+use super::{AnswerHead, ENC_LEN, Field, HEADER_LEN, InnerRequest, MAX_SEALED_REQUEST, binary_http};
 use crate::Error;
 
 /// Requests that one epoch remembers: with a key an hour, 290 requests a second.
@@ -36,7 +30,7 @@ struct Epoch {
     /// Never the same twice, unlike the one byte that requests carry.
     serial: u64,
     id: u8,
-    config: KeyConfig,
+    key: Arc<Key>,
     /// Requests are opened until then: a little longer than clients may seal.
     accept_until: UnixTime,
     guard: ReplayGuard,
@@ -73,16 +67,13 @@ impl Receiver {
         while epochs.iter().any(|epoch| epoch.id == id) {
             id = id.wrapping_add(1);
         }
-        let config = KeyConfig::new(id, Kem::XWing, vec![SymmetricSuite::new(Kdf::HkdfSha256, Aead::Aes128Gcm)]);
-        insert(&mut epochs, id, config.map_err(ohttp_error)?, now, lifetime, overlap)
+        Ok(insert(&mut epochs, id, Key::generate(id)?, now, lifetime, overlap))
     }
 
     /// An epoch whose key is derived from `seed`, for test vectors.
     #[cfg(test)]
     pub(crate) fn derive(&self, seed: &[u8], now: UnixTime, lifetime: u64, overlap: u64) -> Result<EpochKey, Error> {
-        let suite = vec![SymmetricSuite::new(Kdf::HkdfSha256, Aead::Aes128Gcm)];
-        let config = KeyConfig::derive(1, Kem::XWing, suite, seed).map_err(ohttp_error)?;
-        insert(&mut self.lock(), 1, config, now, lifetime, overlap)
+        Ok(insert(&mut self.lock(), 1, Key::derive(1, seed), now, lifetime, overlap))
     }
 
     /// Opens a sealed request. It is accepted once.
@@ -109,24 +100,20 @@ impl Receiver {
         }
         let enc = sealed.get(HEADER_LEN..HEADER_LEN + ENC_LEN).ok_or(Error::Truncated)?.to_vec();
         let id = sealed[0];
-        let (serial, config) = {
+        let (serial, key) = {
             let epochs = self.lock();
             let epoch = epochs.iter().find(|epoch| epoch.id == id && epoch.accept_until >= at);
-            epoch.map(|epoch| (epoch.serial, epoch.config.clone())).ok_or(Error::UnknownKey)?
+            epoch.map(|epoch| (epoch.serial, epoch.key.clone())).ok_or(Error::UnknownKey)?
         };
-        let server = ohttp::Server::new(config).map_err(ohttp_error)?;
-        let mut request = server.decapsulate_stream(Cursor::new(sealed));
-        let mut plain = Vec::new();
-        now(request.read_to_end(&mut plain))?.map_err(io_error)?;
-        let inner = read_request(&plain)?;
-        let sink = Sink::default();
-        let writer: Target = Box::new(request.response(sink.clone()).map_err(ohttp_error)?);
+        let (plain, response) = key.open(sealed)?;
+        let inner = binary_http::read_request(&plain)?;
+        let sealer = ResponseSealer::new(response)?;
         if authorised(&inner, &enc) {
             let mut epochs = self.lock();
             let epoch = epochs.iter_mut().find(|epoch| epoch.serial == serial).ok_or(Error::UnknownKey)?;
             epoch.guard.accept(&enc)?;
         }
-        Ok(Opened { request: inner, enc, sealer: ResponseSealer { sink, writer } })
+        Ok(Opened { request: inner, enc, sealer })
     }
 
     #[cfg(test)]
@@ -137,40 +124,18 @@ impl Receiver {
     }
 }
 
-fn insert(
-    epochs: &mut VecDeque<Epoch>,
-    id: u8,
-    config: KeyConfig,
-    now: UnixTime,
-    lifetime: u64,
-    overlap: u64,
-) -> Result<EpochKey, Error> {
-    let key_config = config.encode().map_err(ohttp_error)?;
+fn insert(epochs: &mut VecDeque<Epoch>, id: u8, key: Key, now: UnixTime, lifetime: u64, overlap: u64) -> EpochKey {
+    let key_config = key.config();
     let not_after = now.plus(lifetime);
     let serial = epochs.back().map_or(0, |epoch| epoch.serial + 1);
     epochs.push_back(Epoch {
         serial,
         id,
-        config,
+        key: Arc::new(key),
         accept_until: not_after.plus(overlap),
         guard: ReplayGuard::new(EPOCH_CAPACITY),
     });
-    Ok(EpochKey { key_config, not_before: now, not_after })
-}
-
-fn read_request(plain: &[u8]) -> Result<InnerRequest, Error> {
-    let message = bhttp::Message::read_bhttp(&mut std::io::Cursor::new(plain)).map_err(bhttp_error)?;
-    let text = |bytes: Option<&[u8]>| {
-        bytes
-            .and_then(|bytes| String::from_utf8(bytes.to_vec()).ok())
-            .ok_or_else(|| Error::malformed("the sealed request", "it has no method or path"))
-    };
-    Ok(InnerRequest {
-        method: text(message.control().method())?,
-        path: text(message.control().path())?,
-        headers: fields(message.header())?,
-        body: message.content().to_vec(),
-    })
+    EpochKey { key_config, not_before: now, not_after }
 }
 
 /// A request that was opened, and what seals its answer.
@@ -192,14 +157,22 @@ impl std::fmt::Debug for Opened {
 
 /// Seals an answer piece by piece: head, body, end. Every call gives bytes to send on.
 pub struct ResponseSealer {
-    sink: Sink,
-    writer: Target,
+    /// What stands before the first chunk, until it is sent.
+    nonce: Option<[u8; RESPONSE_NONCE_LEN]>,
+    writer: Writer,
 }
 
 impl ResponseSealer {
-    fn write(&mut self, plain: &[u8]) -> Result<Vec<u8>, Error> {
-        now(self.writer.write_all(plain))?.map_err(io_error)?;
-        Ok(self.sink.take())
+    fn new(key: ResponseKey) -> Result<Self, Error> {
+        let (nonce, writer) = key.seal()?;
+        Ok(Self { nonce: Some(nonce), writer })
+    }
+
+    /// Where to seal so many bytes to, after what has to stand before them.
+    fn begin(&mut self, length: usize) -> Vec<u8> {
+        let mut out = Vec::with_capacity(length + RESPONSE_NONCE_LEN + 64);
+        out.extend(self.nonce.take().into_iter().flatten());
+        out
     }
 
     /// Status and headers of an answer of unknown length.
@@ -207,11 +180,10 @@ impl ResponseSealer {
     /// # Errors
     /// The crypto library fails.
     pub fn head(&mut self, head: &AnswerHead) -> Result<Vec<u8>, Error> {
-        // RFC 9292 section 3.2: indeterminate-length response, then status, fields, and a zero.
-        let mut plain = vec![3];
-        write_varint(&mut plain, u64::from(head.status));
-        write_fields(&mut plain, &head.headers);
-        self.write(&plain)
+        let plain = binary_http::write_head(head);
+        let mut out = self.begin(plain.len());
+        self.writer.write(&plain, &mut out)?;
+        Ok(out)
     }
 
     /// A piece of the body.
@@ -219,13 +191,12 @@ impl ResponseSealer {
     /// # Errors
     /// As [`Self::head`].
     pub fn data(&mut self, data: &[u8]) -> Result<Vec<u8>, Error> {
-        let mut out = Vec::new();
+        let mut out = self.begin(data.len() + data.len() / 8);
+        let mut plain = Vec::new();
         for piece in data.chunks(MAX_DATA) {
-            let record = body::record(piece);
-            let mut plain = Vec::with_capacity(record.len() + 8);
-            write_varint(&mut plain, record.len() as u64);
-            plain.extend_from_slice(&record);
-            out.extend(self.write(&plain)?);
+            plain.clear();
+            body::write_record(&mut plain, piece);
+            self.writer.write(&plain, &mut out)?;
         }
         Ok(out)
     }
@@ -235,32 +206,11 @@ impl ResponseSealer {
     /// # Errors
     /// As [`Self::head`].
     pub fn finish(mut self, trailer: &[Field]) -> Result<Vec<u8>, Error> {
-        let mut plain = vec![0];
-        write_fields(&mut plain, trailer);
-        let mut out = self.write(&plain)?;
-        now(self.writer.close())?.map_err(io_error)?;
-        out.extend(self.sink.take());
+        let plain = binary_http::write_end(trailer);
+        let mut out = self.begin(plain.len());
+        self.writer.write(&plain, &mut out)?;
+        self.writer.finish(&mut out)?;
         Ok(out)
-    }
-}
-
-fn write_fields(out: &mut Vec<u8>, fields: &[Field]) {
-    for (name, value) in fields {
-        for part in [name, value] {
-            write_varint(out, part.len() as u64);
-            out.extend_from_slice(part.as_bytes());
-        }
-    }
-    out.push(0);
-}
-
-/// A variable-length integer (RFC 9000 section 16). Values here are lengths of things in memory, far below 2^62.
-fn write_varint(out: &mut Vec<u8>, value: u64) {
-    match value {
-        0..=0x3f => out.push(value as u8),
-        0x40..=0x3fff => out.extend_from_slice(&(value as u16 | 0x4000).to_be_bytes()),
-        0x4000..=0x3fff_ffff => out.extend_from_slice(&(value as u32 | 0x8000_0000).to_be_bytes()),
-        _ => out.extend_from_slice(&(value | 0xc000_0000_0000_0000).to_be_bytes()),
     }
 }
 
