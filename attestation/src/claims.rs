@@ -30,7 +30,7 @@ pub struct Claims {
     pub enclave_key: EnclaveKey,
     /// Provider contract that is paid for this enclave's work.
     pub provider: ProviderAddress,
-    /// Name under which the model is served; 1 to [`MAX_MODEL_NAME`] bytes without control characters.
+    /// Name under which the model is served, several with commas between them; 1 to [`MAX_MODEL_NAME`] bytes without control characters.
     pub model_name: String,
     /// Root of the model folder ([`crate::model`]).
     pub model_root: Digest,
@@ -45,6 +45,16 @@ pub struct Claims {
 }
 
 impl Claims {
+    /// The names of the models that are served: one, or several with commas between them. The root covers all of them.
+    pub fn models(&self) -> impl Iterator<Item = &str> {
+        self.model_name.split(',')
+    }
+
+    /// Whether a model of this name is served.
+    pub fn serves(&self, model: &str) -> bool {
+        self.models().any(|name| name == model)
+    }
+
     /// Deterministic CBOR; the bytes that REPORTDATA commits to.
     pub fn to_cbor(&self) -> Vec<u8> {
         let digest = |digest: &Digest| Value::Bytes(digest.0.to_vec());

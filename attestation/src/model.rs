@@ -41,6 +41,11 @@ pub struct ModelRoot {
 /// device is refused, and so is a path that is not UTF-8 or has control characters. An empty folder is refused too: a
 /// mistyped path must not get a root.
 pub fn model_root(folder: &Path) -> Result<ModelRoot, Error> {
+    model_root_of(&model_files(folder)?)
+}
+
+/// The files of a model folder, sorted, each with its path in the manifest. Refuses what [`model_root`] refuses.
+pub fn model_files(folder: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
     if !folder.is_dir() {
         return Err(Error::NoModelFolder(folder.to_owned()));
     }
@@ -51,7 +56,15 @@ pub fn model_root(folder: &Path) -> Result<ModelRoot, Error> {
         return Err(Error::ModelEntry { path: folder.to_owned(), reason: "the folder is empty" });
     }
     found.sort();
-    let files = hash_all(&found)?;
+    Ok(found)
+}
+
+/// Hashes the files of a manifest, in parallel, wherever their bytes lie.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn model_root_of(files: &[(String, PathBuf)]) -> Result<ModelRoot, Error> {
+    let files = hash_all(files)?;
     Ok(ModelRoot { root: root_of(&files), files })
 }
 

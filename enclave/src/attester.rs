@@ -3,6 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use cocoon_attestation::binding::{gpu_digest, gpu_nonce};
 use cocoon_attestation::tsm::{self, Tsm};
 use cocoon_attestation::{Bundle, Claims, Digest, EvidenceId, UnixTime};
 use cocoon_protocol::identity::SigningKey;
@@ -11,6 +12,7 @@ use cocoon_protocol::statement::{KeyStatement, SignedKeyStatement};
 use cocoon_protocol::wire::{AttestRequest, EnclaveEvidence};
 
 use crate::config::Config;
+use crate::gpu::{self, Gpus};
 
 /// Why there is no evidence.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +21,9 @@ pub enum Error {
     /// The platform gave no report.
     #[error(transparent)]
     Evidence(#[from] cocoon_attestation::Error),
+    /// A GPU gave no report.
+    #[error(transparent)]
+    Gpu(#[from] gpu::Error),
     /// A key could not be made.
     #[error(transparent)]
     Protocol(#[from] cocoon_protocol::Error),
@@ -35,6 +40,12 @@ struct Attested {
     beacon: (UnixTime, Instant),
 }
 
+/// Who signs evidence: the CPU, and the GPUs if there are any.
+struct Platform {
+    tsm: Box<dyn Tsm>,
+    gpus: Box<dyn Gpus>,
+}
+
 /// Makes evidence and keeps what hangs on it.
 pub struct Attester {
     config: Config,
@@ -42,7 +53,7 @@ pub struct Attester {
     model_root: Digest,
     key: SigningKey,
     receiver: Receiver,
-    tsm: Mutex<Box<dyn Tsm>>,
+    platform: Mutex<Platform>,
     state: Mutex<Option<Attested>>,
     /// The evidence before the newest: clients that appraised it are served until it ends.
     previous: Mutex<Option<(EvidenceId, UnixTime)>>,
@@ -53,14 +64,20 @@ impl Attester {
     ///
     /// # Errors
     /// The system gives no random numbers.
-    pub fn new(config: Config, config_digest: Digest, model_root: Digest, tsm: Box<dyn Tsm>) -> Result<Self, Error> {
+    pub fn new(
+        config: Config,
+        config_digest: Digest,
+        model_root: Digest,
+        tsm: Box<dyn Tsm>,
+        gpus: Box<dyn Gpus>,
+    ) -> Result<Self, Error> {
         Ok(Self {
             config,
             config_digest,
             model_root,
             key: SigningKey::generate()?,
             receiver: Receiver::new(),
-            tsm: Mutex::new(tsm),
+            platform: Mutex::new(Platform { tsm, gpus }),
             state: Mutex::new(None),
             previous: Mutex::new(None),
         })
@@ -128,7 +145,7 @@ impl Attester {
     /// The platform gives no report.
     pub fn attest(&self, request: &AttestRequest) -> Result<EnclaveEvidence, Error> {
         let started = Instant::now();
-        let claims = Claims {
+        let mut claims = Claims {
             enclave_key: self.key.enclave_key(),
             provider: self.config.provider.into(),
             model_name: self.config.model_name.clone(),
@@ -137,19 +154,14 @@ impl Attester {
             beacon: request.beacon,
             nonce_root: request.nonce_root,
             gpu_digest: None,
-        }
-        .to_cbor();
-        let (cpu, endorsements) = {
-            let mut tsm = self.tsm.lock().unwrap_or_else(PoisonError::into_inner);
-            tsm::collect(tsm.as_mut(), &claims)?
         };
-        let bundle = Bundle {
-            claims,
-            cpu,
-            gpu: Vec::new(),
-            event_log: None,
-            endorsements,
-            gpu_endorsements: Default::default(),
+        let bundle = {
+            let mut platform = self.platform.lock().unwrap_or_else(PoisonError::into_inner);
+            let (gpu, gpu_endorsements) = gpu::taken_apart(platform.gpus.reports(gpu_nonce(&claims))?);
+            claims.gpu_digest = gpu_digest(&gpu);
+            let claims = claims.to_cbor();
+            let (cpu, endorsements) = tsm::collect(platform.tsm.as_mut(), &claims)?;
+            Bundle { claims, cpu, gpu, event_log: None, endorsements, gpu_endorsements }
         };
         let evidence_id = bundle.evidence_id();
         let mut state = self.state();
@@ -208,7 +220,9 @@ fn clock(attested: &Attested) -> UnixTime {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gpu::GpuReport;
     use cocoon_attestation::Beacon;
+    use cocoon_attestation::dev::{DevPlatform, GpuChainSpec, GpuSpec};
     use cocoon_attestation::tsm::{PROVIDER_TDX, TsmReport};
 
     struct Fixed;
@@ -219,7 +233,7 @@ mod tests {
         }
     }
 
-    fn attester(lifetime: u64) -> Attester {
+    fn attester_with(lifetime: u64, gpus: Box<dyn Gpus>) -> Attester {
         let config = Config {
             attestation_lifetime: lifetime,
             ..toml::from_str(
@@ -229,7 +243,35 @@ mod tests {
             )
             .unwrap()
         };
-        Attester::new(config, Digest::ZERO, Digest::ZERO, Box::new(Fixed)).unwrap()
+        Attester::new(config, Digest::ZERO, Digest::ZERO, Box::new(Fixed), gpus).unwrap()
+    }
+
+    fn attester(lifetime: u64) -> Attester {
+        attester_with(lifetime, Box::new(gpu::NoGpus))
+    }
+
+    /// Two GPUs of the development platform.
+    struct DevGpus(DevPlatform);
+
+    impl Gpus for DevGpus {
+        fn reports(&mut self, nonce: [u8; 32]) -> Result<Vec<GpuReport>, gpu::Error> {
+            let chain = self.0.gpu_chain(&GpuChainSpec::default());
+            let report = self.0.gpu_report(&GpuSpec { nonce, ..GpuSpec::default() });
+            Ok(vec![GpuReport { report: report.clone(), chain: chain.clone() }, GpuReport { report, chain }])
+        }
+    }
+
+    #[test]
+    fn claims_and_gpu_reports_commit_to_one_another() {
+        let enclave = attester_with(86_400, Box::new(DevGpus(DevPlatform::from_seed([7; 32]))));
+        let bundle = Bundle::from_cbor(&enclave.attest(&request(1_000)).unwrap().bundle).unwrap();
+        let claims = bundle.claims().unwrap();
+        assert_eq!((bundle.gpu.len(), bundle.gpu_endorsements.chains.len()), (2, 2));
+        assert_eq!(claims.gpu_digest, gpu_digest(&bundle.gpu));
+        assert!(
+            bundle.gpu.iter().all(|report| report[4..36] == gpu_nonce(&claims)),
+            "the SPDM request holds the nonce"
+        );
     }
 
     fn request(time: u64) -> AttestRequest {

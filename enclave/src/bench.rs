@@ -1,40 +1,83 @@
-//! The baseline of the benchmarks: mistral.rs called in this process, without evidence, seal or money.
+//! The baselines of the benchmarks: answers made in this process, without evidence, seal or money.
 
 use std::path::Path;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use cocoon_engine::{Engine, EngineConfig, Event, Message, Role, Sampling};
+use cocoon_engine::baseline::{Baseline, Timing};
+use cocoon_engine::{Chat, Engine, EngineConfig, Event, Sampling};
 use serde_json::json;
 
-/// Answers the prompt once for each line of standard input, and prints a JSON line each time: microseconds to the first token and to
-/// the end, and tokens.
+/// Who answers.
+enum Who {
+    /// mistral.rs as it comes.
+    Raw(Baseline),
+    /// The enclave's engine.
+    Engine(Engine),
+}
+
+async fn answer(who: &Who, prompt: &str, max_tokens: u64, sampling: Sampling) -> Result<Timing> {
+    let engine = match who {
+        Who::Raw(baseline) => return Ok(baseline.answer(prompt, max_tokens as usize).await?),
+        Who::Engine(engine) => engine,
+    };
+    let messages = vec![json!({"role": "user", "content": prompt})];
+    let started = Instant::now();
+    let tokens = engine.chat(Chat { messages, ..Chat::default() }).await?;
+    let mut generation = engine.generate(tokens, sampling, max_tokens).await?;
+    let (mut first, mut last, mut gaps): (Option<Duration>, _, _) = (None, started, Vec::new());
+    loop {
+        match generation.next().await {
+            Event::Token(_) => {
+                let now = Instant::now();
+                match first {
+                    None => first = Some(now - started),
+                    Some(_) => gaps.push(now - last),
+                }
+                last = now;
+            }
+            Event::Rest(_) => {}
+            Event::Done { tokens, .. } => {
+                let first = first.context("an answer without text")?;
+                return Ok(Timing { first, gaps, total: started.elapsed(), tokens });
+            }
+            _ => anyhow::bail!("the engine failed"),
+        }
+    }
+}
+
+/// For each line of standard input, a number, gives as many answers at once, and prints a JSON line: for each answer its tokens, and in
+/// microseconds the time to its first token, between tokens, and to its end; and the time to the end of all.
 ///
 /// # Errors
 /// The model cannot be loaded or fails.
-pub async fn run(model: &Path, prompt: &str, max_tokens: u64) -> Result<()> {
-    let engine = Engine::load(model, EngineConfig::default()).await?;
+pub async fn run(model: &Path, prompt: &str, max_tokens: u64, raw: bool, never: Vec<u32>) -> Result<()> {
+    let sampling =
+        Sampling { logit_bias: never.into_iter().map(|token| (token, -100.0)).collect(), ..Sampling::default() };
+    let who = Arc::new(match raw {
+        true => Who::Raw(Baseline::load(model).await?),
+        false => Who::Engine(Engine::load(model, EngineConfig::default()).await?),
+    });
     for line in std::io::stdin().lines() {
-        line?;
-        let messages = [Message { role: Role::User, content: prompt.to_owned() }];
+        let streams: usize = line?.trim().parse().context("a number of streams")?;
         let started = Instant::now();
-        let tokens = engine.prompt(&messages).await?;
-        let mut generation = engine.generate(tokens, &Sampling::default(), max_tokens).await?;
-        let mut first = None;
-        let completion = loop {
-            match generation.next().await {
-                Event::Text(_) => {
-                    first.get_or_insert_with(|| started.elapsed());
-                }
-                Event::Done { completion_tokens, .. } => break completion_tokens,
-                Event::Failed => anyhow::bail!("the engine failed"),
-            }
-        };
-        let first = first.context("an answer without text")?;
-        println!(
-            "{}",
-            json!({"ttft_us": first.as_micros(), "total_us": started.elapsed().as_micros(), "tokens": completion})
-        );
+        let asked: Vec<_> = (0..streams)
+            .map(|_| {
+                let (who, prompt, sampling) = (who.clone(), prompt.to_owned(), sampling.clone());
+                tokio::spawn(async move { answer(&who, &prompt, max_tokens, sampling).await })
+            })
+            .collect();
+        let mut answers = Vec::new();
+        for asked in asked {
+            let timing = asked.await??;
+            let gaps: Vec<u64> = timing.gaps.iter().map(|gap| gap.as_micros() as u64).collect();
+            answers.push(json!({
+                "ttft_us": timing.first.as_micros() as u64, "total_us": timing.total.as_micros() as u64,
+                "tokens": timing.tokens, "gaps_us": gaps,
+            }));
+        }
+        println!("{}", json!({"wall_us": started.elapsed().as_micros() as u64, "answers": answers}));
     }
     Ok(())
 }

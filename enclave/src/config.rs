@@ -19,7 +19,7 @@ pub struct Config {
     pub channel_code_hash: Digest,
     /// Depth of that code.
     pub channel_code_depth: u16,
-    /// Name that clients ask for.
+    /// Name that clients ask for. Several, with commas between them: the model folder holds a folder of each name.
     pub model_name: String,
     /// Seconds that evidence is good for, from its beacon on.
     #[serde(default = "day")]
@@ -33,12 +33,18 @@ pub struct Config {
     /// The least delay of a Channel's lone close, in seconds: the claim window.
     #[serde(default = "claim_window")]
     pub least_close_delay: u32,
-    /// Generations at once.
+    /// Generations at once, on a GPU.
     #[serde(default = "four")]
     pub concurrent: usize,
     /// Requests that may wait.
     #[serde(default = "sixty_four")]
     pub waiting: usize,
+    /// Requests that one channel may have running or waiting.
+    #[serde(default = "sixteen")]
+    pub channel_concurrent: usize,
+    /// Tokens a minute that one channel may use; 0 is any number.
+    #[serde(default)]
+    pub channel_tokens_per_minute: u64,
 }
 
 fn day() -> u64 {
@@ -59,6 +65,10 @@ fn claim_window() -> u32 {
 
 fn four() -> usize {
     4
+}
+
+fn sixteen() -> usize {
+    16
 }
 
 fn sixty_four() -> usize {

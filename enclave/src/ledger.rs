@@ -61,8 +61,6 @@ pub struct Reservation<'a> {
     ledger: &'a Ledger,
     voucher: Voucher,
     amount: Nanoton,
-    /// Tokens that were set aside for.
-    pub max_tokens: u64,
 }
 
 impl Ledger {
@@ -86,9 +84,11 @@ impl Ledger {
     /// # Errors
     /// That does not fit under the cap: an answer is never made shorter than asked for, unasked.
     pub fn reserve(&self, voucher: &Voucher, prompt: u64, wanted: u64) -> Result<Reservation<'_>, Error> {
-        let max_tokens = wanted.max(1);
-        let tokens = TokenCounts { prompt, completion: max_tokens, ..TokenCounts::default() };
-        let amount = tokens.charge(&voucher.prices).map_err(|_| Error::Overflow)?;
+        // Generated tokens may turn out to be thoughts, which have their own price.
+        let spoken = TokenCounts { prompt, completion: wanted, ..TokenCounts::default() };
+        let thought = TokenCounts { prompt, reasoning: wanted, ..TokenCounts::default() };
+        let charge = |tokens: TokenCounts| tokens.charge(&voucher.prices).map_err(|_| Error::Overflow);
+        let amount = charge(spoken)?.max(charge(thought)?);
         let mut accounts = self.lock();
         if accounts.len() >= MAX_CHANNELS && !accounts.contains_key(&voucher.channel) {
             return Err(Error::TooManyChannels);
@@ -102,7 +102,7 @@ impl Ledger {
             return Err(Error::CapReached { cap: voucher.cap, used, needed: amount });
         }
         account.reserved = account.reserved.checked_add(amount).ok_or(Error::Overflow)?;
-        Ok(Reservation { ledger: self, voucher: voucher.clone(), amount, max_tokens })
+        Ok(Reservation { ledger: self, voucher: voucher.clone(), amount })
     }
 
     /// The latest receipt of a channel.
@@ -205,7 +205,7 @@ mod tests {
         let refused = ledger.reserve(&voucher(21), 10, 6).err().unwrap();
         assert_eq!(refused, Error::CapReached { cap: Nanoton(21), used: Nanoton(0), needed: Nanoton(22) });
         let reservation = ledger.reserve(&voucher(21), 10, 5).unwrap();
-        assert_eq!(reservation.max_tokens, 5, "10 + 2 x 5 = 20 fits under 21");
+        assert_eq!(reservation.amount, Nanoton(20), "10 + 2 x 5 = 20 fits under 21");
         reservation.settle(served(10, 5), UnixTime(7), &key).unwrap();
         let refused = ledger.reserve(&voucher(21), 10, 1).err().unwrap();
         assert_eq!(refused, Error::CapReached { cap: Nanoton(21), used: Nanoton(20), needed: Nanoton(12) });
@@ -217,7 +217,6 @@ mod tests {
         assert!(ledger().reserve(&voucher(0), 10, 100).is_err());
         let (ledger, key) = (Ledger { cap_off: true, ..ledger() }, SigningKey::from_seed(&[1; 32]).unwrap());
         let reservation = ledger.reserve(&voucher(0), 10, 100).unwrap();
-        assert_eq!(reservation.max_tokens, 100);
         let (charge, signed) = reservation.settle(served(10, 5), UnixTime(7), &key).unwrap();
         assert_eq!((charge, signed.receipt.total), (Nanoton(20), Nanoton(20)), "charged past a cap of nothing");
     }

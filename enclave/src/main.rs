@@ -9,13 +9,19 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
-use cocoon_attestation::model_root;
 use cocoon_attestation::tsm::{ConfigfsTsm, SocketTsm, Tsm};
 use cocoon_enclave::attester::Attester;
 use cocoon_enclave::config::Config;
+use cocoon_enclave::egress;
+use cocoon_enclave::gpu::Gpus;
+#[cfg(not(feature = "nvidia"))]
+use cocoon_enclave::gpu::NoGpus;
 use cocoon_enclave::ledger::Ledger;
+use cocoon_enclave::limits::Limits;
+use cocoon_enclave::load::{self, Staged};
+use cocoon_enclave::process;
 use cocoon_enclave::session::Enclave;
-use cocoon_engine::{Engine, EngineConfig};
+use cocoon_engine::EngineConfig;
 
 #[derive(Parser)]
 #[command(version, about = "The guest of Cocoon: answers sealed prompts inside a confidential virtual machine")]
@@ -41,6 +47,25 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Platform::Tsm)]
         platform: Platform,
     },
+    /// Record what a model answers, for every enclave that loads it to compare with before it serves
+    Record {
+        /// The model folder; its known-answers.json is written
+        #[arg(long)]
+        model: PathBuf,
+        /// What to ask, several times
+        #[arg(long = "question", default_values_t = default_questions())]
+        questions: Vec<String>,
+    },
+    /// Close the way out and try every way there is; for the test
+    #[command(hide = true)]
+    ProbeEgress {
+        /// Where something listens
+        #[arg(long)]
+        address: SocketAddr,
+        /// Leave it open: what the test compares with
+        #[arg(long)]
+        open: bool,
+    },
     /// Call the engine in this process: the baseline of the benchmarks
     #[command(hide = true)]
     BenchEngine {
@@ -50,6 +75,12 @@ enum Command {
         prompt: String,
         #[arg(long, default_value_t = 64)]
         max_tokens: u64,
+        /// mistral.rs as it comes instead of the enclave's engine
+        #[arg(long)]
+        raw: bool,
+        /// Tokens that never come, so that answers are as long as asked for
+        #[arg(long)]
+        never: Vec<u32>,
     },
 }
 
@@ -61,20 +92,33 @@ enum Platform {
     Development,
 }
 
+fn default_questions() -> Vec<String> {
+    ["Who can read my prompt?", "What is seven times six?", "Name three rivers.", "How am I charged?"]
+        .map(str::to_owned)
+        .into()
+}
+
 fn main() -> Result<()> {
-    // Memory holds prompts and keys: none of it may reach a core file, whatever the machine is set to.
-    let _ = std::fs::write("/proc/self/coredump_filter", "0");
     tracing_subscriber::fmt()
         .with_writer(io::stderr)
         .with_ansi(false)
         // The engine's own logs are left out: what it says of a failing request is not ours to promise.
         .with_env_filter(tracing_subscriber::EnvFilter::new("off,cocoon_enclave=info,cocoon_engine=info"))
         .init();
+    process::harden();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match Args::parse().command {
         Command::Serve { config, model, listen, platform } => runtime.block_on(serve(config, model, listen, platform)),
-        Command::BenchEngine { model, prompt, max_tokens } => {
-            runtime.block_on(cocoon_enclave::bench::run(&model, &prompt, max_tokens))
+        Command::ProbeEgress { address, open } => {
+            if !open {
+                egress::close()?;
+            }
+            println!("{}", egress::probe(address));
+            Ok(())
+        }
+        Command::Record { model, questions } => runtime.block_on(load::record(&model, &questions)),
+        Command::BenchEngine { model, prompt, max_tokens, raw, never } => {
+            runtime.block_on(cocoon_enclave::bench::run(&model, &prompt, max_tokens, raw, never))
         }
     }
 }
@@ -88,21 +132,27 @@ async fn serve(config: PathBuf, model: PathBuf, listen: SocketAddr, platform: Pl
         }
     };
     let (config, config_digest) = Config::load(&config)?;
-    // The root first: what is loaded afterwards is what evidence will name.
-    let folder = model.clone();
-    let root = tokio::task::spawn_blocking(move || model_root(&folder)).await??.root;
-    tracing::info!(model = config.model_name, %root, "loading the model");
-    let limits = EngineConfig { concurrent: config.concurrent, waiting: config.waiting };
-    let engine = Engine::load(&model, limits).await?;
-    let again = tokio::task::spawn_blocking(move || model_root(&model)).await??.root;
-    anyhow::ensure!(
-        root == again,
-        "the model folder changed while it was loaded: start again on files that stay as they are"
-    );
-    let ledger = Ledger::new(config.network(), config.provider);
-    let attester = Attester::new(config, config_digest, root, tsm)?;
-    let enclave = Arc::new(Enclave { attester, ledger, engine });
     let listener = tokio::net::TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
+    // Several GPUs find one another through sockets of this machine (NCCL), so there it is closed once they have.
+    if !cfg!(feature = "nccl") {
+        egress::close()?;
+    }
+    let gpus = gpus()?;
+    let started = std::time::Instant::now();
+    let staged = tokio::task::spawn_blocking(move || Staged::copy(&model)).await??;
+    let root = staged.root.root;
+    let bytes: u64 = staged.root.files.iter().map(|file| file.size).sum();
+    tracing::info!(model = config.model_name, %root, bytes, ms = started.elapsed().as_millis() as u64, "hashed; loading the model");
+    let limits = EngineConfig { concurrent: config.concurrent, waiting: config.waiting };
+    let models = load::models(&staged, &config.model_name, limits).await?;
+    drop(staged);
+    let ledger = Ledger::new(config.network(), config.provider);
+    let limits = Limits::new(config.channel_concurrent, config.channel_tokens_per_minute);
+    let attester = Attester::new(config, config_digest, root, tsm, gpus)?;
+    let enclave = Arc::new(Enclave { attester, ledger, models, limits });
+    if cfg!(feature = "nccl") {
+        egress::close()?;
+    }
     println!("{}", serde_json::json!({"listening": listener.local_addr()?.to_string()}));
     // A streamed token must not wait for the acknowledgement of the last.
     let listener = axum::serve::ListenerExt::tap_io(listener, |connection| {
@@ -110,6 +160,18 @@ async fn serve(config: PathBuf, model: PathBuf, listen: SocketAddr, platform: Pl
     });
     axum::serve(listener, cocoon_enclave::http::router(enclave)).await?;
     Ok(())
+}
+
+#[cfg(feature = "nvidia")]
+fn gpus() -> Result<Box<dyn Gpus>> {
+    let gpus = cocoon_enclave::gpu::NvmlGpus::open()?;
+    gpus.accept_work()?;
+    Ok(Box::new(gpus))
+}
+
+#[cfg(not(feature = "nvidia"))]
+fn gpus() -> Result<Box<dyn Gpus>> {
+    Ok(Box::new(NoGpus))
 }
 
 /// The socket to the development platform. Standard input is watched: its end means that the host is gone, and a guest without a host

@@ -16,8 +16,7 @@ import model
 DEMO = data.HERE.parent / "demo"
 SEED = 1
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-TEMPLATE = ("{%- for message in messages %}{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
-            "{%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}")
+TEMPLATE = (data.HERE / "chat_template.jinja").read_text()
 
 
 def make_tokenizer(train):

@@ -1,112 +1,43 @@
 //! mistral.rs behind a few types of our own. Nothing else in the workspace links it.
 //!
-//! Its convenience calls are not safe for several tenants: a stream dropped early panics the engine's thread, a reader that stops blocks
-//! everybody, and the prefix cache is shared without a salt, which is a timing oracle. So requests are submitted directly, into channels
-//! as large as the answer can get, without a prefix cache.
+//! The engine is given tokens and gives back tokens: template, tokenizer, sampling, metering and decoding are here, where they are bounded
+//! and belong to one request. Its own convenience calls are not safe for several tenants: a stream dropped early panics the engine's thread, a
+//! reader that stops blocks everybody, and the prefix cache is shared without a salt, which is a timing oracle. So requests are submitted
+//! directly, into channels as large as the answer can get, without a prefix cache.
 
+pub mod baseline;
 mod error;
+mod generation;
 mod prompt;
+mod sampler;
 mod stop;
+mod template;
+#[cfg(test)]
+mod tests;
+mod tokenizer;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use either::Either;
-use indexmap::IndexMap;
-use mistralrs::core::{Request, TokenizationRequest};
+use mistralrs::core::Request;
 use mistralrs::{
-    Model, ModelDType, NormalRequest, RequestMessage, Response, SamplingParams, TextModelBuilder, TokenSource,
+    EmbeddingModelBuilder, GgufModelBuilder, Model, ModelDType, NormalRequest, RequestMessage, Response,
+    SamplingParams, TextModelBuilder, TokenSource,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use serde_json::Value as Json;
+use tokio::sync::{OwnedSemaphorePermit, RwLock, Semaphore, mpsc};
 
 pub use error::Error;
+pub use generation::{Event, FinishReason, Generation, Logprob, Meter, Token};
 use prompt::SpecialTokens;
-use stop::StopFilter;
-
-/// Who speaks in a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Instructions of the application.
-    System,
-    /// The person.
-    User,
-    /// The model, in an earlier turn.
-    Assistant,
-}
-
-/// One turn of a conversation.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Message {
-    /// Who speaks.
-    pub role: Role,
-    /// Plain text.
-    pub content: String,
-}
-
-/// Shows no content.
-impl std::fmt::Debug for Message {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Message({:?}, {} bytes)", self.role, self.content.len())
-    }
-}
-
-/// How to choose the next token. What is `None` is off.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Sampling {
-    /// 0 or `None`: always the likeliest token.
-    pub temperature: Option<f64>,
-    /// Nucleus.
-    pub top_p: Option<f64>,
-    /// Number of candidates.
-    pub top_k: Option<usize>,
-    /// OpenAI's frequency penalty.
-    pub frequency_penalty: Option<f32>,
-    /// OpenAI's presence penalty.
-    pub presence_penalty: Option<f32>,
-    /// Strings that end the answer.
-    pub stop: Vec<String>,
-}
-
-/// How an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FinishReason {
-    /// The model ended it, or a stop string did.
-    Stop,
-    /// The limit of tokens or the context ended it.
-    Length,
-}
-
-/// What comes out of a generation.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Event {
-    /// More text.
-    Text(String),
-    /// The end, with the number of tokens generated.
-    Done {
-        /// Why it ended.
-        reason: FinishReason,
-        /// Tokens generated.
-        completion_tokens: u64,
-    },
-    /// The engine failed; the answer is worth nothing.
-    Failed,
-}
-
-/// Shows no content.
-impl std::fmt::Debug for Event {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Text(text) => write!(f, "Text({} bytes)", text.len()),
-            Self::Done { reason, completion_tokens } => write!(f, "Done({reason:?}, {completion_tokens} tokens)"),
-            Self::Failed => f.write_str("Failed"),
-        }
-    }
-}
+pub use sampler::Sampling;
+use template::Template;
+use tokenizer::Tokenizer;
 
 /// Limits of an engine.
 #[derive(Clone, Copy, Debug)]
 pub struct EngineConfig {
-    /// Generations at once. On a CPU more than four slow one another down: only sequences of equal length are batched.
+    /// Generations at once, on a GPU. On a CPU there is one at a time: see [`Engine::load`].
     pub concurrent: usize,
     /// Requests that may wait for their turn.
     pub waiting: usize,
@@ -118,255 +49,345 @@ impl Default for EngineConfig {
     }
 }
 
+/// What a model does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It continues text.
+    Text,
+    /// It turns text into a vector.
+    Embedding,
+}
+
+/// A conversation, as the chat template takes it. Special tokens in its text become plain text: nobody speaks for another role.
+#[derive(Clone, Default)]
+pub struct Chat {
+    /// Messages: objects with `role`, `content`, and for tools `tool_calls` or `tool_call_id`.
+    pub messages: Vec<Json>,
+    /// OpenAI's tool definitions.
+    pub tools: Vec<Json>,
+    /// Whether the model should think first; what the template does on its own if `None`.
+    pub thinking: Option<bool>,
+    /// How the answer begins; it is part of the prompt.
+    pub opening: String,
+    /// The answer follows a schema from its first token on, so thoughts that the template has opened are closed.
+    pub constrained: bool,
+}
+
+/// Text behind which all text is the person's: the content of prompts does not appear.
+impl std::fmt::Debug for Chat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Chat({} messages, {} tools)", self.messages.len(), self.tools.len())
+    }
+}
+
 /// A loaded model.
 #[derive(Clone)]
 pub struct Engine {
-    model: Arc<Model>,
-    special: Arc<SpecialTokens>,
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    model: Model,
+    pub(crate) tokenizer: Tokenizer,
+    template: Template,
+    special: SpecialTokens,
+    kind: Kind,
     context: usize,
     running: Arc<Semaphore>,
     admitted: Arc<Semaphore>,
+    /// Held by every generation; by one alone where the engine has to be tried without the others.
+    pub(crate) together: Arc<RwLock<()>>,
 }
 
-/// A prompt in tokens, counted, and admitted to the queue.
+/// A prompt in tokens, admitted to the queue.
+#[derive(Clone)]
 pub struct Prompt {
-    messages: Vec<IndexMap<String, mistralrs::MessageContent>>,
-    tokens: usize,
-    admitted: OwnedSemaphorePermit,
+    pub(crate) tokens: Arc<Vec<u32>>,
+    /// Whether the prompt ends inside the model's thoughts.
+    pub thinking: bool,
+    _admitted: Arc<OwnedSemaphorePermit>,
 }
 
 impl Prompt {
     /// Tokens of the prompt, template included.
     pub fn tokens(&self) -> u64 {
-        self.tokens as u64
+        self.tokens.len() as u64
     }
 }
 
+/// Texts up to this length are turned into tokens at once; longer ones on a thread where they keep nobody waiting.
+const SHORT: usize = 16 << 10;
+
 impl Engine {
-    /// Loads a model folder. It must exist: the engine would look for a name that is no folder on a model hub.
+    /// Loads a model folder: Hugging Face's layout with safetensors, or the same with one `.gguf` in place of the weights; a folder with
+    /// `modules.json` is an embedding model. It must exist: the engine would look for a name that is no folder on a model hub.
+    ///
+    /// On a CPU one sequence is in the engine at a time: mistral.rs 0.8.1 decodes sequences of equal length in one batch, and its attention
+    /// on CPUs (`flash_attn_cpu_single_q`) keeps one scratch buffer for the whole batch, so that one tenant's answer would go on with another's.
     ///
     /// # Errors
     /// No such folder, a file of it missing, or a model that the engine does not know.
     pub async fn load(folder: &Path, config: EngineConfig) -> Result<Self, Error> {
-        for file in ["config.json", "tokenizer.json", "tokenizer_config.json"] {
+        let gguf = gguf_of(folder)?;
+        let needed: &[&str] = match &gguf {
+            Some(_) => &["tokenizer.json", "tokenizer_config.json"],
+            None => &["config.json", "tokenizer.json", "tokenizer_config.json"],
+        };
+        for file in needed {
             if !folder.join(file).is_file() {
                 return Err(Error::NoModel(folder.join(file)));
             }
         }
         let special = SpecialTokens::load(&folder.join("tokenizer.json"))?;
+        let tokenizer = Tokenizer::load(&folder.join("tokenizer.json"))?;
+        let template = Template::load(folder, &tokenizer)?;
+        let kind = if folder.join("modules.json").is_file() { Kind::Embedding } else { Kind::Text };
+        if kind == Kind::Text && template.ends.is_empty() {
+            return Err(Error::Load("no file of the model names a token that ends an answer (eos_token)".into()));
+        }
         let path = folder.canonicalize().map_err(|_| Error::NoModel(folder.to_owned()))?;
-        let model = TextModelBuilder::new(path.display())
-            .with_force_cpu()
-            .with_dtype(ModelDType::F32)
-            .with_token_source(TokenSource::None)
-            .with_max_num_seqs(config.concurrent.max(1))
-            .with_prefix_cache_n(None)
-            .build()
-            .await
-            .map_err(|error| Error::Load(format!("{error:#}")))?;
+        let concurrent = if ON_GPU { config.concurrent.max(1) } else { 1 };
+        computes_rightly(&path)?;
+        // The engine's loaders panic on files that they do not know.
+        let loading = tokio::spawn(async move { build(&path, gguf.as_deref(), kind, concurrent).await });
+        let model = loading.await.map_err(|_| Error::Load("the engine does not know this kind of file".into()))??;
         let context = model.max_sequence_length().map_err(|error| Error::Load(error.to_string()))?;
-        Ok(Self {
-            model: Arc::new(model),
-            special: Arc::new(special),
+        let inner = Inner {
+            model,
+            tokenizer,
+            template,
+            special,
+            kind,
             context: context.ok_or_else(|| Error::Load("the model does not say how long its context is".into()))?,
-            running: Arc::new(Semaphore::new(config.concurrent.max(1))),
-            admitted: Arc::new(Semaphore::new(config.concurrent.max(1) + config.waiting)),
-        })
+            running: Arc::new(Semaphore::new(concurrent)),
+            admitted: Arc::new(Semaphore::new(concurrent + config.waiting)),
+            together: Arc::new(RwLock::new(())),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// What the model does.
+    pub fn kind(&self) -> Kind {
+        self.inner.kind
     }
 
     /// Tokens that prompt and answer may have together.
     pub fn context(&self) -> u64 {
-        self.context as u64
+        self.inner.context as u64
     }
 
-    /// Turns a conversation into tokens. Special tokens in its text are made plain text first: nobody speaks for another role.
+    /// Whether the chat template can offer tools.
+    pub fn offers_tools(&self) -> bool {
+        self.inner.template.tools
+    }
+
+    /// Whether the model thinks between `<think>` and `</think>`.
+    pub fn thinks(&self) -> bool {
+        self.inner.template.thinks
+    }
+
+    /// Whether its thinking can be switched off.
+    pub fn thinking_can_be_switched(&self) -> bool {
+        self.inner.template.thinking_switch
+    }
+
+    /// Number of tokens that exist.
+    pub fn vocabulary(&self) -> usize {
+        self.inner.tokenizer.size()
+    }
+
+    fn admit(&self) -> Result<Arc<OwnedSemaphorePermit>, Error> {
+        self.inner.admitted.clone().try_acquire_owned().map(Arc::new).map_err(|_| Error::Busy)
+    }
+
+    /// Turns a conversation into tokens.
     ///
     /// # Errors
-    /// The queue is full, the prompt fills the context, or the template fails.
-    pub async fn prompt(&self, messages: &[Message]) -> Result<Prompt, Error> {
-        let admitted = self.admitted.clone().try_acquire_owned().map_err(|_| Error::Busy)?;
-        let messages: Vec<IndexMap<String, mistralrs::MessageContent>> = messages
-            .iter()
-            .map(|message| {
-                let role = match message.role {
-                    Role::System => "system",
-                    Role::User => "user",
-                    Role::Assistant => "assistant",
-                };
-                IndexMap::from([
-                    ("role".to_owned(), Either::Left(role.to_owned())),
-                    ("content".to_owned(), Either::Left(self.special.neutralise(&message.content))),
-                ])
-            })
-            .collect();
-        let tokens = self.count(Either::Left(messages.clone())).await?;
-        if tokens >= self.context {
-            return Err(Error::ContextFull { tokens, context: self.context });
+    /// The queue is full, the prompt fills the context, or the template refuses.
+    pub async fn chat(&self, chat: Chat) -> Result<Prompt, Error> {
+        let admitted = self.admit()?;
+        if self.inner.kind != Kind::Text {
+            return Err(Error::Incapable("chat: it embeds"));
         }
-        Ok(Prompt { messages, tokens, admitted })
+        let inner = self.inner.clone();
+        let size: usize = chat.messages.iter().chain(&chat.tools).map(weight).sum();
+        let work = move || {
+            let plain =
+                |values: Vec<Json>| values.into_iter().map(|value| inner.special.plain(value)).collect::<Vec<_>>();
+            let (messages, tools) = (plain(chat.messages), plain(chat.tools));
+            let mut text = inner.template.render(&messages, &tools, chat.thinking)?;
+            let mut thinking = text.trim_end().ends_with("<think>");
+            if thinking && chat.constrained {
+                text.push_str("\n</think>\n\n");
+                thinking = false;
+            }
+            text.push_str(&chat.opening);
+            Ok((inner.tokenizer.encode(&text, false)?, thinking))
+        };
+        let (tokens, thinking) = aside(size > SHORT, work).await?;
+        self.admitted(tokens, thinking, admitted)
     }
 
-    /// Starts to answer with at most `max_tokens` (at least one), less where the context ends sooner. Dropping the generation stops it.
+    /// Turns a text to be continued into tokens.
     ///
     /// # Errors
-    /// The engine has ended.
-    pub async fn generate(&self, prompt: Prompt, sampling: &Sampling, max_tokens: u64) -> Result<Generation, Error> {
-        let room = (self.context - prompt.tokens) as u64;
+    /// As [`Self::chat`].
+    pub async fn text(&self, text: String) -> Result<Prompt, Error> {
+        let admitted = self.admit()?;
+        let inner = self.inner.clone();
+        let long = text.len() > SHORT;
+        let tokens = aside(long, move || inner.tokenizer.encode(&inner.special.neutralise(&text), true)).await?;
+        self.admitted(tokens, false, admitted)
+    }
+
+    /// Takes tokens as they are.
+    ///
+    /// # Errors
+    /// The queue is full, a token does not exist, or they fill the context.
+    pub fn tokens(&self, tokens: Vec<u32>) -> Result<Prompt, Error> {
+        let admitted = self.admit()?;
+        let size = self.vocabulary();
+        if let Some(token) = tokens.iter().find(|token| **token as usize >= size) {
+            return Err(Error::NoSuchToken { token: *token, last: size.saturating_sub(1) });
+        }
+        self.admitted(tokens, false, admitted)
+    }
+
+    fn admitted(&self, tokens: Vec<u32>, thinking: bool, admitted: Arc<OwnedSemaphorePermit>) -> Result<Prompt, Error> {
+        if tokens.is_empty() {
+            return Err(Error::EmptyPrompt);
+        }
+        if tokens.len() >= self.inner.context {
+            return Err(Error::ContextFull { tokens: tokens.len(), context: self.inner.context });
+        }
+        Ok(Prompt { tokens: Arc::new(tokens), thinking, _admitted: admitted })
+    }
+
+    /// Starts to answer with at most `max_tokens` (at least one), less where the context ends sooner. Dropping the generation stops it
+    /// with the next token.
+    ///
+    /// # Errors
+    /// The engine has ended, or there is no randomness.
+    pub async fn generate(&self, prompt: Prompt, sampling: Sampling, max_tokens: u64) -> Result<Generation, Error> {
+        if self.inner.kind != Kind::Text {
+            return Err(Error::Incapable("generate: it embeds"));
+        }
+        let room = (self.inner.context - prompt.tokens.len()) as u64;
         let max_tokens = max_tokens.clamp(1, room) as usize;
-        let running = self.running.clone().acquire_owned().await.map_err(|_| Error::Ended)?;
-        // As large as the answer can get: the engine never waits for a reader.
-        let (sender, events) = mpsc::channel(max_tokens + 16);
-        let messages =
-            RequestMessage::Chat { messages: prompt.messages, enable_thinking: None, reasoning_effort: None };
-        let mut request = NormalRequest::new_simple(messages, params(sampling, max_tokens), sender, 0, None, None);
-        request.is_streaming = true;
-        self.sender()?.send(Request::Normal(Box::new(request))).await.map_err(|_| Error::Ended)?;
-        Ok(Generation {
-            engine: self.clone(),
-            events,
-            text: String::new(),
-            pieces: 0,
-            ended: None,
-            stop: StopFilter::new(&sampling.stop),
-            end: None,
-            _permits: (prompt.admitted, running),
-        })
+        let running = self.inner.running.clone().acquire_owned().await.map_err(|_| Error::Ended)?;
+        Generation::start(self.clone(), prompt, sampling, max_tokens, running)
     }
 
-    fn sender(&self) -> Result<mpsc::Sender<Request>, Error> {
-        self.model.inner().get_sender(None).map_err(|_| Error::Ended)
-    }
-
-    async fn count(
-        &self,
-        text: Either<Vec<IndexMap<String, mistralrs::MessageContent>>, String>,
-    ) -> Result<usize, Error> {
-        let (response, mut answer) = mpsc::channel(1);
-        let request = TokenizationRequest {
-            text,
-            tools: None,
-            add_generation_prompt: true,
-            add_special_tokens: false,
-            enable_thinking: None,
-            reasoning_effort: None,
-            response,
-        };
-        self.sender()?.send(Request::Tokenize(request)).await.map_err(|_| Error::Ended)?;
-        // The engine's thread panics if the receiver is gone when it answers, so the wait must outlive whoever asked.
-        let waiting = tokio::spawn(async move { answer.recv().await });
-        match waiting.await {
-            Ok(Some(Ok(tokens))) => Ok(tokens.len()),
-            Ok(Some(Err(_))) => Err(Error::Template),
-            _ => Err(Error::Ended),
+    /// The vector of a text.
+    ///
+    /// # Errors
+    /// This is no embedding model, or the engine fails.
+    pub async fn embed(&self, prompt: Prompt) -> Result<Vec<f32>, Error> {
+        if self.inner.kind != Kind::Embedding {
+            return Err(Error::Incapable("embed: ask one that does"));
         }
-    }
-}
-
-fn params(sampling: &Sampling, max_tokens: usize) -> SamplingParams {
-    let mut params = SamplingParams::deterministic();
-    if let Some(temperature) = sampling.temperature.filter(|temperature| *temperature > 0.0) {
-        params.temperature = Some(temperature);
-        params.top_k = sampling.top_k;
-        params.top_p = sampling.top_p;
-    }
-    params.frequency_penalty = sampling.frequency_penalty;
-    params.presence_penalty = sampling.presence_penalty;
-    params.max_len = Some(max_tokens);
-    params
-}
-
-/// An answer being generated.
-pub struct Generation {
-    engine: Engine,
-    events: mpsc::Receiver<Response>,
-    text: String,
-    pieces: u64,
-    ended: Option<FinishReason>,
-    stop: StopFilter,
-    /// An end that waits behind the last text.
-    end: Option<Event>,
-    _permits: (OwnedSemaphorePermit, OwnedSemaphorePermit),
-}
-
-impl Generation {
-    /// The next event; after [`Event::Done`] or [`Event::Failed`] there is none.
-    pub async fn next(&mut self) -> Event {
-        loop {
-            if let Some(end) = self.end.take() {
-                return end;
-            }
-            let (text, end) = match self.generated().await {
-                Event::Text(text) => match self.stop.push(&text) {
-                    (text, false) => (text, None),
-                    (text, true) => {
-                        // The engine stops once nobody takes what it makes. What it has made is paid for.
-                        self.events.close();
-                        let completion_tokens = self.tokens_so_far().await;
-                        (text, Some(Event::Done { reason: FinishReason::Stop, completion_tokens }))
-                    }
-                },
-                Event::Failed => return Event::Failed,
-                end => (self.stop.flush(), Some(end)),
-            };
-            self.end = end;
-            if !text.is_empty() {
-                return Event::Text(text);
-            }
+        let _running = self.inner.running.clone().acquire_owned().await.map_err(|_| Error::Ended)?;
+        let (sender, mut answer) = mpsc::channel(4);
+        let message = RequestMessage::EmbeddingTokens { prompt: prompt.tokens.to_vec() };
+        let request = NormalRequest::new_simple(message, SamplingParams::deterministic(), sender, 0, None, None);
+        self.submit(request).await?;
+        match answer.recv().await {
+            Some(Response::Embeddings { embeddings, .. }) => Ok(embeddings),
+            _ => Err(Error::Failed),
         }
     }
 
-    /// The next event as the engine makes it, stop strings included.
-    async fn generated(&mut self) -> Event {
-        loop {
-            match self.events.recv().await {
-                Some(Response::Chunk(chunk)) => {
-                    let usage = chunk.usage.map(|usage| usage.completion_tokens as u64);
-                    let Some(choice) = chunk.choices.into_iter().next() else { continue };
-                    self.pieces += 1;
-                    if let Some(reason) = choice.finish_reason {
-                        self.ended = Some(if reason == "length" { FinishReason::Length } else { FinishReason::Stop });
-                    }
-                    let text = choice.delta.content.unwrap_or_default();
-                    self.text.push_str(&text);
-                    match (self.ended, text.is_empty()) {
-                        (Some(reason), true) => return self.done(reason, usage).await,
-                        (Some(_), false) => {
-                            // Text and end in one chunk: the end follows when the channel closes or is read again.
-                            self.events.close();
-                            self.pieces = usage.unwrap_or(self.pieces);
-                            return Event::Text(text);
-                        }
-                        (None, true) => continue,
-                        (None, false) => return Event::Text(text),
-                    }
-                }
-                Some(_) => return Event::Failed,
-                None => {
-                    // The last chunk can be missing when the last token is half a character: then the length ended it.
-                    return match self.ended {
-                        Some(reason) => Event::Done { reason, completion_tokens: self.pieces },
-                        None if self.pieces > 0 => self.done(FinishReason::Length, None).await,
-                        None => Event::Failed,
-                    };
-                }
+    /// Gives a request to the engine's thread, which is started again if it has died.
+    pub(crate) async fn submit(&self, request: NormalRequest) -> Result<(), Error> {
+        let mut request = Request::Normal(Box::new(request));
+        for _ in 0..100 {
+            let sender = self.inner.model.inner().get_sender(None).map_err(|_| Error::Ended)?;
+            match sender.send(request).await {
+                Ok(()) => return Ok(()),
+                // The thread is ending: soon it will count as dead, and be replaced.
+                Err(back) => request = back.0,
             }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
+        Err(Error::Ended)
     }
+}
 
-    /// Tokens generated so far: for an answer that is cancelled.
-    pub async fn tokens_so_far(&self) -> u64 {
-        let counted = match self.text.is_empty() {
-            true => 0,
-            false => self.engine.count(Either::Right(self.text.clone())).await.unwrap_or(0) as u64,
-        };
-        counted.max(self.pieces)
+/// Characters of all text in a value, roughly.
+fn weight(value: &Json) -> usize {
+    match value {
+        Json::String(text) => text.len(),
+        Json::Array(items) => items.iter().map(weight).sum(),
+        Json::Object(fields) => fields.iter().map(|(name, value)| name.len() + weight(value)).sum(),
+        _ => 8,
     }
+}
 
-    async fn done(&mut self, reason: FinishReason, usage: Option<u64>) -> Event {
-        let completion_tokens = match usage {
-            Some(tokens) => tokens,
-            None => self.tokens_so_far().await,
-        };
-        Event::Done { reason, completion_tokens }
+async fn aside<T: Send + 'static>(
+    long: bool,
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    if !long {
+        return work();
     }
+    tokio::task::spawn_blocking(work).await.map_err(|_| Error::Tokenizer)?
+}
+
+/// The one `.gguf` of a folder, if it has any.
+fn gguf_of(folder: &Path) -> Result<Option<String>, Error> {
+    let entries = std::fs::read_dir(folder).map_err(|_| Error::NoModel(folder.to_owned()))?;
+    let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "gguf"));
+    match files.as_slice() {
+        [] => Ok(None),
+        [one] => Ok(one.file_name().and_then(|name| name.to_str()).map(str::to_owned)),
+        _ => Err(Error::Load("the folder has several .gguf files: leave the one to serve".into())),
+    }
+}
+
+/// mistral.rs 0.8.1 gives every expert the same weight where DeepSeek's experts are chosen by group (`deepseek2.rs` fills the mask and not
+/// the scores): such a model would answer, wrongly.
+fn computes_rightly(folder: &Path) -> Result<(), Error> {
+    let config =
+        std::fs::read(folder.join("config.json")).ok().and_then(|bytes| serde_json::from_slice::<Json>(&bytes).ok());
+    match config.as_ref().and_then(|config| config.get("topk_method")?.as_str()) {
+        Some("group_limited_greedy") => Err(Error::Load(
+            "the engine computes topk_method group_limited_greedy (DeepSeek-V2, V2.5) wrongly: serve another model"
+                .into(),
+        )),
+        _ => Ok(()),
+    }
+}
+
+const ON_GPU: bool = cfg!(feature = "cuda");
+
+async fn build(path: &Path, gguf: Option<&str>, kind: Kind, concurrent: usize) -> Result<Model, Error> {
+    let gpu = ON_GPU;
+    let dtype = if gpu { ModelDType::Auto } else { ModelDType::F32 };
+    let built = match (gguf, kind) {
+        (Some(file), _) => {
+            let builder = GgufModelBuilder::new(path.display(), vec![file])
+                .with_tok_model_id(path.display())
+                .with_token_source(TokenSource::None)
+                .with_max_num_seqs(concurrent)
+                .with_prefix_cache_n(None);
+            if gpu { builder } else { builder.with_force_cpu() }.build().await
+        }
+        (None, Kind::Embedding) => {
+            let builder = EmbeddingModelBuilder::new(path.display())
+                .with_dtype(dtype)
+                .with_token_source(TokenSource::None)
+                .with_max_num_seqs(concurrent);
+            if gpu { builder } else { builder.with_force_cpu() }.build().await
+        }
+        (None, Kind::Text) => {
+            let builder = TextModelBuilder::new(path.display())
+                .with_dtype(dtype)
+                .with_token_source(TokenSource::None)
+                .with_max_num_seqs(concurrent)
+                .with_prefix_cache_n(None);
+            if gpu { builder } else { builder.with_force_cpu() }.build().await
+        }
+    };
+    built.map_err(|error| Error::Load(format!("{error:#}")))
 }

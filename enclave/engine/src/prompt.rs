@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use serde_json::Value as Json;
+
 use crate::Error;
 
 /// Stands inside a special token's text to make it plain: a zero-width space, which no reader sees.
@@ -40,6 +42,18 @@ impl SpecialTokens {
             }
         }
         out
+    }
+
+    /// The same in every text of a value, names of fields included.
+    pub(crate) fn plain(&self, value: Json) -> Json {
+        match value {
+            Json::String(text) => Json::String(self.neutralise(&text)),
+            Json::Array(items) => items.into_iter().map(|item| self.plain(item)).collect(),
+            Json::Object(fields) => Json::Object(
+                fields.into_iter().map(|(name, value)| (self.neutralise(&name), self.plain(value))).collect(),
+            ),
+            other => other,
+        }
     }
 }
 

@@ -1,0 +1,158 @@
+//! What one channel may ask of an enclave that others use too: requests at once, and tokens a minute.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use cocoon_settlement::Address;
+
+/// Why a request has to wait.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Error {
+    /// Too many requests of this channel run.
+    #[error("this channel has {0} requests running, as many as it may: wait for one of them to end")]
+    Concurrent(usize),
+    /// Too many tokens in too short a time.
+    #[error("this channel has used its {limit} tokens a minute: try again in {seconds} s")]
+    Rate {
+        /// Tokens a minute.
+        limit: u64,
+        /// When there will be enough again.
+        seconds: u64,
+    },
+}
+
+impl Error {
+    /// Seconds after which another try makes sense.
+    pub fn retry_after(&self) -> u64 {
+        match self {
+            Self::Concurrent(_) => 1,
+            Self::Rate { seconds, .. } => *seconds,
+        }
+    }
+}
+
+struct Use {
+    running: usize,
+    /// Tokens that may be used at once; negative after an answer that was longer than what was left.
+    left: f64,
+    at: Instant,
+}
+
+/// Use of every channel that has asked lately.
+pub struct Limits {
+    concurrent: usize,
+    per_minute: u64,
+    channels: Mutex<HashMap<Address, Use>>,
+}
+
+/// A request that counts. Dropping it lets another one in.
+pub struct Entered<'a> {
+    limits: &'a Limits,
+    channel: Address,
+}
+
+/// Entries beyond which those that say nothing any more are removed.
+const MANY: usize = 1_000;
+
+impl Limits {
+    /// At most so many requests at once, and tokens a minute (0: any number).
+    pub fn new(concurrent: usize, per_minute: u64) -> Self {
+        Self { concurrent, per_minute, channels: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Address, Use>> {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refilled(&self, entry: &Use, now: Instant) -> f64 {
+        let most = self.per_minute as f64;
+        let since = now.saturating_duration_since(entry.at);
+        (entry.left + most * since.as_secs_f64() / 60.0).min(most)
+    }
+
+    /// Lets a request in.
+    ///
+    /// # Errors
+    /// The channel has to wait.
+    pub fn enter(&self, channel: Address, now: Instant) -> Result<Entered<'_>, Error> {
+        let mut channels = self.lock();
+        if channels.len() >= MANY {
+            channels.retain(|_, entry| {
+                entry.running > 0 || now.saturating_duration_since(entry.at) < Duration::from_secs(60)
+            });
+        }
+        let entry = channels.entry(channel).or_insert(Use { running: 0, left: self.per_minute as f64, at: now });
+        entry.left = self.refilled(entry, now);
+        entry.at = now;
+        if entry.running >= self.concurrent {
+            return Err(Error::Concurrent(entry.running));
+        }
+        if self.per_minute > 0 && entry.left <= 0.0 {
+            let seconds = (1.0 - entry.left) * 60.0 / self.per_minute as f64;
+            return Err(Error::Rate { limit: self.per_minute, seconds: (seconds.ceil() as u64).max(1) });
+        }
+        entry.running += 1;
+        Ok(Entered { limits: self, channel })
+    }
+}
+
+impl Entered<'_> {
+    /// Tokens that the request has used.
+    pub fn used(&self, tokens: u64) {
+        if let Some(entry) = self.limits.lock().get_mut(&self.channel) {
+            entry.left -= tokens as f64;
+        }
+    }
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        if let Some(entry) = self.limits.lock().get_mut(&self.channel) {
+            entry.running = entry.running.saturating_sub(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn channel(byte: u8) -> Address {
+        Address { workchain: 0, hash: [byte; 32] }
+    }
+
+    #[test]
+    fn a_channel_waits_for_its_own_requests_and_not_for_others() {
+        let (limits, now) = (Limits::new(2, 0), Instant::now());
+        let first = limits.enter(channel(1), now).unwrap();
+        let _second = limits.enter(channel(1), now).unwrap();
+        assert_eq!(limits.enter(channel(1), now).err(), Some(Error::Concurrent(2)));
+        limits.enter(channel(2), now).unwrap();
+        drop(first);
+        limits.enter(channel(1), now).unwrap();
+    }
+
+    #[test]
+    fn tokens_come_back_with_time_and_the_refusal_says_when() {
+        let (limits, now) = (Limits::new(9, 600), Instant::now());
+        limits.enter(channel(1), now).unwrap().used(650);
+        let refused = limits.enter(channel(1), now).err().unwrap();
+        assert_eq!(refused, Error::Rate { limit: 600, seconds: 6 });
+        limits.enter(channel(2), now).unwrap();
+        let later = now + Duration::from_secs(refused.retry_after());
+        limits.enter(channel(1), later).unwrap();
+    }
+
+    #[test]
+    fn channels_that_are_quiet_are_forgotten() {
+        let (limits, now) = (Limits::new(9, 600), Instant::now());
+        for index in 0..MANY {
+            let mut hash = [0; 32];
+            hash[..8].copy_from_slice(&index.to_le_bytes());
+            limits.enter(Address { workchain: 0, hash }, now).unwrap();
+        }
+        limits.enter(channel(255), now + Duration::from_secs(61)).unwrap();
+        assert_eq!(limits.lock().len(), 1);
+    }
+}

@@ -1,0 +1,234 @@
+//! Models, from files to an engine that has proved that it answers as it should.
+//!
+//! Files are read once, into memory that can no longer be changed; that memory is hashed, and the engine loads from it. So what evidence names
+//! is what runs, whatever happens to the folder meanwhile.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use cocoon_attestation::{ModelRoot, model_files, model_root_of};
+use cocoon_engine::{Chat, Engine, EngineConfig, Event, Kind, Sampling};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::models::{Model, Models};
+
+/// Files of a model in memory that cannot be changed, and links to them where the engine looks. The links go when this is dropped.
+pub struct Staged {
+    folder: PathBuf,
+    /// Root over those bytes.
+    pub root: ModelRoot,
+    _files: Vec<File>,
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+impl Staged {
+    /// Copies a model folder into sealed memory and hashes it there.
+    ///
+    /// # Errors
+    /// A file cannot be read, or there is not enough memory.
+    pub fn copy(folder: &Path) -> Result<Self> {
+        let found = model_files(folder)?;
+        let staging = std::env::temp_dir().join(format!("cocoon-model-{}-{:x}", std::process::id(), rand_number()?));
+        std::fs::create_dir_all(&staging).with_context(|| format!("cannot write to {}", staging.display()))?;
+        let mut staged = Self {
+            folder: staging.clone(),
+            root: ModelRoot { root: cocoon_attestation::Digest::ZERO, files: Vec::new() },
+            _files: Vec::new(),
+        };
+        let workers = std::thread::available_parallelism().map_or(1, usize::from).min(found.len()).max(1);
+        let next = std::sync::atomic::AtomicUsize::new(0);
+        let copied = std::thread::scope(|scope| -> Result<Vec<(usize, File)>> {
+            let work = || -> Result<Vec<(usize, File)>> {
+                let mut done = Vec::new();
+                loop {
+                    let at = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    let Some((_, path)) = found.get(at) else { return Ok(done) };
+                    done.push((at, sealed_copy(path)?));
+                }
+            };
+            let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+            let mut all = Vec::new();
+            for thread in threads {
+                match thread.join() {
+                    Ok(done) => all.extend(done?),
+                    Err(_) => bail!("a copying thread died"),
+                }
+            }
+            all.sort_by_key(|(at, _)| *at);
+            Ok(all)
+        })?;
+        let mut bytes = Vec::new();
+        for ((at, file), (name, _)) in copied.into_iter().zip(&found) {
+            debug_assert_eq!(&found[at].0, name);
+            let memory = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+            let link = staging.join(name);
+            if let Some(parent) = link.parent() {
+                std::fs::create_dir_all(parent)?;
+            }
+            std::os::unix::fs::symlink(&memory, &link)?;
+            bytes.push((name.clone(), memory));
+            staged._files.push(file);
+        }
+        staged.root = model_root_of(&bytes)?;
+        Ok(staged)
+    }
+
+    /// Where the engine finds the files.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+}
+
+fn rand_number() -> Result<u64> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no random numbers: {error}"))?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+fn sealed_copy(path: &Path) -> Result<File> {
+    let mut from = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let memory = memfd_create("cocoon-model", MemfdFlags::ALLOW_SEALING | MemfdFlags::CLOEXEC)?;
+    let mut memory = File::from(memory);
+    io::copy(&mut from, &mut memory).with_context(|| format!("cannot hold {} in memory", path.display()))?;
+    fcntl_add_seals(&memory, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    Ok(memory)
+}
+
+/// The file, in a model's folder, with what it has to answer.
+pub const KNOWN_ANSWERS: &str = "known-answers.json";
+
+/// What a model answers if it runs as it did when this was recorded. Part of the model root.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct KnownAnswers {
+    /// Questions, each the content of one message of a user, or a text to embed.
+    pub answers: Vec<KnownAnswer>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct KnownAnswer {
+    /// The question.
+    pub question: String,
+    /// The answer, always with the likeliest token; for a model that chats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<String>,
+    /// The vector; for a model that embeds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vector: Option<Vec<f32>>,
+}
+
+/// Tokens of a known answer at most.
+const ANSWER_TOKENS: u64 = 48;
+/// The least cosine of two vectors that count as the same.
+const ALIKE: f32 = 0.999;
+
+async fn answer(engine: Engine, question: String, embeds: bool) -> Result<KnownAnswer> {
+    if embeds {
+        let vector = engine.embed(engine.text(question.clone()).await?).await?;
+        return Ok(KnownAnswer { question, answer: None, vector: Some(vector) });
+    }
+    let messages = vec![json!({"role": "user", "content": question})];
+    // A model without a chat template continues the text.
+    let prompt = match engine.chat(Chat { messages, ..Chat::default() }).await {
+        Err(cocoon_engine::Error::Template) => engine.text(question.clone()).await?,
+        prompt => prompt?,
+    };
+    let mut generation = engine.generate(prompt, Sampling::default(), ANSWER_TOKENS).await?;
+    let mut text = String::new();
+    loop {
+        match generation.next().await {
+            Event::Token(token) => text.push_str(&token.text),
+            Event::Rest(rest) => text.push_str(&rest),
+            Event::Done { .. } => return Ok(KnownAnswer { question, answer: Some(text), vector: None }),
+            _ => bail!("the engine failed on it"),
+        }
+    }
+}
+
+fn same(expected: &KnownAnswer, found: &KnownAnswer) -> bool {
+    match (&expected.vector, &found.vector) {
+        (Some(a), Some(b)) => {
+            let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+            a.len() == b.len() && dot(a, b) >= ALIKE * (dot(a, a) * dot(b, b)).sqrt()
+        }
+        _ => expected.answer.is_some() && expected.answer == found.answer,
+    }
+}
+
+/// Asks all questions twice, all at once: an engine that computes wrongly, or mixes up what it computes together, does not pass.
+///
+/// # Errors
+/// Names the first question whose answer is another.
+pub async fn gate(engine: &Engine, known: &KnownAnswers) -> Result<()> {
+    ensure!(!known.answers.is_empty(), "{KNOWN_ANSWERS} holds no answers: record some");
+    let embeds = engine.kind() == Kind::Embedding;
+    let mut asked = Vec::new();
+    for expected in known.answers.iter().chain(&known.answers) {
+        let asking = tokio::spawn(answer(engine.clone(), expected.question.clone(), embeds));
+        asked.push((expected, asking));
+    }
+    for (number, (expected, asking)) in asked.into_iter().enumerate() {
+        let found = asking.await??;
+        ensure!(
+            same(expected, &found),
+            "known answer {} of this model is another here: {:?} gave {:?}; the engine or its hardware computes wrongly, or the answers were \
+             recorded with other software",
+            number % known.answers.len() + 1,
+            expected.question,
+            found.answer.as_deref().unwrap_or("another vector")
+        );
+    }
+    Ok(())
+}
+
+/// Loads every model that the configuration names, hashed and tried.
+///
+/// # Errors
+/// A file is missing, an engine does not load, or a known answer is another.
+pub async fn models(staged: &Staged, names: &str, limits: EngineConfig) -> Result<Models> {
+    let names: Vec<&str> = names.split(',').collect();
+    let mut models = Vec::new();
+    for name in &names {
+        ensure!(!name.is_empty() && name.trim() == *name, "model_name holds an empty name or white space");
+        let folder = if names.len() == 1 { staged.folder().to_owned() } else { staged.folder().join(name) };
+        ensure!(folder.is_dir(), "model_name names {name:?}, and the model folder holds no such folder");
+        let known = std::fs::read(folder.join(KNOWN_ANSWERS)).with_context(|| {
+            format!("{name}: {KNOWN_ANSWERS} is missing; record it once with `cocoon-enclave record --model FOLDER` and publish the new root")
+        })?;
+        let known: KnownAnswers =
+            serde_json::from_slice(&known).with_context(|| format!("{name}: {KNOWN_ANSWERS} cannot be read"))?;
+        let engine = Engine::load(&folder, limits).await?;
+        gate(&engine, &known).await.with_context(|| format!("{name} is not ready"))?;
+        models.push(Model { name: (*name).to_owned(), root: staged.root.root, engine });
+    }
+    Ok(Models::new(models))
+}
+
+/// Records what a model answers now.
+///
+/// # Errors
+/// It cannot be loaded, or the file not written.
+pub async fn record(folder: &Path, questions: &[String]) -> Result<()> {
+    let engine = Engine::load(folder, EngineConfig::default()).await?;
+    let embeds = engine.kind() == Kind::Embedding;
+    let mut known = KnownAnswers { answers: Vec::new() };
+    for question in questions {
+        known.answers.push(answer(engine.clone(), question.clone(), embeds).await?);
+    }
+    let mut text = serde_json::to_string_pretty(&known)?;
+    text.push('\n');
+    let path = folder.join(KNOWN_ANSWERS);
+    std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+}
