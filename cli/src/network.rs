@@ -2,7 +2,7 @@
 //!
 //! It is made once in a data folder and continued from it: secrets, chain, logs, receipts and the client's record stay.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use cocoon_attestation::ReferenceValues;
 use cocoon_attestation::dev::DevPlatform;
 use cocoon_attestation::dev::cpu;
+use cocoon_client::proxy::Access;
 use cocoon_client::{Client, ClientConfig, LogKey, SystemClock};
 use cocoon_gateway::{Gateway, GatewayConfig};
 use cocoon_host::{ClaimRule, DevEndorser, Host, HostConfig, ProcessLauncher};
@@ -96,6 +97,8 @@ pub struct Options {
     pub model: PathBuf,
     /// Which CPU is played.
     pub tee: Tee,
+    /// More lines of the guest's configuration, in TOML; none by default.
+    pub guest: String,
     /// Keeps what host and gateway see, if anybody wants to look.
     pub tap: Option<Arc<Recorder>>,
     /// When the provider claims by itself.
@@ -162,12 +165,13 @@ impl Network {
         let network = NetworkId::LOCAL;
         let mut tasks = Vec::new();
 
+        let model_name = model_names(&options.model)?;
         let step = ui.step("measuring the guest and the model");
         let manifest = ImageManifest {
             name: "cocoon-enclave".into(),
             version: env!("CARGO_PKG_VERSION").into(),
             binary: options.enclave.clone(),
-            models: vec![ModelFolder { name: MODEL_NAME.into(), path: options.model.clone() }],
+            models: vec![ModelFolder { name: model_name.clone(), path: options.model.clone() }],
         };
         let references = tokio::task::spawn_blocking(move || manifest.reference_values()).await??;
         data.write("references.toml", references.to_signed(&data.secret("release")?)?.as_bytes())?;
@@ -230,7 +234,8 @@ impl Network {
         tasks.push(serve(listener, gateway.router()));
 
         let step = ui.step("host: launch the guest, attest it, register its key");
-        let guest_config = data.write("guest.toml", guest_config(&provider).as_bytes())?;
+        let guest_config =
+            data.write("guest.toml", (guest_config(&provider, &model_name) + &options.guest).as_bytes())?;
         let launcher = ProcessLauncher::new(options.enclave.clone(), platform.clone(), options.tee.cpu());
         let host = Host::start(HostConfig {
             network,
@@ -242,7 +247,7 @@ impl Network {
             endorser: Arc::new(DevEndorser::new(platform.clone())),
             guest_config: guest_config.clone(),
             model: options.model.clone(),
-            model_names: vec![MODEL_NAME.into()],
+            model_names: model_name.split(',').map(str::to_owned).collect(),
             prices: PRICES,
             node_urls: node_urls.clone(),
             gateway_urls: vec![gateway_url.clone()],
@@ -282,6 +287,7 @@ impl Network {
             channel: channel_init,
             client_key: data.secret("client-key")?,
             voucher_step: VOUCHER_STEP,
+            spending_limit: None,
             voucher_lifetime: 3_600,
             max_prices: PRICES,
             data: data.join("client"),
@@ -302,7 +308,7 @@ impl Network {
             host,
             nodes,
             urls: Urls { chain: chain_url, gateway: gateway_url, nodes: node_urls },
-            model_name: MODEL_NAME.into(),
+            model_name,
             platform,
             references,
             guest_config,
@@ -317,7 +323,7 @@ impl Network {
 
     /// OpenAI's API over this network's client.
     pub fn proxy(&self) -> axum::Router {
-        cocoon_client::proxy::router(self.client.clone())
+        cocoon_client::proxy::router(self.client.clone(), Access::default())
     }
 
     /// Stops the enclave and everything else.
@@ -426,6 +432,9 @@ fn proxy_config(data: &DataDir, client: &Client, chain_url: &str, platform: &Dev
         data: "proxy".into(),
         max_prices: config.max_prices,
         logs: config.logs.iter().map(|log| (log.url.clone(), log.key.clone())).collect(),
+        spending_limit: None,
+        api_key_file: None,
+        allowed_origins: Vec::new(),
     };
     let note = "# Written by `cocoon up` at every start: the addresses hold while it runs. DEVELOPMENT PLATFORM - NOT CONFIDENTIAL\n";
     Ok(format!("{note}{}", toml::to_string(&proxy)?))
@@ -469,10 +478,34 @@ fn policy(platform: &DevPlatform) -> Result<Policy> {
     Ok(policy)
 }
 
-fn guest_config(provider: &Address) -> String {
+/// A folder with a model in it is served under the demo model's name; one with folders of models, under theirs, with commas between them.
+fn model_names(folder: &Path) -> Result<String> {
+    let entries =
+        std::fs::read_dir(folder).with_context(|| format!("cannot read the model folder {}", folder.display()))?;
+    let mut folders = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name().into_string().ok().context("a name in the model folder is not UTF-8")?;
+        if name == "tokenizer.json" {
+            return Ok(MODEL_NAME.into());
+        }
+        if entry.path().is_dir() {
+            folders.push(name);
+        }
+    }
+    folders.sort_unstable();
+    anyhow::ensure!(
+        !folders.is_empty(),
+        "{} holds no model: no tokenizer.json, and no folder of a model",
+        folder.display()
+    );
+    Ok(folders.join(","))
+}
+
+fn guest_config(provider: &Address, model_name: &str) -> String {
     format!(
         "# Measured: its SHA-256 is among the enclave's claims.\nnetwork = {}\nprovider = \"{provider}\"\nchannel_code_hash = \"{}\"\n\
-         channel_code_depth = {}\nmodel_name = \"{MODEL_NAME}\"\nattestation_lifetime = {ATTESTATION_LIFETIME}\n\
+         channel_code_depth = {}\nmodel_name = \"{model_name}\"\nattestation_lifetime = {ATTESTATION_LIFETIME}\n\
          least_close_delay = {CLAIM_WINDOW}\n",
         NetworkId::LOCAL.0,
         hex::encode(channel_code_hash()),

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use cocoon_attestation::ReferenceValues;
+use cocoon_client::proxy::Access;
 use cocoon_client::{Client, ClientConfig, LogKey, SystemClock};
 use cocoon_protocol::identity::SigningKey;
 use cocoon_settlement::chain::Chain;
@@ -71,6 +72,15 @@ pub struct ProxyConfig {
     pub max_prices: Prices,
     /// Where the client keeps its record.
     pub data: PathBuf,
+    /// The most that may ever be promised out of this channel, nanoton: a warning comes before, a refusal at it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spending_limit: Option<u64>,
+    /// File with the key that programs must send as `Authorization: Bearer KEY`; any key is taken without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_key_file: Option<PathBuf>,
+    /// Origins of web pages that may use the proxy from a browser, like `http://localhost:3000` or `https://app.example`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed_origins: Vec<String>,
 }
 
 impl ProxyConfig {
@@ -138,11 +148,36 @@ impl ProxyConfig {
             channel,
             client_key,
             voucher_step: Nanoton(self.voucher_step),
+            spending_limit: self.spending_limit.map(Nanoton),
             voucher_lifetime: 3_600,
             max_prices: self.max_prices,
             data: base.join(&self.data),
             clock: Arc::new(SystemClock),
         })
+    }
+}
+
+impl ProxyConfig {
+    /// Who may use the proxy.
+    ///
+    /// # Errors
+    /// The key cannot be read, or an origin is none.
+    fn access(&self, base: &Path) -> Result<Access> {
+        let api_key = match &self.api_key_file {
+            None => None,
+            Some(file) => {
+                let path = base.join(file);
+                let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+                ensure!(text.trim().len() >= 16, "{} holds no key of at least 16 characters", path.display());
+                Some(text.trim().to_owned())
+            }
+        };
+        for origin in &self.allowed_origins {
+            let uri = origin.parse::<hyper::Uri>().ok();
+            let plain = uri.is_some_and(|uri| uri.scheme().is_some() && uri.host().is_some()) && !origin.ends_with('/');
+            ensure!(plain, "`allowed_origins` holds {origin:?}, which is no origin like https://app.example");
+        }
+        Ok(Access { api_key, origins: self.allowed_origins.clone() })
     }
 }
 
@@ -178,6 +213,7 @@ pub async fn run(args: ProxyArgs) -> Result<ExitCode> {
     }
     let base = args.config.parent().map(Path::to_owned).unwrap_or_default();
     let client = Client::open(config.client(&base)?)?;
+    let access = config.access(&base)?;
     let listener = tokio::net::TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("cannot listen on {}: name another address with --listen", args.listen))?;
@@ -185,7 +221,7 @@ pub async fn run(args: ProxyArgs) -> Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate())?;
     let stop = Arc::new(Notify::new());
     let stopping = stop.clone();
-    let served = axum::serve(cocoon_host::no_delay(listener), cocoon_client::proxy::router(client))
+    let served = axum::serve(cocoon_host::no_delay(listener), cocoon_client::proxy::router(client, access))
         .with_graceful_shutdown(async move { stopping.notified().await })
         .into_future();
     let mut served = std::pin::pin!(served);

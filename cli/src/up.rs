@@ -66,6 +66,7 @@ pub async fn run(args: UpArgs) -> Result<ExitCode> {
         enclave: paths::enclave_binary()?,
         model: args.model.map_or_else(paths::demo_model, Ok)?,
         tee: args.tee,
+        guest: String::new(),
         tap: None,
         claims: Some(ClaimRule {
             every: Duration::from_secs(args.claim_every.max(1)),

@@ -68,6 +68,8 @@ pub struct ClientConfig {
     pub client_key: [u8; 32],
     /// By how much the promise to an enclave grows at a time.
     pub voucher_step: Nanoton,
+    /// The most that may ever be promised out of this channel; `None` is what it holds.
+    pub spending_limit: Option<Nanoton>,
     /// Seconds that a voucher is good for.
     pub voucher_lifetime: u64,
     /// The most this client pays, nanoton per million tokens.

@@ -1,3 +1,5 @@
+use cocoon_settlement::Nanoton;
+
 /// Why a request was not sent, or its answer not believed. No variant carries content.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -59,6 +61,16 @@ pub enum Error {
         "the channel holds too little for what this request can cost: top it up, or ask for fewer tokens (max_tokens)"
     )]
     ChannelEmpty,
+    /// More would be promised than this client may spend.
+    #[error(
+        "the spending limit of {limit} is reached: {promised} are spent or promised out of this channel; raise `spending_limit` to go on"
+    )]
+    SpendingLimit {
+        /// The limit.
+        limit: Nanoton,
+        /// Sum of all caps signed so far.
+        promised: Nanoton,
+    },
     /// The cap was raised several times, and others used it up each time.
     #[error("other requests of this channel use up each voucher at once: try again shortly")]
     CapRace,

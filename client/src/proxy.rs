@@ -7,11 +7,13 @@ use async_stream::stream;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use cocoon_attestation::Digest;
+use cocoon_protocol::wire::RECEIPT_ID_HEADER;
 use serde_json::{Value, json};
 
 use crate::Error;
@@ -25,18 +27,38 @@ const DEVELOPMENT: HeaderValue = HeaderValue::from_static("development-not-confi
 /// The largest request, in bytes: a sealed request holds no more.
 const MAX_REQUEST: usize = 900 * 1024;
 
+/// Who may use the proxy.
+#[derive(Clone, Default)]
+pub struct Access {
+    /// The key that programs must send; any if `None`.
+    pub api_key: Option<String>,
+    /// Origins of web pages that may use it from a browser, besides those of this machine.
+    pub origins: Vec<String>,
+}
+
+/// What is generated, by path.
+const GENERATING: &[&str] = &["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses"];
+/// Response header from the point on where little of the spending limit is left.
+pub const SPENDING_HEADER: &str = "cocoon-spending-warning";
+
 /// The proxy's routes. Serve them on a loopback address only: whoever reaches them spends the client's money.
-pub fn router(client: Arc<Client>) -> Router {
-    Router::new()
-        .route("/v1/chat/completions", post(chat))
+pub fn router(client: Arc<Client>, access: Access) -> Router {
+    let mut routes = Router::new();
+    for path in GENERATING {
+        let ask = move |State(client): State<Arc<Client>>, body: Result<Bytes, BytesRejection>| ask(client, path, body);
+        routes = routes.route(path, post(ask));
+    }
+    routes
         .route("/v1/models", get(models))
+        .route("/v1/models/{*id}", get(model))
+        .route("/v1/receipts/{id}", get(receipt))
         .route("/health", get(|| async { "ok" }))
         .fallback(|| async {
             error(
                 StatusCode::NOT_FOUND,
                 "invalid_request_error",
                 "unknown_path",
-                "this proxy serves /v1/chat/completions and /v1/models",
+                "this proxy serves /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/responses, /v1/models and /v1/receipts/ID",
             )
         })
         .method_not_allowed_fallback(|| async {
@@ -44,36 +66,77 @@ pub fn router(client: Arc<Client>) -> Router {
                 StatusCode::METHOD_NOT_ALLOWED,
                 "invalid_request_error",
                 "method_not_allowed",
-                "POST /v1/chat/completions, GET /v1/models",
+                "POST what generates; GET /v1/models and /v1/receipts/ID",
             )
         })
         .layer(DefaultBodyLimit::max(MAX_REQUEST))
-        .layer(middleware::from_fn(local))
+        .layer(middleware::from_fn_with_state(Arc::new(access), local))
         .with_state(client)
 }
 
 /// Turns away what a web page made somebody's browser send: a page of another origin, or another name that was made to point at
 /// this machine, would spend the client's money.
-async fn local(request: Request, next: Next) -> Response {
-    match turned_away(&request) {
-        Some(refusal) => refusal,
+async fn local(State(access): State<Arc<Access>>, request: Request, next: Next) -> Response {
+    // A page that may use the proxy is told so, in every answer: its browser asks first.
+    let origin = request.headers().get(header::ORIGIN).cloned();
+    let preflight = request.method() == Method::OPTIONS;
+    let mut response = match turned_away(&request, &access) {
+        Some(refusal) => return refusal,
+        None if preflight => StatusCode::NO_CONTENT.into_response(),
         None => next.run(request).await,
+    };
+    if let Some(origin) = origin {
+        let headers = response.headers_mut();
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(header::VARY, HeaderValue::from_static("origin"));
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("*"));
+        if preflight {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
+            // A star does not cover Authorization.
+            headers.insert(
+                header::ACCESS_CONTROL_ALLOW_HEADERS,
+                HeaderValue::from_static("authorization, content-type, *"),
+            );
+            headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+        }
     }
+    response
 }
 
-fn turned_away(request: &Request) -> Option<Response> {
+/// Whether the key is the right one, without telling by time how much of it is.
+fn right(key: &str, sent: Option<&str>) -> bool {
+    let sent = sent.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default().trim();
+    let digest = |text: &str| Digest::of(&[text.as_bytes()]).0;
+    digest(key) == digest(sent)
+}
+
+fn turned_away(request: &Request, access: &Access) -> Option<Response> {
     let header = |name| request.headers().get(name).map(|value: &HeaderValue| value.to_str().unwrap_or("?").to_owned());
     let host = header(header::HOST).or_else(|| request.uri().authority().map(ToString::to_string));
     let origin = header(header::ORIGIN);
     let foreign = host.filter(|host| !is_loopback(host)).or_else(|| {
-        origin.filter(|origin| !origin.split_once("://").is_some_and(|(_, authority)| is_loopback(authority)))
+        let local = |origin: &String| origin.split_once("://").is_some_and(|(_, authority)| is_loopback(authority));
+        origin.filter(|origin| !local(origin) && !access.origins.contains(origin))
     });
     if foreign.is_some() {
         return Some(error(
             StatusCode::FORBIDDEN,
             "invalid_request_error",
             "foreign_origin",
-            "this proxy answers programs on this machine: use its address (127.0.0.1, [::1] or localhost) and no foreign Origin",
+            "this proxy answers programs on this machine: use its address (127.0.0.1, [::1] or localhost) and no Origin that `allowed_origins` does not name",
+        ));
+    }
+    if request.method() == Method::OPTIONS {
+        return None;
+    }
+    if let Some(key) = &access.api_key
+        && !right(key, header(header::AUTHORIZATION).as_deref())
+    {
+        return Some(error(
+            StatusCode::UNAUTHORIZED,
+            "invalid_request_error",
+            "invalid_api_key",
+            "this proxy asks for its own key: send it as `Authorization: Bearer KEY`",
         ));
     }
     let json = header(header::CONTENT_TYPE).is_some_and(|kind| kind.trim().starts_with("application/json"));
@@ -97,7 +160,7 @@ fn is_loopback(authority: &str) -> bool {
     name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-async fn chat(State(client): State<Arc<Client>>, body: Result<Bytes, BytesRejection>) -> Response {
+async fn ask(client: Arc<Client>, path: &'static str, body: Result<Bytes, BytesRejection>) -> Response {
     let body = match body {
         Ok(body) => body,
         Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
@@ -129,8 +192,7 @@ async fn chat(State(client): State<Arc<Client>>, body: Result<Bytes, BytesReject
         return error(StatusCode::BAD_REQUEST, "invalid_request_error", "invalid_value", "name the model to ask");
     };
     if let Ok((enclaves, _)) = client.enclaves().await {
-        let mut names = enclaves.iter().map(|enclave| enclave.claims.model_name.as_str());
-        if !enclaves.is_empty() && names.all(|name| name != model) {
+        if !enclaves.is_empty() && !enclaves.iter().any(|enclave| enclave.claims.serves(model)) {
             return error(
                 StatusCode::NOT_FOUND,
                 "invalid_request_error",
@@ -139,10 +201,51 @@ async fn chat(State(client): State<Arc<Client>>, body: Result<Bytes, BytesReject
             );
         }
     }
-    match client.call("POST", "/v1/chat/completions", Some(model), body.to_vec()).await {
+    let mut response = match client.call("POST", path, Some(model), body.to_vec()).await {
         Ok(answer) => relay(answer).await,
-        Err(failed) => failure(&failed),
+        Err(failed) => return failure(&failed),
+    };
+    if let Ok(Some((limit, promised))) = client.spending()
+        && promised.0 / 4 >= limit.0 / 5
+    {
+        let warning = format!("{promised} of at most {limit} are spent or promised");
+        tracing::warn!("{warning}");
+        if let Ok(warning) = HeaderValue::from_str(&warning) {
+            response.headers_mut().insert(SPENDING_HEADER, warning);
+        }
     }
+    response
+}
+
+/// The receipt of an answer, as the enclave signed it.
+async fn receipt(State(client): State<Arc<Client>>, Path(id): Path<String>) -> Response {
+    let signed = match client.receipt(&id) {
+        Ok(Some(signed)) => signed,
+        Ok(None) => {
+            return error(
+                StatusCode::NOT_FOUND,
+                "invalid_request_error",
+                "receipt_not_found",
+                "no receipt of this identifier: answers carry theirs in the header cocoon-receipt-id, and free ones have none",
+            );
+        }
+        Err(failed) => return failure(&failed),
+    };
+    let receipt = &signed.receipt;
+    let settlement = &receipt.settlement.receipt;
+    axum::Json(json!({
+        "id": id, "object": "cocoon.receipt",
+        "charge_nanoton": receipt.charge, "tokens": receipt.tokens, "prices": receipt.prices,
+        "finish_reason": receipt.finish_reason, "model_root": receipt.model_root, "evidence_id": receipt.evidence_id.to_string(),
+        "salt": hex::encode(receipt.salt), "request_digest": receipt.request_digest, "response_digest": receipt.response_digest,
+        "settlement": {
+            "network": settlement.network.0, "provider": settlement.provider.to_string(), "channel": settlement.channel.to_string(),
+            "enclave_key": hex::encode(settlement.enclave_key.0), "sequence": settlement.sequence,
+            "total_nanoton": settlement.total, "time": settlement.time,
+        },
+        "signed": signed.to_trailer(),
+    }))
+    .into_response()
 }
 
 /// Passes an answer on as it arrives.
@@ -154,6 +257,14 @@ async fn relay(answer: Answer) -> Response {
     let content_type = content_type.unwrap_or(HeaderValue::from_static("application/json"));
     let evidence = answer.enclave().evidence_id.to_string();
     let development = answer.enclave().development;
+    let kept: Vec<(HeaderName, HeaderValue)> = head
+        .headers
+        .iter()
+        .filter(|(name, _)| [RECEIPT_ID_HEADER, "retry-after"].contains(&name.as_str()))
+        .filter_map(|(name, value)| {
+            Some((HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_str(value).ok()?))
+        })
+        .collect();
     let streamed = content_type.as_bytes().starts_with(b"text/event-stream");
     let mut response = if streamed { events(answer) } else { json_answer(answer).await };
     if !streamed && response.status() != StatusCode::OK {
@@ -162,6 +273,7 @@ async fn relay(answer: Answer) -> Response {
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, content_type);
+    headers.extend(kept);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Ok(evidence) = HeaderValue::from_str(&evidence) {
         headers.insert(EVIDENCE_HEADER, evidence);
@@ -181,21 +293,31 @@ async fn json_answer(answer: Answer) -> Response {
     }
 }
 
-/// The end of a stream, `[DONE]`, is passed on only once the receipt has been verified.
-fn events(mut answer: Answer) -> Response {
+/// Where the end of a stream begins in a piece of it: `[DONE]`, or the last event of a response.
+fn end_of_stream(piece: &[u8]) -> Option<usize> {
     const DONE: &[u8] = b"data: [DONE]\n\n";
+    const LAST: [&[u8]; 2] = [b"event: response.completed\n", b"event: response.incomplete\n"];
+    if piece.ends_with(DONE) {
+        return Some(piece.len() - DONE.len());
+    }
+    // The enclave sends it as a piece of its own.
+    LAST.iter().any(|last| piece.starts_with(last)).then_some(0)
+}
+
+/// The end of a stream is passed on only once the receipt has been verified.
+fn events(mut answer: Answer) -> Response {
     let pieces = stream! {
         loop {
             match answer.next().await {
                 Ok(Some(piece)) => {
-                    let kept = piece.strip_suffix(DONE).map_or_else(|| piece.clone(), |rest| piece.slice(..rest.len()));
-                    let ended = kept.len() != piece.len();
+                    let end = end_of_stream(&piece);
+                    let kept = piece.slice(..end.unwrap_or(piece.len()));
                     if !kept.is_empty() {
                         yield Ok::<_, std::convert::Infallible>(kept);
                     }
-                    if ended {
+                    if let Some(end) = end {
                         match answer.finish().await {
-                            Ok(Some(_)) => yield Ok(Bytes::from_static(DONE)),
+                            Ok(Some(_)) => yield Ok(piece.slice(end..)),
                             Ok(None) => yield Ok(error_event(&Error::Receipt("the enclave sent none".into()))),
                             Err(failed) => yield Ok(error_event(&failed)),
                         }
@@ -222,19 +344,35 @@ fn events(mut answer: Answer) -> Response {
 async fn models(State(client): State<Arc<Client>>) -> Response {
     match client.enclaves().await {
         Ok((enclaves, _)) => {
-            let mut names: Vec<&str> = enclaves.iter().map(|enclave| enclave.claims.model_name.as_str()).collect();
+            let mut names: Vec<&str> = enclaves.iter().flat_map(|enclave| enclave.claims.models()).collect();
             names.sort_unstable();
             names.dedup();
-            let models: Vec<Value> = names
-                .iter()
-                .map(|name| json!({"id": name, "object": "model", "created": 0, "owned_by": "cocoon"}))
-                .collect();
+            let models: Vec<Value> = names.into_iter().map(listed).collect();
             let mut response = axum::Json(json!({"object": "list", "data": models})).into_response();
             if enclaves.iter().any(|enclave| enclave.development) {
                 response.headers_mut().insert(PLATFORM_HEADER, DEVELOPMENT);
             }
             response
         }
+        Err(failed) => failure(&failed),
+    }
+}
+
+fn listed(name: &str) -> Value {
+    json!({"id": name, "object": "model", "created": 0, "owned_by": "cocoon"})
+}
+
+async fn model(State(client): State<Arc<Client>>, Path(id): Path<String>) -> Response {
+    match client.enclaves().await {
+        Ok((enclaves, _)) if enclaves.iter().any(|enclave| enclave.claims.serves(&id)) => {
+            axum::Json(listed(&id)).into_response()
+        }
+        Ok(_) => error(
+            StatusCode::NOT_FOUND,
+            "invalid_request_error",
+            "model_not_found",
+            "no enclave serves this model; GET /v1/models lists those that are served",
+        ),
         Err(failed) => failure(&failed),
     }
 }
@@ -250,6 +388,7 @@ fn code(failed: &Error) -> (StatusCode, &'static str) {
         Error::Refused { .. } => (StatusCode::BAD_GATEWAY, "evidence_refused"),
         Error::Price { .. } => (StatusCode::PAYMENT_REQUIRED, "price_above_limit"),
         Error::ChannelEmpty => (StatusCode::PAYMENT_REQUIRED, "channel_empty"),
+        Error::SpendingLimit { .. } => (StatusCode::PAYMENT_REQUIRED, "spending_limit_reached"),
         Error::CapRace => (StatusCode::SERVICE_UNAVAILABLE, "cap_race"),
         Error::Unreachable { .. } | Error::Relay { .. } => (StatusCode::BAD_GATEWAY, "relay_failed"),
         Error::Broken(_) => (StatusCode::BAD_GATEWAY, "answer_broken"),

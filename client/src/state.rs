@@ -11,6 +11,12 @@ use crate::Error;
 
 /// (channel, enclave key) to (cap promised, total verified, sequence verified).
 const ENCLAVES: TableDefinition<&[u8], (u64, u64, u64)> = TableDefinition::new("enclaves-v1");
+/// Number to (identifier, receipt as its trailer), oldest first.
+const RECEIPTS: TableDefinition<u64, (&str, &str)> = TableDefinition::new("receipts-v1");
+/// Identifier of an answer to the number of its receipt.
+const RECEIPT_IDS: TableDefinition<&str, u64> = TableDefinition::new("receipt-ids-v1");
+/// Receipts that are kept; the oldest go first. About 1 KB each.
+const MAX_RECEIPTS: u64 = 100_000;
 
 /// One enclave's account with this client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,6 +45,8 @@ impl State {
         let database = cocoon_settlement::database::open(path).map_err(failed)?;
         let write = database.begin_write().map_err(failed)?;
         write.open_table(ENCLAVES).map_err(failed)?;
+        write.open_table(RECEIPTS).map_err(failed)?;
+        write.open_table(RECEIPT_IDS).map_err(failed)?;
         write.commit().map_err(failed)?;
         Ok(Self { database, updating: Mutex::new(()) })
     }
@@ -86,7 +94,7 @@ impl State {
     /// The file cannot be written.
     pub fn raise(&self, channel: &Address, enclave: &EnclaveKey, to: Account) -> Result<Account, Error> {
         let _updating = self.lock()?;
-        self.write(channel, enclave, to)
+        self.write(channel, enclave, to, None)
     }
 
     fn lock(&self) -> Result<MutexGuard<'_, ()>, Error> {
@@ -94,15 +102,24 @@ impl State {
     }
 
     /// With the lock held.
-    fn write(&self, channel: &Address, enclave: &EnclaveKey, to: Account) -> Result<Account, Error> {
+    fn write(
+        &self,
+        channel: &Address,
+        enclave: &EnclaveKey,
+        to: Account,
+        receipt: Option<(&str, &str)>,
+    ) -> Result<Account, Error> {
         let before = self.account(channel, enclave)?;
         let after = Account {
             cap: before.cap.max(to.cap),
             total: before.total.max(to.total),
             sequence: before.sequence.max(to.sequence),
         };
-        if after != before {
+        if after != before || receipt.is_some() {
             let write = self.database.begin_write().map_err(failed)?;
+            if let Some((id, trailer)) = receipt {
+                keep(&write, id, trailer)?;
+            }
             {
                 let mut table = write.open_table(ENCLAVES).map_err(failed)?;
                 let value = (after.cap.0, after.total.0, after.sequence);
@@ -124,6 +141,7 @@ impl State {
         enclave: &EnclaveKey,
         new: Account,
         charge: Nanoton,
+        receipt: Option<(&str, &str)>,
     ) -> Result<Account, Error> {
         let _updating = self.lock()?;
         let known = self.account(channel, enclave)?;
@@ -138,7 +156,19 @@ impl State {
         if !continues {
             return Err(Error::Receipt("its total does not continue what this enclave signed before".into()));
         }
-        self.write(channel, enclave, new)
+        self.write(channel, enclave, new, receipt)
+    }
+
+    /// The receipt of an answer, as its trailer had it.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn receipt(&self, id: &str) -> Result<Option<String>, Error> {
+        let read = self.database.begin_read().map_err(failed)?;
+        let numbers = read.open_table(RECEIPT_IDS).map_err(failed)?;
+        let Some(number) = numbers.get(id).map_err(failed)?.map(|number| number.value()) else { return Ok(None) };
+        let found = read.open_table(RECEIPTS).map_err(failed)?.get(number).map_err(failed)?;
+        Ok(found.map(|found| found.value().1.to_owned()))
     }
 
     /// The sum of all caps signed out of a channel.
@@ -156,6 +186,22 @@ impl State {
         }
         Ok(sum)
     }
+}
+
+/// Keeps a receipt, and lets go of the oldest.
+fn keep(write: &redb::WriteTransaction, id: &str, trailer: &str) -> Result<(), Error> {
+    let mut receipts = write.open_table(RECEIPTS).map_err(failed)?;
+    let mut ids = write.open_table(RECEIPT_IDS).map_err(failed)?;
+    let last = receipts.last().map_err(failed)?.map_or(0, |(number, _)| number.value());
+    let number = last + 1;
+    receipts.insert(number, (id, trailer)).map_err(failed)?;
+    ids.insert(id, number).map_err(failed)?;
+    let oldest = receipts.first().map_err(failed)?.map(|(number, found)| (number.value(), found.value().0.to_owned()));
+    if let Some((oldest, id)) = oldest.filter(|(oldest, _)| number - oldest >= MAX_RECEIPTS) {
+        receipts.remove(oldest).map_err(failed)?;
+        ids.remove(id.as_str()).map_err(failed)?;
+    }
+    Ok(())
 }
 
 fn key(channel: &Address, enclave: &EnclaveKey) -> Vec<u8> {
@@ -179,7 +225,8 @@ mod tests {
         let enclave = EnclaveKey([1; 32]);
         let earned = |sequence: u64, total: u64, charge: u64| {
             let new = Account { cap: Nanoton(0), total: Nanoton(total), sequence };
-            state.earned(&CHANNEL, &enclave, new, Nanoton(charge)).is_ok()
+            let id = format!("chatcmpl-{sequence}");
+            state.earned(&CHANNEL, &enclave, new, Nanoton(charge), Some((&id, &id))).is_ok()
         };
         assert!(earned(1, 10, 10));
         assert!(!earned(1, 10, 10), "the same number twice");
@@ -190,6 +237,8 @@ mod tests {
         assert!(!earned(6, 55, 10), "less than was charged, whatever else ended");
         assert!(earned(3, 35, 10), "that other answer");
         assert!(!earned(3, 60, 10), "an older number with a newer total");
+        assert_eq!(state.receipt("chatcmpl-4").unwrap().as_deref(), Some("chatcmpl-4"));
+        assert_eq!(state.receipt("chatcmpl-6").unwrap(), None, "a receipt that was not believed is not kept");
     }
 
     #[test]

@@ -93,6 +93,24 @@ impl Client {
         self.state.account(&self.config.channel.address(), &enclave.claims.enclave_key)
     }
 
+    /// The spending limit and what was promised under it; `None` if there is no limit.
+    ///
+    /// # Errors
+    /// The record cannot be read.
+    pub fn spending(&self) -> Result<Option<(Nanoton, Nanoton)>, Error> {
+        let Some(limit) = self.config.spending_limit else { return Ok(None) };
+        Ok(Some((limit, self.state.promised(&self.config.channel.address())?)))
+    }
+
+    /// The verified receipt of an answer, by the identifier in its [`wire::RECEIPT_ID_HEADER`].
+    ///
+    /// # Errors
+    /// The record cannot be read.
+    pub fn receipt(&self, id: &str) -> Result<Option<SignedFullReceipt>, Error> {
+        let Some(trailer) = self.state.receipt(id)? else { return Ok(None) };
+        SignedFullReceipt::from_trailer(&trailer).map(Some).map_err(|error| Error::State(error.to_string()))
+    }
+
     /// Appraises a bundle that came from anywhere.
     ///
     /// # Errors
@@ -183,6 +201,13 @@ impl Client {
         let paid = ops::channel_paid(chain, &channel, &enclave.claims.enclave_key).await?;
         if cap.saturating_sub(paid.paid) > state.available {
             return Err(Error::ChannelEmpty);
+        }
+        if let Some(limit) = self.config.spending_limit {
+            let (promised, known) = (self.state.promised(&channel)?, self.account(enclave)?);
+            let more = cap.saturating_sub(known.cap);
+            if promised.saturating_add(more) > limit {
+                return Err(Error::SpendingLimit { limit, promised });
+            }
         }
         self.voucher_with_cap(enclave, cap)
     }
@@ -307,14 +332,15 @@ impl Client {
             if let Some(refused) = refused {
                 why = refused.to_string();
             }
-            let serving =
-                enclaves.iter().filter(|enclave| model.is_none_or(|model| enclave.claims.model_name == model));
+            let serving = enclaves.iter().filter(|enclave| model.is_none_or(|model| enclave.claims.serves(model)));
             for enclave in serving {
                 match self.ask(enclave, method, path, &body).await {
                     Ok(answer) => return Ok(answer),
                     // It may have generated, and may be owed: asking again could pay twice.
                     // And another enclave is paid from the same channel.
-                    Err(error @ (Error::Broken(_) | Error::ChannelEmpty)) => return Err(error),
+                    Err(error @ (Error::Broken(_) | Error::ChannelEmpty | Error::SpendingLimit { .. })) => {
+                        return Err(error);
+                    }
                     Err(error) => {
                         tracing::debug!(%error, "an enclave did not answer");
                         why = error.to_string();
@@ -410,7 +436,9 @@ impl Answer {
         let settlement = &receipt.settlement.receipt;
         let channel = self.client.config.channel.address();
         let earned = Account { cap: Nanoton(0), total: settlement.total, sequence: settlement.sequence };
-        self.client.state.earned(&channel, &self.enclave.claims.enclave_key, earned, receipt.charge)?;
+        let id = self.head.headers.iter().find(|(name, _)| name == wire::RECEIPT_ID_HEADER);
+        let kept = id.map(|(_, id)| (id.as_str(), value.as_str()));
+        self.client.state.earned(&channel, &self.enclave.claims.enclave_key, earned, receipt.charge, kept)?;
         Ok(Some(signed))
     }
 

@@ -6,7 +6,8 @@ mod common;
 use axum::routing::get;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use cocoon_client::{Client, proxy};
+use cocoon_client::Client;
+use cocoon_client::proxy::{self, Access};
 use cocoon_protocol::wire::{Announcement, ENCLAVES_PATH};
 use common::{AT, MRTD, PRICES, World, bundle, enclave, platform, serve, statement};
 use serde_json::Value;
@@ -21,7 +22,7 @@ async fn proxy_over(world: &World, list: Vec<Announcement>) -> String {
 async fn proxy_of(world: &World, gateway: String) -> String {
     let mut config = world.config();
     config.gateways = vec![gateway];
-    serve(proxy::router(Client::open(config).unwrap())).await
+    serve(proxy::router(Client::open(config).unwrap(), Access::default())).await
 }
 
 /// Asks for a completion; gives status and the error object.
@@ -57,7 +58,7 @@ async fn failures_are_openai_error_objects() {
     let mut config = world.config();
     config.data = down.path().into();
     config.gateways = vec![format!("http://{closed}")];
-    let url = serve(proxy::router(Client::open(config).unwrap())).await;
+    let url = serve(proxy::router(Client::open(config).unwrap(), Access::default())).await;
     let (status, error) = ask(&url, REQUEST).await;
     assert_eq!((status, error["code"].as_str()), (502, Some("relay_failed")));
 
@@ -80,4 +81,35 @@ async fn failures_are_openai_error_objects() {
     assert_eq!((status, error["code"].as_str()), (404, Some("model_not_found")));
     let (status, error) = ask(&url, "{").await;
     assert_eq!((status, error["code"].as_str()), (400, Some("invalid_value")));
+}
+
+async fn raw(url: &str, request: &str) -> (u16, String) {
+    let authority = url.strip_prefix("http://").unwrap();
+    let mut stream = tokio::net::TcpStream::connect(authority).await.unwrap();
+    let request = format!("{request}\r\nhost: {authority}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    (answer.split(' ').nth(1).unwrap().parse().unwrap(), answer.to_ascii_lowercase())
+}
+
+#[tokio::test]
+async fn a_key_is_asked_for_and_pages_are_let_in_only_by_name() {
+    let world = World::new().await;
+    let access = Access { api_key: Some("a key of its own".into()), origins: vec!["https://app.example".into()] };
+    let url = serve(proxy::router(Client::open(world.config()).unwrap(), access)).await;
+    const KEY: &str = "authorization: Bearer a key of its own";
+    assert_eq!(raw(&url, "GET /health HTTP/1.1").await.0, 401);
+    assert_eq!(raw(&url, "GET /health HTTP/1.1\r\nauthorization: Bearer a key of its owm").await.0, 401);
+    assert_eq!(raw(&url, &format!("GET /health HTTP/1.1\r\n{KEY}")).await.0, 200);
+
+    let (status, answer) = raw(&url, &format!("GET /health HTTP/1.1\r\n{KEY}\r\norigin: https://app.example")).await;
+    assert!(status == 200 && answer.contains("access-control-allow-origin: https://app.example"), "{answer}");
+    let preflight = "OPTIONS /v1/chat/completions HTTP/1.1\r\naccess-control-request-method: POST\r\norigin: ";
+    let (status, answer) = raw(&url, &format!("{preflight}https://app.example")).await;
+    assert!(status == 204 && answer.contains("access-control-allow-headers: authorization"), "{answer}");
+    for origin in ["https://other.example", "https://app.example.evil", "null"] {
+        let (status, answer) = raw(&url, &format!("{preflight}{origin}")).await;
+        assert!(status == 403 && !answer.contains("access-control-allow-origin"), "{answer}");
+    }
 }

@@ -83,6 +83,7 @@ async fn show(args: DemoArgs) -> Result<Shown> {
         enclave: paths::enclave_binary()?,
         model: args.model.map_or_else(paths::demo_model, Ok)?,
         tee: args.tee,
+        guest: String::new(),
         tap: Some(recorder.clone()),
         claims: None,
         ui,

@@ -146,6 +146,7 @@ impl World {
             },
             client_key: CLIENT_KEY,
             voucher_step: Nanoton(1_000),
+            spending_limit: None,
             voucher_lifetime: 3_600,
             max_prices: PRICES,
             data: self.folder.path().join("client"),
