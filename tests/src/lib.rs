@@ -1,6 +1,8 @@
 //! What the end-to-end tests share: where the built binaries and the demo model are.
 
 pub mod http;
+pub mod memory;
+pub mod models;
 pub mod up;
 
 use std::path::{Path, PathBuf};

@@ -22,12 +22,23 @@ impl Up {
         Self::try_start(data).expect("`cocoon up` says when it is ready")
     }
 
+    /// Starts it with other models than the demo's, and waits until it is ready.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn start_with(data: &Path, models: &Path) -> Self {
+        Self::wait(Self::spawn_with(data, models)).expect("`cocoon up` says when it is ready")
+    }
+
     /// Starts it; `None` if it ended before it was ready.
     ///
     /// # Panics
     /// The binary is not there.
     pub fn try_start(data: &Path) -> Option<Self> {
-        let mut child = Self::spawn(data);
+        Self::wait(Self::spawn(data))
+    }
+
+    fn wait(mut child: Child) -> Option<Self> {
         let stdout = child.stdout.take().expect("piped");
         let mut line = String::new();
         let read = BufReader::new(stdout).read_line(&mut line).unwrap_or(0);
@@ -44,12 +55,16 @@ impl Up {
     /// # Panics
     /// The binary is not there.
     pub fn spawn(data: &Path) -> Child {
+        Self::spawn_with(data, &crate::demo_model())
+    }
+
+    fn spawn_with(data: &Path, models: &Path) -> Child {
         Command::new(crate::cocoon_binary())
             .env("COCOON_ENCLAVE_BIN", crate::enclave_binary())
             .args(["up", "--json", "--listen", "127.0.0.1:0", "--claim-every", "1", "--data"])
             .arg(data)
             .arg("--model")
-            .arg(crate::demo_model())
+            .arg(models)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -40,6 +40,7 @@ async fn tapped_world(tee: Tee, tap: Option<Arc<Recorder>>) -> World {
         enclave: cocoon_tests::enclave_binary(),
         model: cocoon_tests::demo_model(),
         tee,
+        guest: String::new(),
         tap,
         claims: None,
         ui: Ui::new(Output::Json),

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,12 @@ use serde_json::Value;
 
 /// Sends one raw request; gives status and body.
 fn raw(base: &str, request: &str) -> (u16, String) {
+    let (status, answer) = raw_whole(base, request);
+    (status, answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
+}
+
+/// Sends one raw request; gives status and everything that came.
+fn raw_whole(base: &str, request: &str) -> (u16, String) {
     let authority = base.trim_start_matches("http://").split('/').next().expect("an authority");
     let mut stream = TcpStream::connect(authority).expect("the proxy listens");
     stream.write_all(request.replace("{host}", authority).as_bytes()).expect("sent");
@@ -18,7 +25,7 @@ fn raw(base: &str, request: &str) -> (u16, String) {
     let _ = stream.read_to_end(&mut answer);
     let answer = String::from_utf8_lossy(&answer).into_owned();
     let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default();
-    (status, answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
+    (status, answer)
 }
 
 fn post(host: &str, more: &str) -> String {
@@ -98,6 +105,46 @@ impl Drop for Proxy {
     }
 }
 
+/// `cocoon proxy` in a process of its own.
+fn proxy(config: &Path) -> Proxy {
+    let mut child = Command::new(cocoon_tests::cocoon_binary())
+        .args(["proxy", "--listen", "127.0.0.1:0", "--config"])
+        .arg(config)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the cocoon binary runs");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let base = line.trim().rsplit(' ').next().unwrap().to_owned();
+    Proxy(child, base)
+}
+
+/// A warning before the limit, a clear refusal at it, and nothing spent beyond.
+#[test]
+fn spending_has_a_limit() {
+    let data = tempfile::tempdir().unwrap();
+    let up = Up::start(data.path());
+    let config: toml::Table = std::fs::read_to_string(data.path().join("client.toml")).unwrap().parse().unwrap();
+    let step = config["voucher_step"].as_integer().unwrap();
+    let answer = |name: &str, limit: i64| {
+        let mut limited = config.clone();
+        limited.insert("spending_limit".into(), limit.into());
+        limited.insert("data".into(), name.into());
+        let path = data.path().join(format!("{name}.toml"));
+        std::fs::write(&path, limited.to_string()).unwrap();
+        raw_whole(&proxy(&path).1, &post("{host}", JSON))
+    };
+    let (status, whole) = answer("much", 10 * step);
+    assert!(status == 200 && !whole.contains("cocoon-spending-warning"), "{whole}");
+    let (status, whole) = answer("near", step + step / 10);
+    assert!(status == 200 && whole.contains("cocoon-spending-warning"), "{whole}");
+    let (status, whole) = answer("little", step / 2);
+    assert_eq!(status, 402, "{whole}");
+    assert_eq!(code(&whole), "spending_limit_reached");
+    drop(up);
+}
+
 /// `cocoon proxy` in a process of its own shares the channel with `cocoon up`'s client and knows nothing of what that spent.
 #[test]
 fn a_second_proxy_on_the_same_channel_is_answered_at_once() {
@@ -106,17 +153,7 @@ fn a_second_proxy_on_the_same_channel_is_answered_at_once() {
     for _ in 0..40 {
         http::chat(up.proxy(), "How am I charged?").expect("an answer");
     }
-    let mut child = Command::new(cocoon_tests::cocoon_binary())
-        .args(["proxy", "--listen", "127.0.0.1:0", "--config"])
-        .arg(data.path().join("client.toml"))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the cocoon binary runs");
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let base = line.trim().rsplit(' ').next().unwrap().to_owned();
-    let proxy = Proxy(child, base);
+    let proxy = proxy(&data.path().join("client.toml"));
     for _ in 0..3 {
         let (status, body) = raw(&proxy.1, &post("{host}", JSON));
         assert_eq!(status, 200, "{body}");
