@@ -56,6 +56,7 @@ advisories: ## known vulnerabilities of dependencies (needs a network)
 .PHONY: bench
 bench: build ## measure the whole path against mistral.rs in-process, in one run, and print the tables of docs/performance.md
 	$(CARGO) run --release --locked -p cocoon-tests --bin bench -- $(ARGS)
+	$(CARGO) run --release --locked -p cocoon-protocol --example sealing
 	$(CARGO) run --release --locked -p cocoon-verifier --example speed
 	bash scripts/peers
 	$(CARGO) run --release --locked -p cocoon-settlement --example transfers

@@ -536,6 +536,7 @@ fn engine_error(error: &cocoon_engine::Error) -> ApiError {
         Error::EmptyPrompt | Error::NoSuchToken { .. } | Error::Tokenizer => {
             ApiError::invalid("prompt", error.to_string())
         }
+        Error::TooShort => ApiError::invalid("input", error.to_string()),
         Error::Incapable(_) => ApiError::invalid("model", error.to_string()),
         Error::Schema => schema_error(),
         Error::Failed => failure(),

@@ -24,6 +24,9 @@ pub enum Error {
     /// There is nothing to continue.
     #[error("the prompt is empty")]
     EmptyPrompt,
+    /// One token cannot be embedded.
+    #[error("the engine cannot embed a text of one token: send a longer one")]
+    TooShort,
     /// A token that the model does not have.
     #[error("token {token} does not exist: the model has tokens 0 to {last}")]
     NoSuchToken {

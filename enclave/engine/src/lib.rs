@@ -286,6 +286,10 @@ impl Engine {
         if self.inner.kind != Kind::Embedding {
             return Err(Error::Incapable("embed: ask one that does"));
         }
+        // mistral.rs 0.8.1 panics on it (`qwen3_embedding.rs`); tokenizers of models that embed add a token of their own.
+        if prompt.tokens.len() < 2 {
+            return Err(Error::TooShort);
+        }
         let _running = self.inner.running.clone().acquire_owned().await.map_err(|_| Error::Ended)?;
         let (sender, mut answer) = mpsc::channel(4);
         let message = RequestMessage::EmbeddingTokens { prompt: prompt.tokens.to_vec() };

@@ -1,0 +1,54 @@
+//! `make bench`: the whole path against mistral.rs called in-process, in the same run, and where the difference goes.
+//!
+//! Ways are measured in turn, so that a machine that slows down slows all of them. Figures are medians. `bench [RUNS]`: answers each way,
+//! 200 if none are named; a tenth of them for what takes longer.
+
+mod components;
+mod engine;
+mod hops;
+mod throughput;
+mod ways;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use cocoon_cli::data::DataDir;
+use cocoon_cli::network::{Network, Options, Tee};
+use cocoon_cli::ui::{Output, Ui};
+
+fn options(model: PathBuf) -> Options {
+    Options {
+        enclave: cocoon_tests::enclave_binary(),
+        model,
+        tee: Tee::Tdx,
+        guest: String::new(),
+        tap: None,
+        claims: None,
+        ui: Ui::new(Output::Json),
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let runs: usize = std::env::args().nth(1).map_or(Ok(200), |text| text.parse()).context("the number of runs")?;
+    println!("*** {} ***\n", cocoon_cli::ui::NOT_CONFIDENTIAL);
+    let folder = tempfile::tempdir()?;
+    let network = Network::start(&DataDir::open(folder.path())?, options(cocoon_tests::demo_model())).await?;
+    let ready = network.host.ready(Duration::from_secs(60)).await?;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let proxy_url = format!("http://{}", listener.local_addr()?);
+    let router = network.proxy();
+    tokio::spawn(async move { axum::serve(cocoon_host::no_delay(listener), router).await });
+    let http = ways::http();
+    let (enclaves, _) = network.client.enclaves().await?;
+    let enclave = enclaves.into_iter().next().context("an enclave")?;
+    let tokens = hops::first_token(&network, &http, &ready.base_url, &proxy_url, runs).await?;
+    hops::per_token(&network, &http, &ready.base_url, &proxy_url, (runs / 20).max(3)).await?;
+    components::components(&enclave, components::hop(&http, tokens).await?)?;
+    components::appraisals(&network)?;
+    let client = &network.client;
+    println!("\nEvidence was appraised {} times for more than {} requests.", client.appraisals(), runs * 4);
+    network.stop().await;
+    throughput::run((runs / 20).max(3)).await
+}
