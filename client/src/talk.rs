@@ -49,7 +49,7 @@ pub struct SealedCall {
     /// The sealed bytes.
     pub body: Vec<u8>,
     opener: ResponseOpener,
-    request: Vec<u8>,
+    request: zeroize::Zeroizing<Vec<u8>>,
 }
 
 impl Client {
@@ -273,7 +273,7 @@ impl Client {
             method: method.into(),
             path: path.into(),
             headers: auth::headers(&sealer.enc(), &voucher, &self.config.channel, &self.key),
-            body,
+            body: body.into(),
         };
         let (sealed, opener) = sealer.seal(&request)?;
         Ok(SealedCall { enclave: enclave.clone(), voucher, body: sealed, opener, request: request.body })
@@ -387,7 +387,7 @@ pub struct Answer {
     client: Arc<Client>,
     enclave: Appraised,
     voucher: SignedVoucher,
-    request: Vec<u8>,
+    request: zeroize::Zeroizing<Vec<u8>>,
     head: AnswerHead,
     answer: OpenAnswer,
     content: Vec<u8>,

@@ -81,7 +81,7 @@ fn cocoon_requests(length: usize) -> (Duration, Duration) {
         method: "POST".into(),
         path: "/v1/chat/completions".into(),
         headers: vec![("content-type".into(), "application/json".into())],
-        body: vec![b'x'; length],
+        body: vec![b'x'; length].into(),
     };
     let seal = || RequestSealer::new(&statement).unwrap().seal(&request).unwrap().0;
     let sealed = seal();

@@ -60,7 +60,7 @@ impl Case {
     fn signed(&self) -> (SignedVoucher, InnerRequest) {
         let voucher = SignedVoucher::sign(self.voucher.clone(), self.client.seed()).unwrap();
         let headers = auth::headers(&self.signed_enc, &voucher, &self.channel, &self.signer);
-        let request = InnerRequest { method: "POST".into(), path: "/".into(), headers, body: Vec::new() };
+        let request = InnerRequest { method: "POST".into(), path: "/".into(), headers, body: Vec::new().into() };
         (voucher, request)
     }
 

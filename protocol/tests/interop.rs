@@ -246,7 +246,7 @@ fn the_sealed_channel_is_chunked_ohttp_with_binary_http() {
     let mut opened = receiver.open(&sealed, NOW).unwrap();
     assert_eq!(opened.request.path, "/v1/chat/completions");
     assert_eq!(opened.request.header("content-type"), Some("application/json"));
-    assert_eq!(opened.request.body, b"a prompt");
+    assert_eq!(*opened.request.body, b"a prompt");
     let mut answer = opened.sealer.head(&AnswerHead { status: 200, headers: vec![("a".into(), "b".into())] }).unwrap();
     answer.extend(opened.sealer.data(&vec![b'x'; 50_000]).unwrap());
     answer.extend(opened.sealer.finish(&[("cocoon-receipt".into(), "r".into())]).unwrap());
@@ -267,7 +267,7 @@ fn the_sealed_channel_is_chunked_ohttp_with_binary_http() {
         method: "POST".into(),
         path: "/v1/chat/completions".into(),
         headers: vec![("content-type".into(), "application/json".into())],
-        body: b"a prompt".to_vec(),
+        body: b"a prompt".to_vec().into(),
     };
     let (sealed, opener) = RequestSealer::new(&statement).unwrap().seal(&request).unwrap();
     let mut answer = bhttp::Message::response(bhttp::StatusCode::OK);

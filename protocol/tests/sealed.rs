@@ -26,7 +26,7 @@ fn request() -> InnerRequest {
         method: "POST".into(),
         path: "/v1/chat/completions".into(),
         headers: vec![("content-type".into(), "application/json".into())],
-        body: b"a prompt".to_vec(),
+        body: b"a prompt".to_vec().into(),
     }
 }
 
@@ -86,7 +86,7 @@ fn the_enclave_sees_what_was_sealed() {
 #[test]
 fn a_large_body_takes_several_chunks() {
     let receiver = Receiver::new();
-    let large = InnerRequest { body: vec![b'x'; 300_000], ..request() };
+    let large = InnerRequest { body: vec![b'x'; 300_000].into(), ..request() };
     let (sealed, opener) = RequestSealer::new(&statement(&receiver)).unwrap().seal(&large).unwrap();
     let opened = receiver.open(&sealed, NOW).unwrap();
     assert_eq!(opened.request.body.len(), 300_000);
@@ -102,7 +102,7 @@ fn requests_of_like_size_look_alike() {
     let receiver = Receiver::new();
     let statement = statement(&receiver);
     let length = |body: &[u8]| {
-        let request = InnerRequest { body: body.to_vec(), ..request() };
+        let request = InnerRequest { body: body.to_vec().into(), ..request() };
         RequestSealer::new(&statement).unwrap().seal(&request).unwrap().0.len()
     };
     assert_eq!(length(b"yes"), length(&[b'x'; 500]));

@@ -45,7 +45,7 @@ pub(super) fn read_request(message: &[u8]) -> Result<InnerRequest, Error> {
         if input.0.iter().any(|byte| *byte != 0) {
             return Err(Stop::Malformed("its padding is not zero"));
         }
-        Ok(InnerRequest { method, path, headers, body })
+        Ok(InnerRequest { method, path, headers, body: body.into() })
     };
     read(Input(message)).map_err(|stop| match stop {
         Stop::Short => Error::Truncated,
@@ -161,7 +161,7 @@ mod tests {
             method: "POST".into(),
             path: "/v1/chat/completions".into(),
             headers: vec![("content-type".into(), "application/json".into()), ("empty".into(), String::new())],
-            body: vec![b'x'; 70_000],
+            body: vec![b'x'; 70_000].into(),
         }
     }
 
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_request_that_is_cut_off_is_refused() {
-        let request = InnerRequest { body: b"body".to_vec(), ..request() };
+        let request = InnerRequest { body: b"body".to_vec().into(), ..request() };
         let written = write_request(&request, 0);
         let whole = written.windows(4).position(|bytes| bytes == b"body").unwrap() + 4;
         assert_eq!(read_request(&written[..whole]).unwrap(), request);

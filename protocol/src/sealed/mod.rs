@@ -15,6 +15,8 @@ mod replay;
 mod server;
 mod varint;
 
+use zeroize::Zeroizing;
+
 pub use client::{OpenAnswer, RequestSealer, ResponseOpener};
 pub use padding::padme;
 pub use replay::ReplayGuard;
@@ -39,8 +41,8 @@ pub struct InnerRequest {
     pub path: String,
     /// Headers, names in lower case.
     pub headers: Vec<Field>,
-    /// Body.
-    pub body: Vec<u8>,
+    /// Body; overwritten when it is dropped.
+    pub body: Zeroizing<Vec<u8>>,
 }
 
 impl InnerRequest {

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cocoon_attestation::UnixTime;
+use zeroize::Zeroizing;
 
 use super::body::{self, MAX_DATA};
 use super::oblivious::chunks::Writer;
@@ -106,6 +107,7 @@ impl Receiver {
             epoch.map(|epoch| (epoch.serial, epoch.key.clone())).ok_or(Error::UnknownKey)?
         };
         let (plain, response) = key.open(sealed)?;
+        let plain = Zeroizing::new(plain);
         let inner = binary_http::read_request(&plain)?;
         let sealer = ResponseSealer::new(response)?;
         if authorised(&inner, &enc) {
@@ -232,7 +234,7 @@ mod tests {
             not_after: key.not_after,
         };
         let request =
-            InnerRequest { method: "GET".into(), path: "/v1/models".into(), headers: Vec::new(), body: Vec::new() };
+            InnerRequest { method: "GET".into(), path: "/v1/models".into(), headers: Vec::new(), body: Vec::new().into() };
         RequestSealer::new(&statement).unwrap().seal(&request).unwrap().0
     }
 
@@ -284,7 +286,7 @@ mod tests {
         let request = receiver.open(&sealed, NOW).unwrap().request;
         assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", "/v1/chat/completions"));
         assert_eq!(request.header("content-type"), Some("application/json"));
-        assert_eq!(request.body, vector["body"].as_str().unwrap().as_bytes());
+        assert_eq!(*request.body, vector["body"].as_str().unwrap().as_bytes());
     }
 
     #[test]

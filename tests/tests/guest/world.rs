@@ -163,7 +163,7 @@ impl Client {
             method: method.into(),
             path: path.into(),
             headers: auth::headers(&sealer.enc(), &voucher, &self.channel, &self.key),
-            body: body.as_bytes().to_vec(),
+            body: body.as_bytes().to_vec().into(),
         };
         let (body, opener) = sealer.seal(&request).unwrap();
         let evidence_id = Bundle::from_cbor(&evidence.bundle).unwrap().evidence_id().to_string();
