@@ -41,6 +41,7 @@ pub async fn deploy_registry(account: &Account, init: &RegistryInit) -> Result<(
 
 /// Deploys a Provider and pays its first rent.
 pub async fn deploy_provider(account: &Account, init: &ProviderInit) -> Result<(Address, TxReport), Error> {
+    init.check()?;
     let address = init.address();
     let report = account.send(address, PROVIDER_RENT, Some(fund(QUERY)?), Some(init.state_init())).await?;
     Ok((address, report))
@@ -126,16 +127,6 @@ pub async fn prune(account: &Account, provider: &Address, key: &EnclaveKey) -> R
     account.send(*provider, CALL_VALUE, Some(provider::prune(QUERY, key)?), None).await
 }
 
-/// Anyone: removes a Channel's entry for a key that the Provider has forgotten.
-pub async fn prune_entry(
-    account: &Account,
-    provider: &Address,
-    channel: &Address,
-    key: &EnclaveKey,
-) -> Result<TxReport, Error> {
-    account.send(*provider, CALL_VALUE, Some(provider::prune_entry(QUERY, channel, key)?), None).await
-}
-
 /// Anyone: shows two receipts of one enclave that cannot both be true.
 pub async fn slash(
     account: &Account,
@@ -146,7 +137,8 @@ pub async fn slash(
     account.send(*provider, CALL_VALUE, Some(provider::slash(QUERY, earlier, later)?), None).await
 }
 
-/// Registers an enclave key by a verdict and signatures, each with the position of its verifier. Anyone may pay for it.
+/// Registers an enclave key by a verdict and signatures, each with the position of its verifier. The first time from the Provider's
+/// owner; anyone may pay for a renewal.
 pub async fn attest(
     account: &Account,
     registry: &Address,
@@ -158,6 +150,7 @@ pub async fn attest(
 
 /// Deploys a Channel with a deposit.
 pub async fn open_channel(account: &Account, init: &ChannelInit, deposit: Nanoton) -> Result<TxReport, Error> {
+    init.check()?;
     account.send(init.address(), deposit, Some(channel::top_up(QUERY)?), Some(init.state_init())).await
 }
 

@@ -2,13 +2,14 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { toNano } from '@ton/core';
+import { beginCell, toNano } from '@ton/core';
 import { keyOf } from './support/cells.mjs';
 import { anchor, cancel, change, conserved, execute, forbid, params, propose, proposals, ready, refused, revokeKey, taken,
     tighten, within } from './support/acts.mjs';
 import { DAY, exitCode, IMAGE, MODEL, NOW, World } from './support/world.mjs';
 
 const other = Buffer.alloc(32, 0x77);
+const range = (from, count) => Array.from({ length: count }, (_, i) => from + i);
 
 test('a change waits for the time-lock, then anyone may carry it out, once', async () => {
     const w = await World.create();
@@ -16,7 +17,7 @@ test('a change waits for the time-lock, then anyone may carry it out, once', asy
     await refused(w, w.stranger, w.registry, 117, () => execute(w, 0));
     w.chain.now = NOW + 2 * DAY - 1;
     await refused(w, w.stranger, w.registry, 117, () => execute(w, 0));
-    await refused(w, w.payer, w.registry, 107, () => w.attest({ image: other, until: NOW + 2 * DAY, expiry: NOW + 3 * DAY }));
+    await refused(w, w.owner, w.registry, 107, () => w.attest({ image: other, until: NOW + 2 * DAY, expiry: NOW + 3 * DAY }));
     w.chain.now = NOW + 2 * DAY;
     taken(await execute(w, 0), w.registry);
     await refused(w, w.stranger, w.registry, 116, () => execute(w, 0));
@@ -100,6 +101,24 @@ test('seventeen proposals do not fit', async () => {
     taken(await propose(w, change.allow(0, other)), w.registry);
 });
 
+test('no proposal is larger than what rent is held for', async () => {
+    const w = await World.create();
+    const chain = (cells) => range(1, cells).reduce((next, n) => beginCell().storeUint(n, 100).storeRef(next).endCell(), beginCell().endCell());
+    await refused(w, w.governance, w.registry, 113, () => propose(w, chain(33), { value: toNano('1') }));
+    const wide = range(0, 4).reduce((b, n) => b.storeRef(beginCell().storeUint(n, 1023).endCell()), beginCell().storeUint(0, 1000));
+    await refused(w, w.governance, w.registry, 113, () => propose(w, wide, { value: toNano('1') }));
+    // Sixteen of the largest change there is.
+    for (let i = 0; i < 16; i++) {
+        const keys = range(0, 16).map((n) => keyOf(0x20 + 16 * (i % 8) + n + Math.floor(i / 8)).publicKey);
+        taken(await propose(w, change.verifiers(keys, 1 + (i % 16)), { value: toNano('0.2') }), w.registry);
+    }
+    for (let n = 0; n < 5; n++) taken(await anchor(w, {}, { index: n }), w.registry);
+    await within(w, w.registry, 28000 + 24000 + 16 * 5200 + 2 * 600, 90 + 90 + 16 * 34 + 4);
+    assert.ok((await w.balance(w.registry)) > toNano('0.4'));
+    const cell = change.allow(0, other);
+    await refused(w, w.governance, w.registry, 115, () => propose(w, cell));
+});
+
 test('lists are bounded, and who lengthens them pays their rent', async () => {
     const w = await World.create({ timeLock: 0 });
     const before = await w.balance(w.registry);
@@ -122,7 +141,7 @@ test('forbidding acts at once, and stops the next attestation', async () => {
     await refused(w, w.governance, w.registry, 113, () => forbid(w, 0, MODEL));
     await refused(w, w.governance, w.registry, 113, () => forbid(w, 2, IMAGE));
     taken(await conserved(w, () => forbid(w, 0, IMAGE)), w.registry);
-    await refused(w, w.payer, w.registry, 107, () => w.attest());
+    await refused(w, w.owner, w.registry, 107, () => w.attest());
     taken(await forbid(w, 1, MODEL), w.registry);
 });
 
@@ -137,9 +156,9 @@ test('tightening acts at once and only tightens', async () => {
     await refused(w, w.governance, w.registry, 113, () => tighten(w, { ...same, drop: 0b111 }));
     taken(await conserved(w, () => tighten(w, { drop: 0b10, threshold: 3, maxLifetime: 3600 })), w.registry);
     const until = NOW + 3600;
-    await refused(w, w.payer, w.registry, 105, () => w.attest({ until }));
-    await refused(w, w.payer, w.registry, 111, () => w.attest({ until, setEpoch: 1 }));
-    await refused(w, w.payer, w.registry, 106, () => w.attest({ until: until + 1, setEpoch: 1 }, [0, 2, 3]));
+    await refused(w, w.owner, w.registry, 105, () => w.attest({ until }));
+    await refused(w, w.owner, w.registry, 111, () => w.attest({ until, setEpoch: 1 }));
+    await refused(w, w.owner, w.registry, 106, () => w.attest({ until: until + 1, setEpoch: 1 }, [0, 2, 3]));
     taken(await w.attest({ until, setEpoch: 1 }, [0, 2, 3]), w.provider);
 });
 

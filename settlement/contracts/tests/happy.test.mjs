@@ -23,7 +23,7 @@ test('attest, open, claim, close', async (t) => {
 
     step('attest', await w.attest());
     assert.deepEqual(await w.record(), { found: true, state: 1, generation: 0, setEpoch: 0, since: NOW - 600, until: NOW + DAY,
-        keep: NOW + 4 * DAY, evidenceId: BigInt('0x' + '11'.repeat(32)) });
+        keep: NOW + 12 * DAY, evidenceId: BigInt('0x' + '11'.repeat(32)) });
 
     step('open', await w.topUp(toNano('5')));
     const opened = await w.state();

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { toNano } from '@ton/core';
 import { keyOf } from './support/cells.mjs';
-import { conserved, keyCount, prune, pruneEntry, ready, refused, revoke, slash, stake, stakeOf, taken, unstake,
+import { conserved, keyCount, prune, ready, refused, revoke, slash, stake, stakeOf, taken, unstake,
     withdraw } from './support/acts.mjs';
 import { DAY, NOW, World } from './support/world.mjs';
 
@@ -72,7 +72,7 @@ test('equivocation costs all stake, also what is unbonding: a fifth to the repor
         assert.equal((await w.record()).state, 4);
         // Its claims are refused, it attests no more, and it is punished once.
         await refused(w, w.owner, w.provider, 122, () => w.claim());
-        await refused(w, w.payer, w.provider, 122, () => w.attest({ generation: 1, until: NOW + DAY }));
+        await refused(w, w.owner, w.provider, 122, () => w.attest({ generation: 1, until: NOW + DAY }));
         await refused(w, w.stranger, w.provider, 122, () => slash(w, earlier, later));
     }
 });
@@ -111,7 +111,7 @@ test('a retired key attests no more and is paid until its window ends; a void on
     taken(await revoke(w, w.enclave.publicKey, false), w.provider);
     assert.deepEqual([(await w.record()).state, (await w.record()).until], [2, NOW + 100]);
     await refused(w, w.owner, w.provider, 122, () => revoke(w, w.enclave.publicKey, false));
-    await refused(w, w.payer, w.provider, 122, () => w.attest({ generation: 1, until: NOW + DAY }));
+    await refused(w, w.owner, w.provider, 122, () => w.attest({ generation: 1, until: NOW + DAY }));
     await refused(w, w.owner, w.channel, 134, () => w.claim([{ receipt: { time: NOW + 101 } }]));
     w.chain.now = NOW + 100 + 3 * DAY;
     await w.claim([{ receipt: { total: toNano('0.5'), time: NOW + 100 } }]);
@@ -128,30 +128,25 @@ test('a retired key is paid no later than its claim window', async () => {
     await refused(w, w.owner, w.provider, 135, () => w.claim());
 });
 
-test('a key is forgotten when nothing can need it any more, and its entry in the Channel after it', async () => {
+test('a key is forgotten when nothing can need it any more; its entry in the Channel stays', async () => {
     const w = await ready();
     const key = w.enclave.publicKey;
     await w.claim([{ voucher: { expiry: NOW + 5 * DAY } }]);
     await refused(w, w.stranger, w.provider, 126, () => prune(w, key));
-    await refused(w, w.stranger, w.provider, 126, () => pruneEntry(w, key));
-    w.chain.now = NOW + 4 * DAY;
+    w.chain.now = NOW + DAY + LOCK;
     await refused(w, w.stranger, w.provider, 126, () => prune(w, key));
-    w.chain.now = NOW + 4 * DAY + 1;
+    w.chain.now = NOW + DAY + LOCK + 1;
     taken(await prune(w, key), w.provider);
     assert.equal(await keyCount(w), 0);
     await refused(w, w.stranger, w.provider, 124, () => prune(w, key));
-    await refused(w, w.stranger, w.channel, 126, () => pruneEntry(w, key));
-    w.chain.now = NOW + 5 * DAY + 1;
-    taken(await pruneEntry(w, key), w.channel);
-    assert.deepEqual([(await w.state()).entries, (await w.paid()).cap], [0, 0n]);
-    await refused(w, w.stranger, w.channel, 124, () => pruneEntry(w, key));
+    assert.deepEqual([(await w.state()).entries, (await w.paid()).paid], [1, toNano('1')]);
 });
 
 test('a tombstone stays until no verdict and no receipt for the key can be valid', async () => {
     const w = await ready();
     w.chain.now = NOW + 50;
     await revoke(w, w.enclave.publicKey, true);
-    w.chain.now = NOW + 50 + 7 * DAY + 3 * DAY;
+    w.chain.now = NOW + 50 + LOCK;
     await refused(w, w.stranger, w.provider, 126, () => prune(w, w.enclave.publicKey));
     w.chain.now += 1;
     taken(await prune(w, w.enclave.publicKey), w.provider);
@@ -159,14 +154,15 @@ test('a tombstone stays until no verdict and no receipt for the key can be valid
 
 test('a key that was forgotten and attested anew is not paid for its former life', async () => {
     const w = await ready();
-    await w.claim();
-    w.chain.now = NOW + 8 * DAY;
-    await prune(w, w.enclave.publicKey);
-    await pruneEntry(w, w.enclave.publicKey);
-    await w.attest({ until: NOW + 9 * DAY, expiry: NOW + 9 * DAY });
-    assert.equal((await w.record()).since, NOW + 8 * DAY - 600);
-    await refused(w, w.owner, w.channel, 136, () => w.claim([{ voucher: { expiry: NOW + 9 * DAY } }]));
-    await w.claim([{ voucher: { expiry: NOW + 9 * DAY }, receipt: { sequence: 2, time: NOW + 8 * DAY } }]);
+    await w.claim([{ receipt: { total: toNano('0.5') } }]);
+    const again = NOW + 13 * DAY;
+    w.chain.now = again;
+    taken(await prune(w, w.enclave.publicKey), w.provider);
+    taken(await w.attest({ until: again + DAY, expiry: again }), w.provider);
+    assert.equal((await w.record()).since, again - 600);
+    const voucher = { expiry: again + DAY };
+    await refused(w, w.owner, w.channel, 136, () => w.claim([{ voucher }]));
+    await w.claim([{ voucher, receipt: { sequence: 2, time: again } }]);
     assert.equal((await w.paid()).paid, toNano('1'));
 });
 
@@ -179,5 +175,4 @@ test('too little value is refused for every operation of a Provider', async () =
     await refused(w, w.owner, w.provider, 101, () => withdraw(w, { value }));
     await refused(w, w.owner, w.provider, 101, () => revoke(w, key, false, { value }));
     await refused(w, w.stranger, w.provider, 101, () => prune(w, key, { value }));
-    await refused(w, w.stranger, w.provider, 101, () => pruneEntry(w, key, { value }));
 });

@@ -3,10 +3,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Address, beginCell, contractAddress, Dictionary, toNano } from '@ton/core';
+import { keyPairFromSeed, sha256_sync } from '@ton/crypto';
 import { createShardAccount } from '@ton/sandbox';
 import { keyOf } from './support/cells.mjs';
 import { change, propose, ready, refused, within } from './support/acts.mjs';
-import { CODE, DAY, exitCode, IMAGE, MODEL, NOW, OP, providerState, World } from './support/world.mjs';
+import { channelState, CODE, DAY, exitCode, IMAGE, MODEL, NOW, OP, providerState, World } from './support/world.mjs';
 
 const elsewhere = new Address(0, Buffer.alloc(32, 0xcc));
 
@@ -28,7 +29,7 @@ const verdicts = [
 for (const [name, { signers = [0, 1, 2], keys, ...fields }, code] of verdicts) {
     test(`attest refused: ${name}`, async () => {
         const w = await World.create();
-        await refused(w, w.payer, w.registry, code, () => w.attest(fields, signers, keys && { keys }));
+        await refused(w, w.owner, w.registry, code, () => w.attest(fields, signers, keys && { keys }));
         assert.equal((await w.record()).found, false);
         const control = await w.attest();
         assert.equal(exitCode(control, w.provider), 0);
@@ -43,10 +44,10 @@ test('with threshold k-1 the verdict short of k passes', async () => {
 
 test('the payer gets the rest back when the Provider refuses', async () => {
     const w = await World.create();
-    await refused(w, w.payer, w.provider, 120, () => w.attest({ generation: 1 }));
+    await refused(w, w.owner, w.provider, 120, () => w.attest({ generation: 1 }));
     await w.attest();
-    await refused(w, w.payer, w.provider, 120, () => w.attest());
-    await refused(w, w.payer, w.provider, 121, () => w.attest({ generation: 1, until: NOW + DAY - 1 }));
+    await refused(w, w.owner, w.provider, 120, () => w.attest());
+    await refused(w, w.owner, w.provider, 121, () => w.attest({ generation: 1, until: NOW + DAY - 1 }));
 });
 
 test('the payer brings a poor Provider up to a year of rent, or gets it all back', async () => {
@@ -55,7 +56,7 @@ test('the payer brings a poor Provider up to a year of rent, or gets it all back
     w.provider = contractAddress(0, poor);
     await w.send(w.owner, w.provider, toNano('0.005'), beginCell().storeUint(OP.fund, 32).storeUint(0, 64), poor);
     const least = (await w.get(w.registry, 'attest_value')).readBigNumber();
-    await refused(w, w.payer, w.provider, 101, () => w.attest({}, [0, 1, 2], { value: least }));
+    await refused(w, w.owner, w.provider, 101, () => w.attest({}, [0, 1, 2], { value: least }));
     assert.equal(exitCode(await w.attest(), w.provider), 0);
     const rent = await w.balance(w.provider);
     assert.ok(rent > toNano('0.005') && rent < toNano('0.03'), `${rent}`);
@@ -66,9 +67,9 @@ test('the payer brings a poor Provider up to a year of rent, or gets it all back
 
 test('the payer gets the rest back when there is no Provider', async () => {
     const w = await World.create();
-    const before = await w.balance(w.payer.address);
+    const before = await w.balance(w.owner.address);
     const result = await w.attest({ provider: elsewhere });
-    assert.equal(before - (await w.balance(w.payer.address)), result.fees);
+    assert.equal(before - (await w.balance(w.owner.address)), result.fees);
     assert.equal(await w.balance(elsewhere), 0n);
 });
 
@@ -185,7 +186,7 @@ test('too little value is refused', async () => {
     await w.claim([{}], { value: least });
     assert.equal((await w.paid()).paid, toNano('1'));
     const attest = (await w.get(w.registry, 'attest_value')).readBigNumber();
-    await refused(w, w.payer, w.registry, 101, () => w.attest({}, [0, 1, 2], { value: attest - 1n }));
+    await refused(w, w.owner, w.registry, 101, () => w.attest({}, [0, 1, 2], { value: attest - 1n }));
     w.chain.now = NOW + 10;
     assert.equal(exitCode(await w.attest({ generation: 1, until: NOW + DAY + 10 }, [0, 1, 2], { value: attest }), w.provider), 0);
 });
@@ -213,7 +214,7 @@ test('a full Provider costs no more than the bounds allow, and takes no further 
     s.loadMaybeRef();
     s.skip(16);
     const record = { serialize: (r, b) => b.storeUint(1, 8).storeUint(NOW, 32).storeUint(NOW + DAY, 32).storeUint(0, 64)
-        .storeUint(NOW + 4 * DAY, 32).storeUint(r, 256), parse: () => { throw new Error('not read'); } };
+        .storeUint(NOW + 12 * DAY, 32).storeUint(r, 256), parse: () => { throw new Error('not read'); } };
     const keys = Dictionary.empty(Dictionary.Keys.BigUint(256), record);
     for (let i = 0; i < 511; i++) keys.set(BigInt('0x' + keyOf(0).publicKey.toString('hex')) ^ (BigInt(i + 1) << 247n), BigInt(i));
     const full = beginCell().storeBits(fixed).storeDict(keys).storeUint(511, 16).storeSlice(s).endCell();
@@ -244,12 +245,53 @@ test('a closing channel takes no deposit and refunds no earlier than its delay',
     assert.equal(exitCode(await w.call(OP.delete, w.stranger, w.channel), w.channel), 142);
 });
 
+test('no close delay keeps money for more than ninety days', async () => {
+    for (const closeDelay of [90 * DAY + 1, 2 ** 32 - 1]) {
+        const w = await World.create();
+        w.channelInit = channelState({ provider: w.provider, owner: w.owner.address, client: w.client.address,
+            clientKey: w.clientKeys.publicKey, closeDelay });
+        w.channel = contractAddress(0, w.channelInit);
+        await w.topUp(toNano('5'));
+        assert.equal(exitCode(await w.startClose(), w.channel), 0);
+        assert.equal((await w.state()).at, NOW + 90 * DAY);
+        w.chain.now = NOW + 90 * DAY - 1;
+        assert.equal(exitCode(await w.finishClose(), w.channel), 142);
+        w.chain.now = NOW + 90 * DAY;
+        assert.equal(exitCode(await w.finishClose(), w.channel), 0);
+        w.chain.now += 97 * DAY;
+        await refused(w, w.stranger, w.channel, 142, () => w.call(OP.delete, w.stranger, w.channel));
+        w.chain.now += 1;
+        assert.equal(exitCode(await w.call(OP.delete, w.stranger, w.channel), w.channel), 0);
+    }
+});
+
+test('a claim whose new entries the Channel could not pay rent for is refused', async () => {
+    const w = await World.create();
+    const key = (n) => keyPairFromSeed(sha256_sync(`enclave ${n}`));
+    for (let n = 0; n < 18; n++) await w.attest({ enclaveKey: key(n).publicKey });
+    await w.topUp(toNano('0.2'));
+    const item = (n, total) => ({ enclave: key(n), receipt: { total } });
+    for (let n = 0; n < 14; n++) await w.claim([item(n, 1000n)]);
+    const before = await w.balance(w.channel);
+    // The first takes everything; with the seventeenth entry begins the next step of rent.
+    const all = [item(14, toNano('1')), item(15, 5n), item(16, 5n)];
+    await refused(w, w.owner, w.channel, 137, () => w.claim(all));
+    assert.equal(await w.balance(w.channel), before);
+    await w.claim([item(14, toNano('1'))]);
+    await w.claim([item(15, 5n)]);
+    await refused(w, w.owner, w.channel, 137, () => w.claim([item(16, 5n)]));
+    assert.deepEqual([(await w.state()).entries, (await w.state()).available], [16, 0n]);
+    await w.topUp(toNano('0.1'));
+    await w.claim([item(16, 5n)]);
+    assert.deepEqual([(await w.state()).entries, (await w.paid(key(16).publicKey)).paid], [17, 5n]);
+});
+
 test('a verifier set that was replaced attests no more', async () => {
     const w = await ready({ timeLock: 0 });
     await propose(w, change.verifiers(w.verifiers.map((k) => k.publicKey), 3));
     const later = { generation: 1, until: NOW + DAY + 1 };
     w.chain.now = NOW + 1;
-    await refused(w, w.payer, w.registry, 105, () => w.attest(later));
+    await refused(w, w.owner, w.registry, 105, () => w.attest(later));
     await w.attest({ ...later, setEpoch: 1 });
     assert.equal((await w.record()).setEpoch, 1);
 });

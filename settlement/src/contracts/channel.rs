@@ -22,6 +22,9 @@ const OP_START_CLOSE: u32 = 0x4303_0003;
 const OP_FINISH_CLOSE: u32 = 0x4303_0004;
 const OP_DELETE: u32 = 0x4303_0006;
 
+/// Longest close delay, 90 days: the contract takes a longer one for this.
+pub const MAX_CLOSE_DELAY: u32 = 7_776_000;
+
 /// Representation hash of the Channel code of this version; enclaves carry it in their measured configuration.
 pub fn channel_code_hash() -> [u8; 32] {
     CODE.repr_hash().0
@@ -45,9 +48,10 @@ pub struct ChannelInit {
     pub client: Address,
     /// Ed25519 key that signs vouchers and requests.
     pub client_key: [u8; 32],
-    /// Seconds between start and end of a close by the client alone.
+    /// Seconds between start and end of a close by the client alone; [`MAX_CLOSE_DELAY`] at most.
     pub close_delay: u32,
-    /// Random, so that no two channels share an address.
+    /// Random and never used before: a Channel that is deployed again where one was deleted knows nothing of what that one paid, and
+    /// enclaves count on.
     pub salt: [u8; 32],
 }
 
@@ -104,6 +108,19 @@ impl ChannelInit {
         Self::from_cell(&Boc::decode(boc).map_err(malformed)?)
     }
 
+    /// Whether its close delay is one that the contract keeps.
+    ///
+    /// # Errors
+    /// It is longer.
+    pub fn check(&self) -> Result<(), Error> {
+        let (delay, most) = (self.close_delay, MAX_CLOSE_DELAY);
+        if delay > most {
+            let why = format!("a close delay of {delay} s is longer than {most} s (90 days), the longest there is");
+            return Err(Error::Malformed { what: "a channel's terms", why });
+        }
+        Ok(())
+    }
+
     /// Whether a provider with these terms may serve it: the contract lets the client choose, so the host must look.
     pub fn check_for(&self, provider: &ProviderInit) -> Result<(), Error> {
         let wrong = |why: String| Err(Error::Malformed { what: "a channel that this provider serves", why });
@@ -120,7 +137,8 @@ impl ChannelInit {
             let (delay, window) = (self.close_delay, provider.claim_window);
             return wrong(format!("its close delay of {delay} s is shorter than the claim window of {window} s"));
         }
-        Ok(())
+        self.check()?;
+        provider.check()
     }
 
     /// State to deploy it with.

@@ -46,7 +46,6 @@ pub fn operation(op: u32) -> Option<&'static str> {
         0x4302_0006 => "withdraw",
         0x4302_0007 => "revoke",
         0x4302_0008 => "prune",
-        0x4302_0009 => "prune-entry",
         0x4302_000a => "slash",
         0x4303_0001 => "channel-deposit",
         0x4303_0003 => "start-close",

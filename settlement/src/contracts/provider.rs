@@ -8,6 +8,7 @@ use tycho_types::error::Error as CellError;
 use tycho_types::models::StateInit;
 use tycho_types::num::Tokens;
 
+use super::channel::MAX_CLOSE_DELAY;
 use super::{Answer, Code, VERSION, body};
 use crate::address::{Address, NetworkId};
 use crate::amount::Nanoton;
@@ -27,7 +28,6 @@ const OP_UNSTAKE: u32 = 0x4302_0005;
 const OP_WITHDRAW: u32 = 0x4302_0006;
 const OP_REVOKE: u32 = 0x4302_0007;
 const OP_PRUNE: u32 = 0x4302_0008;
-const OP_PRUNE_ENTRY: u32 = 0x4302_0009;
 const OP_SLASH: u32 = 0x4302_000a;
 
 /// Representation hash of the Provider code of this version.
@@ -69,6 +69,21 @@ impl ProviderInit {
         b.store_u8(VERSION)?;
         b.store_reference(terms.build()?)?;
         b.build()
+    }
+
+    /// Whether every Channel's close delay can be as long as its claim window: no longer one protects a claim.
+    ///
+    /// # Errors
+    /// The window is longer.
+    pub fn check(&self) -> Result<(), Error> {
+        let (window, most) = (self.claim_window, MAX_CLOSE_DELAY);
+        if window > most {
+            let why = format!(
+                "a claim window of {window} s is longer than {most} s (90 days), the longest close of a channel"
+            );
+            return Err(Error::Malformed { what: "a provider's terms", why });
+        }
+        Ok(())
     }
 
     /// State to deploy it with.
@@ -186,14 +201,6 @@ pub fn prune(query_id: u64, key: &EnclaveKey) -> Result<Cell, Error> {
     body(OP_PRUNE, query_id, |b| store_hash(b, &key.0))
 }
 
-/// Body by which anyone removes a Channel's entry for a key that the Provider has forgotten.
-pub fn prune_entry(query_id: u64, channel: &Address, key: &EnclaveKey) -> Result<Cell, Error> {
-    body(OP_PRUNE_ENTRY, query_id, |b| {
-        store_hash(b, &channel.hash)?;
-        store_hash(b, &key.0)
-    })
-}
-
 /// Body that shows two receipts of one enclave in one channel that cannot both be true: all stake is lost, a fifth of it to the
 /// sender.
 pub fn slash(
@@ -246,7 +253,7 @@ pub struct EnclaveRecord {
     pub since: UnixTime,
     /// The attestation ends here.
     pub until: UnixTime,
-    /// The record may be removed afterwards.
+    /// The record may be removed afterwards, when stake that was asked back while the key was active is free.
     pub keep: UnixTime,
     /// The evidence that was appraised.
     pub evidence_id: Digest,

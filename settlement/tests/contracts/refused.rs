@@ -9,11 +9,11 @@ use crate::world::{CLIENT, DAY, ENCLAVE, IMAGE, START, World, public, ton, verif
 
 /// The refusal at `at` with `code`, which has words for a person, and left the sender everything but fees.
 async fn refuse_verdict(world: &World, verdict: Verdict, signers: &[u8], at: Address, code: i32) {
-    let before = world.payer.balance().await.unwrap();
+    let before = world.owner.balance().await.unwrap();
     let report = world.attest(&verdict, signers).await;
     assert_eq!(report.aborted, Some((at, code)));
     assert!(exit::reason(code).is_some());
-    let spent = before.checked_sub(world.payer.balance().await.unwrap()).unwrap();
+    let spent = before.checked_sub(world.owner.balance().await.unwrap()).unwrap();
     assert_eq!(spent, report.fees, "the payer gets everything else back");
     assert!(ops::enclave_record(&*world.chain, &world.provider, &verdict.enclave_key).await.unwrap().is_none());
 }
@@ -60,6 +60,21 @@ async fn a_signature_by_another_key_under_a_verifiers_position_is_refused() {
     signatures[2].1 = verdict.sign(&verifier(4)).unwrap();
     let report = ops::attest(&world.payer, &world.registry, &verdict, &signatures).await.unwrap();
     assert_eq!(report.aborted, Some((world.registry, 112)));
+}
+
+#[tokio::test]
+async fn a_stranger_brings_a_provider_no_key_but_may_pay_for_a_renewal() {
+    let world = World::new().await;
+    let signatures =
+        |verdict: &Verdict| -> Vec<_> { (0..3).map(|i| (i, verdict.sign(&verifier(i)).unwrap())).collect() };
+    let first = world.verdict();
+    let report = ops::attest(&world.payer, &world.registry, &first, &signatures(&first)).await.unwrap();
+    assert_eq!(report.aborted, Some((world.provider, 100)));
+    world.attest(&first, &[0, 1, 2]).await.success().unwrap();
+    world.clock.advance(20);
+    let renewal = Verdict { generation: 1, until: START.plus(DAY + 10), ..first };
+    let report = ops::attest(&world.payer, &world.registry, &renewal, &signatures(&renewal)).await.unwrap();
+    report.success().unwrap();
 }
 
 #[tokio::test]
@@ -201,7 +216,7 @@ async fn a_contract_with_other_code_is_not_believed() {
     let (chain, channel) = (&*world.chain, world.channel.address());
     assert!(matches!(ops::provider_terms(chain, &channel).await, Err(Error::Unexpected(_))));
     assert!(matches!(ops::channel_state(chain, &world.provider).await, Err(Error::Unexpected(_))));
-    assert!(matches!(ops::registry_params(chain, &world.payer.address()).await, Err(Error::Unexpected(_))));
+    assert!(matches!(ops::registry_params(chain, &world.owner.address()).await, Err(Error::Unexpected(_))));
     assert!(matches!(ops::registry_params(chain, &Address::basechain([9; 32])).await, Err(Error::NotDeployed(_))));
 }
 

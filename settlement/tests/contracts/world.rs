@@ -120,7 +120,7 @@ impl World {
     pub async fn attest(&self, verdict: &Verdict, signers: &[u8]) -> TxReport {
         let signatures: Vec<(u8, Signature)> =
             signers.iter().map(|i| (*i, verdict.sign(&verifier(*i)).unwrap())).collect();
-        ops::attest(&self.payer, &self.registry, verdict, &signatures).await.unwrap()
+        ops::attest(&self.owner, &self.registry, verdict, &signatures).await.unwrap()
     }
 
     pub async fn open(&self, deposit: &str) {

@@ -8,7 +8,7 @@ import { World } from '../support/world.mjs';
 test('a signer counts once, wherever it is repeated', async () => {
     const w = await World.create();
     for (const signers of [[0, 0, 0], [0, 1, 0], [0, 1, 1], [1, 1, 0]]) {
-        await refused(w, w.payer, w.registry, 110, () => w.attest({}, signers));
+        await refused(w, w.owner, w.registry, 110, () => w.attest({}, signers));
     }
     assert.equal((await w.record()).found, false);
 });

@@ -11,7 +11,7 @@ for (const isVoid of [false, true]) {
         w.chain.now = NOW + 100;
         await revoke(w, w.enclave.publicKey, isVoid);
         for (const generation of [0, 1, 2 ** 32 - 1]) {
-            await refused(w, w.payer, w.provider, 122, () => w.attest({ generation, until: NOW + DAY + 100 }));
+            await refused(w, w.owner, w.provider, 122, () => w.attest({ generation, until: NOW + DAY + 100 }));
         }
         await refused(w, w.stranger, w.provider, 126, () => prune(w, w.enclave.publicKey));
     });
@@ -20,13 +20,13 @@ for (const isVoid of [false, true]) {
 test('the tombstone outlives every verdict that was signed before', async () => {
     const w = await ready();
     await revokeKey(w, w.enclave.publicKey, true);
-    const last = NOW + 10 * DAY;
+    const last = NOW + 11 * DAY;
     w.chain.now = last;
     await refused(w, w.stranger, w.provider, 126, () => prune(w, w.enclave.publicKey));
     w.chain.now = last + 1;
     await prune(w, w.enclave.publicKey);
     assert.equal((await w.record()).found, false);
     // The longest attestation that the old verdicts could ask for ended long ago.
-    await refused(w, w.payer, w.registry, 104, () => w.attest());
-    await refused(w, w.payer, w.registry, 106, () => w.attest({ expiry: last + DAY }));
+    await refused(w, w.owner, w.registry, 104, () => w.attest());
+    await refused(w, w.owner, w.registry, 106, () => w.attest({ expiry: last + DAY }));
 });

@@ -108,8 +108,6 @@ export const withdraw = (w, options) => own(w, plain(OP.withdraw), options);
 export const revoke = (w, key, isVoid, { payer = w.owner, ...options } = {}) =>
     own(w, plain(OP.revoke).storeBuffer(key, 32).storeBit(isVoid).storeAddress(payer.address), options);
 export const prune = (w, key, options) => own(w, plain(OP.prune).storeBuffer(key, 32), { from: w.stranger, ...options });
-export const pruneEntry = (w, key, { channel = w.channel, ...options } = {}) =>
-    own(w, plain(OP.pruneEntry).storeBuffer(channel.hash, 32).storeBuffer(key, 32), { from: w.stranger, ...options });
 
 export function slash(w, earlier, later, { enclave = w.enclave, signer = enclave, channel = w.channel, ...options } = {}) {
     const signed = (fields) => {

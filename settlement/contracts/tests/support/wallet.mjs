@@ -4,7 +4,7 @@ import { external, internal, toNano } from '@ton/core';
 import { WalletContractV5R1 } from '@ton/ton';
 import { keyOf } from './cells.mjs';
 
-export async function person(chain, seed, balance = toNano('1000')) {
+export async function person(chain, seed, balance = toNano('10000')) {
     const keys = keyOf(seed);
     const wallet = WalletContractV5R1.create({ workchain: 0, publicKey: keys.publicKey });
     let seqno = 0;

@@ -20,8 +20,8 @@ export const OP = {
     fund: 0x43000001, attest: 0x43010001, propose: 0x43010002, execute: 0x43010003, cancel: 0x43010004, forbid: 0x43010005,
     tighten: 0x43010006, revokeKey: 0x43010007, anchor: 0x43010008, attested: 0x43020001, claim: 0x43020002,
     releaseChannel: 0x43020003, stake: 0x43020004, unstake: 0x43020005, withdraw: 0x43020006, revoke: 0x43020007,
-    prune: 0x43020008, pruneEntry: 0x43020009, slash: 0x4302000a, topUp: 0x43030001, settle: 0x43030002,
-    startClose: 0x43030003, finishClose: 0x43030004, release: 0x43030005, delete: 0x43030006, forget: 0x43030007,
+    prune: 0x43020008, slash: 0x4302000a, topUp: 0x43030001, settle: 0x43030002,
+    startClose: 0x43030003, finishClose: 0x43030004, release: 0x43030005, delete: 0x43030006,
     paid: 0x43040001, refund: 0x43040002, refused: 0x43040003, withdrawn: 0x43040004, slashed: 0x43040005,
     excesses: 0xd53276db,
 };
@@ -146,8 +146,8 @@ export class World {
         return plain(OP.attest).storeRef(cell).storeMaybeRef(next).endCell();
     }
 
-    attest(fields = {}, signers = [0, 1, 2], { value = toNano('0.2'), ...options } = {}) {
-        return this.send(this.payer, this.registry, value, this.attestBody(this.verdict(fields), signers, options));
+    attest(fields = {}, signers = [0, 1, 2], { value = toNano('0.2'), from = this.owner, ...options } = {}) {
+        return this.send(from, this.registry, value, this.attestBody(this.verdict(fields), signers, options));
     }
 
     topUp(value, from = this.client) {
