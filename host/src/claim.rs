@@ -165,15 +165,27 @@ impl Claimer {
                     store.stop_waiting(&channel, &receipt.enclave_key)?;
                     continue;
                 }
-                if store.was_refused(&earned.receipt, UnixTime(now.0.saturating_sub(REFUSED_FOR)))? {
-                    continue;
-                }
-                let since = store.waiting_since(&channel, &receipt.enclave_key, now)?;
                 let record = ops::enclave_record(chain, &self.provider, &receipt.enclave_key).await?;
                 let Some(record) = record.filter(|record| matches!(record.state, KeyState::Active | KeyState::Retired))
                 else {
                     continue;
                 };
+                // After the attestation nothing is paid. The newest receipt may wait for a renewal; what was earned before it need not.
+                let earned = if receipt.time <= record.until {
+                    earned.clone()
+                } else {
+                    let before = store.payable(&channel, &receipt.enclave_key)?;
+                    let Some(before) = before.filter(|before| before.receipt.receipt.time <= record.until) else {
+                        continue;
+                    };
+                    before
+                };
+                let receipt = &earned.receipt.receipt;
+                let unpaid = earned.claimable().saturating_sub(paid.paid);
+                if store.was_refused(&earned.receipt, UnixTime(now.0.saturating_sub(REFUSED_FOR)))? {
+                    continue;
+                }
+                let since = store.waiting_since(&channel, &receipt.enclave_key, now)?;
                 let deadline = record.until.plus(window.into());
                 let value = unpaid.min(funds);
                 if now > deadline || value == Nanoton::ZERO {
@@ -185,11 +197,11 @@ impl Claimer {
                 // In the last third of the window nothing waits for more any longer.
                 let ending = now.plus(u64::from(window) / 3) > deadline;
                 due.push(Due {
-                    earned: earned.clone(),
                     before: paid.paid,
                     value,
                     checks: 1 + usize::from(new_voucher),
                     pressing: ending || now.0.saturating_sub(since.0) >= rule.max_age.as_secs(),
+                    earned,
                 });
             }
         }

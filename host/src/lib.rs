@@ -129,6 +129,7 @@ pub(crate) struct Shared {
     pub(crate) store: store::Store,
     pub(crate) http: net::Http,
     pub(crate) channels: relay::Channels,
+    pub(crate) standing: relay::Standing,
     pub(crate) reserving: Mutex<()>,
     pub(crate) claimer: Claimer,
     /// The enclave contradicted itself and is to be replaced.
@@ -193,6 +194,7 @@ impl Host {
             config,
             store,
             channels: relay::Channels::default(),
+            standing: relay::Standing::default(),
             reserving: Mutex::new(()),
             condemned: AtomicBool::new(false),
             status: watch::Sender::new(Status::Starting { why: None }),

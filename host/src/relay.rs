@@ -11,13 +11,15 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use cocoon_attestation::UnixTime;
+use cocoon_attestation::{EnclaveKey, UnixTime};
 use cocoon_protocol::frame::{Decoder, Frame};
 use cocoon_protocol::receipt::SignedSettlementReceipt;
 use cocoon_protocol::sealed::MAX_SEALED_REQUEST;
 use cocoon_protocol::voucher::SignedVoucher;
 use cocoon_protocol::wire::{self, Refusal};
+use cocoon_settlement::chain::Chain;
 use cocoon_settlement::contracts::channel::{ChannelInit, ChannelStatus};
+use cocoon_settlement::contracts::provider::KeyState;
 use cocoon_settlement::{Address, Nanoton, Prices, ops};
 use http_body_util::BodyExt;
 use hyper::Method;
@@ -53,6 +55,51 @@ fn refuse(status: StatusCode, error: &str, what_to_do: &str) -> Refused {
 /// Channels whose terms were read from the chain, and when each was last seen open.
 #[derive(Default)]
 pub(crate) struct Channels(Mutex<HashMap<Address, (ChannelInit, Instant)>>);
+
+/// Whether the chain still pays an enclave, asked anew from time to time.
+#[derive(Default)]
+pub struct Standing(Mutex<Option<(EnclaveKey, UnixTime, Instant)>>);
+
+/// How long a key that was active is taken to be so. What it earns meanwhile is not paid if it was revoked.
+const ACTIVE_FOR: Duration = Duration::from_secs(10);
+
+impl Standing {
+    /// Whether receipts that this key signs now are paid; if not, why. Notes in the record up to when they are.
+    ///
+    /// # Errors
+    /// The chain or the record does not answer.
+    pub async fn unpaid(
+        &self,
+        chain: &dyn Chain,
+        provider: &Address,
+        store: &Store,
+        key: &EnclaveKey,
+        now: UnixTime,
+    ) -> Result<Option<&'static str>, crate::Error> {
+        let mut known = self.0.lock().await;
+        if known.is_some_and(|(of, until, seen)| of == *key && now <= until && seen.elapsed() < ACTIVE_FOR) {
+            return Ok(None);
+        }
+        *known = None;
+        let record = ops::enclave_record(chain, provider, key).await?;
+        let why = match record.as_ref().map(|record| record.state) {
+            None => "the enclave's key is not registered",
+            Some(KeyState::Active) => "the enclave's attestation is over",
+            Some(KeyState::Retired) => "the enclave's key was retired",
+            Some(KeyState::Void | KeyState::Slashed | KeyState::Other(_)) => "the enclave's key was declared void",
+        };
+        let Some(record) = record else { return Ok(Some(why)) };
+        if matches!(record.state, KeyState::Active | KeyState::Retired) {
+            // Whatever is revoked later is paid up to now.
+            store.cover(key, record.until.min(now))?;
+        }
+        if record.state != KeyState::Active || record.until < now {
+            return Ok(Some(why));
+        }
+        *known = Some((*key, record.until, Instant::now()));
+        Ok(None)
+    }
+}
 
 /// How long a channel that was open is taken to be so. It closes alone only after its delay, which is far longer.
 const OPEN_FOR: Duration = Duration::from_secs(30);
@@ -137,6 +184,13 @@ async fn accept(shared: &Shared, voucher: &SignedVoucher) -> Result<(), Refused>
         return Err(pay("the voucher pays another enclave".into(), "sign one for this enclave's key"));
     }
     let now = chain.head().await.map_err(unavailable)?.time;
+    let (provider, store) = (&shared.config.provider, &shared.store);
+    let standing = shared.standing.unpaid(chain, provider, store, &promise.enclave_key, now).await;
+    if let Some(why) = standing.map_err(|_| {
+        refuse(StatusCode::SERVICE_UNAVAILABLE, "the chain or the host's record does not answer", "try again shortly")
+    })? {
+        return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, why, "ask another host, or try again when it is attested"));
+    }
     if promise.expiry < now.plus(VOUCHER_MARGIN) {
         return Err(pay("the voucher has expired, or is about to".into(), "sign a new one"));
     }
@@ -247,12 +301,7 @@ fn keep(shared: &Shared, voucher: &SignedVoucher) -> Result<(), Refused> {
     }
 }
 
-async fn unpaid(
-    shared: &Shared,
-    channel: &Address,
-    key: &cocoon_attestation::EnclaveKey,
-    cap: Nanoton,
-) -> Result<Nanoton, Refused> {
+async fn unpaid(shared: &Shared, channel: &Address, key: &EnclaveKey, cap: Nanoton) -> Result<Nanoton, Refused> {
     let paid = ops::channel_paid(shared.config.chain.as_ref(), channel, key)
         .await
         .map_err(|_| refuse(StatusCode::SERVICE_UNAVAILABLE, "the chain does not answer", "try again shortly"))?;

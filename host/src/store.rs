@@ -18,6 +18,10 @@ const VOUCHERS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("vouchers-v
 const MAX_VOUCHERS: usize = 16;
 /// (channel, enclave key) to the newest receipt.
 const RECEIPTS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("receipts-v1");
+/// (channel, enclave key) to the newest receipt before it that the chain is known to pay, whatever becomes of the key.
+const PAYABLE: TableDefinition<&[u8], &[u8]> = TableDefinition::new("payable-v1");
+/// Enclave key to the latest time of which a receipt is known to be paid, in seconds since 1970.
+const COVERED: TableDefinition<&[u8], u64> = TableDefinition::new("covered-v1");
 /// Receipts that contradict the newest one: evidence against an enclave.
 const CONTRADICTIONS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("contradictions-v1");
 
@@ -31,7 +35,7 @@ const REFUSED: TableDefinition<&[u8], (u64, [u8; 32])> = TableDefinition::new("r
 pub struct Earned {
     /// The promise.
     pub voucher: SignedVoucher,
-    /// The newest receipt.
+    /// The newest receipt, or an earlier one that is paid where the newest is not.
     pub receipt: SignedSettlementReceipt,
 }
 
@@ -57,11 +61,12 @@ impl Store {
     pub fn open(path: &Path) -> Result<Self, Error> {
         let database = cocoon_settlement::database::open(path).map_err(failed)?;
         let write = database.begin_write().map_err(failed)?;
-        for table in [VOUCHERS, RECEIPTS, CONTRADICTIONS] {
+        for table in [VOUCHERS, RECEIPTS, PAYABLE, CONTRADICTIONS] {
             write.open_table(table).map_err(failed)?;
         }
         write.open_table(WAITING).map_err(failed)?;
         write.open_table(REFUSED).map_err(failed)?;
+        write.open_table(COVERED).map_err(failed)?;
         write.commit().map_err(failed)?;
         Ok(Self { database, updating: Mutex::new(()) })
     }
@@ -135,7 +140,29 @@ impl Store {
         Ok(true)
     }
 
-    /// Keeps a verified receipt. An older one is no news; one that contradicts the newest is kept beside it.
+    /// Notes that the chain pays this enclave's receipts up to this time. It takes back nothing that it said before: a key that is revoked
+    /// is paid up to that moment.
+    ///
+    /// # Errors
+    /// The record cannot be written.
+    pub fn cover(&self, enclave: &EnclaveKey, time: UnixTime) -> Result<(), Error> {
+        let _updating = self.lock()?;
+        if self.covered(enclave)? >= time {
+            return Ok(());
+        }
+        let write = self.database.begin_write().map_err(failed)?;
+        write.open_table(COVERED).map_err(failed)?.insert(enclave.0.as_slice(), time.0).map_err(failed)?;
+        write.commit().map_err(failed)
+    }
+
+    fn covered(&self, enclave: &EnclaveKey) -> Result<UnixTime, Error> {
+        let read = self.database.begin_read().map_err(failed)?;
+        let known = read.open_table(COVERED).map_err(failed)?.get(enclave.0.as_slice()).map_err(failed)?;
+        Ok(UnixTime(known.map_or(0, |known| known.value())))
+    }
+
+    /// Keeps a verified receipt. An older one is no news; one that contradicts the newest is kept beside it. The one before it is kept too
+    /// where it is known to be paid.
     ///
     /// # Errors
     /// The record cannot be written, or the enclave contradicts itself.
@@ -143,7 +170,8 @@ impl Store {
         let _updating = self.lock()?;
         let new = &receipt.receipt;
         let at = key(&new.channel, &new.enclave_key);
-        if let Some(known) = self.receipt(&new.channel, &new.enclave_key)? {
+        let before = self.receipt(&new.channel, &new.enclave_key)?;
+        if let Some(known) = &before {
             let known = &known.receipt;
             if known == new {
                 return Ok(());
@@ -163,7 +191,15 @@ impl Store {
                 return Ok(());
             }
         }
-        self.put(RECEIPTS, &at, &receipt.to_bytes())
+        let covered = self.covered(&new.enclave_key)?;
+        let write = self.database.begin_write().map_err(failed)?;
+        if let Some(before) = before.filter(|before| before.receipt.time <= covered) {
+            let mut payable = write.open_table(PAYABLE).map_err(failed)?;
+            payable.insert(at.as_slice(), before.to_bytes().as_slice()).map_err(failed)?;
+        }
+        let bytes = receipt.to_bytes();
+        write.open_table(RECEIPTS).map_err(failed)?.insert(at.as_slice(), bytes.as_slice()).map_err(failed)?;
+        write.commit().map_err(failed)
     }
 
     /// Everything that was earned, by channel and enclave, each with the voucher that pays most of it.
@@ -180,13 +216,27 @@ impl Store {
         }
         let mut earned = Vec::new();
         for receipt in receipts {
-            let vouchers = self.vouchers_of(&receipt.receipt.channel, &receipt.receipt.enclave_key)?;
-            let paying = vouchers.into_iter().filter(|voucher| voucher.voucher.expiry >= receipt.receipt.time);
-            if let Some(voucher) = paying.max_by_key(|voucher| voucher.voucher.cap) {
-                earned.push(Earned { voucher, receipt });
-            }
+            earned.extend(self.with_voucher(receipt)?);
         }
         Ok(earned)
+    }
+
+    /// What was earned up to the last receipt before the newest one that was known to be paid, if there is one.
+    ///
+    /// # Errors
+    /// The record cannot be read.
+    pub fn payable(&self, channel: &Address, enclave: &EnclaveKey) -> Result<Option<Earned>, Error> {
+        match self.get(PAYABLE, &key(channel, enclave))? {
+            Some(bytes) => self.with_voucher(SignedSettlementReceipt::from_bytes(&bytes)?),
+            None => Ok(None),
+        }
+    }
+
+    fn with_voucher(&self, receipt: SignedSettlementReceipt) -> Result<Option<Earned>, Error> {
+        let vouchers = self.vouchers_of(&receipt.receipt.channel, &receipt.receipt.enclave_key)?;
+        let paying = vouchers.into_iter().filter(|voucher| voucher.voucher.expiry >= receipt.receipt.time);
+        let best = paying.max_by_key(|voucher| voucher.voucher.cap);
+        Ok(best.map(|voucher| Earned { voucher, receipt }))
     }
 
     /// Since when an enclave's pay is due in a channel: `now`, and from then on what this said first.
@@ -309,6 +359,34 @@ mod tests {
         let store = Store::open(&path).unwrap();
         let key = receipt(1, 10).receipt.enclave_key;
         assert_eq!(store.receipt(&CHANNEL, &key).unwrap(), Some(receipt(3, 30)));
+    }
+
+    #[test]
+    fn the_last_receipt_that_is_known_to_be_paid_is_kept_beside_the_newest() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("host.redb");
+        let enclave = receipt(1, 10).receipt.enclave_key;
+        let at = |sequence: u64, time: u64| {
+            let receipt = SettlementReceipt { time: UnixTime(time), ..receipt(sequence, sequence * 10).receipt };
+            SignedSettlementReceipt::sign(receipt, &SigningKey::from_seed(&[7; 32]).unwrap()).unwrap()
+        };
+        {
+            let store = Store::open(&path).unwrap();
+            store.keep_voucher(&voucher(1_000, 90)).unwrap();
+            store.cover(&enclave, UnixTime(20)).unwrap();
+            store.keep_receipt(&at(1, 10)).unwrap();
+            assert_eq!(store.payable(&CHANNEL, &enclave).unwrap(), None, "it is the newest");
+            store.keep_receipt(&at(2, 20)).unwrap();
+            store.keep_receipt(&at(3, 21)).unwrap();
+            store.cover(&enclave, UnixTime(15)).unwrap();
+            store.keep_receipt(&at(4, 22)).unwrap();
+        }
+        let store = Store::open(&path).unwrap();
+        assert_eq!(store.payable(&CHANNEL, &enclave).unwrap().unwrap().receipt, at(2, 20));
+        assert_eq!(store.earned().unwrap()[0].receipt, at(4, 22));
+        store.cover(&enclave, UnixTime(30)).unwrap();
+        store.keep_receipt(&at(5, 31)).unwrap();
+        assert_eq!(store.payable(&CHANNEL, &enclave).unwrap().unwrap().receipt, at(4, 22));
     }
 
     fn voucher(cap: u64, expiry: u64) -> SignedVoucher {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use cocoon_attestation::dev::DevPlatform;
 use cocoon_attestation::{Digest, UnixTime};
 use cocoon_host::claim::AT_ONCE;
+use cocoon_host::relay::Standing;
 use cocoon_host::store::Store;
 use cocoon_host::{Claimer, DevEndorser, EnclaveLauncher, Error, Host, HostConfig, LaunchSpec, RunningEnclave};
 use cocoon_protocol::identity::SigningKey;
@@ -15,7 +16,7 @@ use cocoon_settlement::account::Account;
 use cocoon_settlement::cells::{SettlementReceipt, Verdict, Voucher};
 use cocoon_settlement::contracts::channel::ChannelInit;
 use cocoon_settlement::contracts::{ProviderInit, RegistryInit};
-use cocoon_settlement::local::{Genesis, LocalChain, ManualClock};
+use cocoon_settlement::local::{Clock, Genesis, LocalChain, ManualClock};
 use cocoon_settlement::{Address, Nanoton, NetworkId, Prices, ops};
 
 const AT: UnixTime = UnixTime(1_790_000_000);
@@ -36,6 +37,7 @@ fn key(seed: u8) -> SigningKey {
 
 struct World {
     chain: Arc<LocalChain>,
+    clock: Arc<ManualClock>,
     account: Arc<Account>,
     registry: Address,
     provider: Address,
@@ -47,7 +49,7 @@ async fn world() -> World {
     let clock = Arc::new(ManualClock::new(AT));
     let wallet = cocoon_settlement::wallet::Wallet::new([5; 32], NetworkId::LOCAL).unwrap().address();
     let accounts = vec![(wallet, Nanoton(100_000_000_000))];
-    let chain = Arc::new(LocalChain::in_memory(Genesis { accounts, time: AT }, clock).unwrap());
+    let chain = Arc::new(LocalChain::in_memory(Genesis { accounts, time: AT }, clock.clone()).unwrap());
     let account = Arc::new(Account::new(chain.clone(), [5; 32]).unwrap());
     let registry = RegistryInit {
         network: NetworkId::LOCAL,
@@ -90,7 +92,7 @@ async fn world() -> World {
         salt: [0; 32],
     };
     ops::open_channel(&account, &channel, Nanoton(10_000_000_000)).await.unwrap().success().unwrap();
-    World { chain, account, registry, provider, channel: channel.address() }
+    World { chain, clock, account, registry, provider, channel: channel.address() }
 }
 
 impl World {
@@ -99,8 +101,13 @@ impl World {
         let (channel, enclave_key, network) = (self.channel, key(enclave).enclave_key(), NetworkId::LOCAL);
         let voucher = Voucher { network, channel, enclave_key, cap, prices: PRICES, expiry: AT.plus(3_600) };
         store.keep_voucher(&SignedVoucher::sign(voucher, &[31; 32]).unwrap()).unwrap();
-        let provider = self.provider;
-        let receipt = SettlementReceipt { network, provider, channel, enclave_key, sequence: 1, total, time: AT };
+        self.receive(store, enclave, signer, 1, total, AT);
+    }
+
+    fn receive(&self, store: &Store, enclave: u8, signer: u8, sequence: u64, total: Nanoton, time: UnixTime) {
+        let (network, provider, channel) = (NetworkId::LOCAL, self.provider, self.channel);
+        let enclave_key = key(enclave).enclave_key();
+        let receipt = SettlementReceipt { network, provider, channel, enclave_key, sequence, total, time };
         store.keep_receipt(&SignedSettlementReceipt::sign(receipt, &key(signer)).unwrap()).unwrap();
     }
 }
@@ -167,6 +174,61 @@ async fn a_refused_batch_does_not_make_a_round_cost_more_than_it_brings() {
     assert_eq!((round.items, round.paid), (0, Nanoton(0)));
     let lost = before.checked_sub(world.account.balance().await.unwrap()).unwrap();
     assert!(lost == round.fees && lost < Nanoton(15_000_000), "{lost}");
+}
+
+/// Its owner retires the key of an enclave that goes on serving: what it earned before is paid all the same.
+#[tokio::test]
+async fn a_receipt_after_the_end_of_a_key_does_not_cost_the_ones_before() {
+    let (folder, world) = (tempfile::tempdir().unwrap(), world().await);
+    let store = Store::open(&folder.path().join("host.redb")).unwrap();
+    let (chain, enclave) = (world.chain.as_ref(), key(41).enclave_key());
+    let standing = Standing::default();
+    let now = || world.clock.now();
+    let unpaid = async || standing.unpaid(chain, &world.provider, &store, &enclave, now()).await.unwrap();
+    assert_eq!(unpaid().await, None);
+    let amount = Nanoton(300_000_000);
+    world.earn(&store, 41, 41, Nanoton(900_000_000), amount);
+    world.clock.advance(60);
+    ops::revoke(&world.account, &world.provider, &enclave, false).await.unwrap().success().unwrap();
+    world.receive(&store, 41, 41, 2, Nanoton(310_000_000), now().plus(1));
+    world.receive(&store, 41, 41, 3, Nanoton(320_000_000), now().plus(2));
+    world.clock.advance(60);
+    let claimer = Claimer::new(world.account.clone(), world.provider);
+    let first = claimer.round(&store, &AT_ONCE).await.unwrap();
+    assert_eq!((first.items, first.paid), (1, amount));
+    let second = claimer.round(&store, &AT_ONCE).await.unwrap();
+    assert_eq!((second.items, second.fees), (0, Nanoton(0)), "nothing is claimed that is known to be refused");
+}
+
+#[tokio::test]
+async fn a_key_that_is_not_paid_any_more_is_not_served() {
+    let (folder, world) = (tempfile::tempdir().unwrap(), world().await);
+    let store = Store::open(&folder.path().join("host.redb")).unwrap();
+    let unpaid = async |seed: u8| {
+        let (key, now) = (key(seed).enclave_key(), world.clock.now());
+        // Each time from the chain.
+        Standing::default().unpaid(world.chain.as_ref(), &world.provider, &store, &key, now).await.unwrap()
+    };
+    assert_eq!(unpaid(41).await, None);
+    assert!(unpaid(43).await.unwrap().contains("not registered"));
+    let revoke = async |seed: u8, void| {
+        let key = key(seed).enclave_key();
+        ops::revoke(&world.account, &world.provider, &key, void).await.unwrap().success().unwrap();
+    };
+    revoke(41, false).await;
+    assert!(unpaid(41).await.unwrap().contains("retired"));
+    revoke(41, true).await;
+    assert!(unpaid(41).await.unwrap().contains("void"));
+    world.clock.advance(80_001);
+    assert!(unpaid(42).await.unwrap().contains("over"));
+    // What was seen a moment ago holds no longer than the attestation.
+    let standing = Standing::default();
+    let at = async |time| {
+        let key = key(42).enclave_key();
+        standing.unpaid(world.chain.as_ref(), &world.provider, &store, &key, time).await.unwrap()
+    };
+    assert_eq!(at(AT.plus(80_000)).await, None);
+    assert!(at(AT.plus(80_001)).await.is_some());
 }
 
 #[tokio::test]
