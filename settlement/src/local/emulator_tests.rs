@@ -50,7 +50,7 @@ fn cell(base64: &str) -> Cell {
     Boc::decode(BASE64_STANDARD.decode(base64).expect("base64")).expect("a bag of cells")
 }
 
-/// The differences that are known and let through, and no other. docs/chain.md lists them.
+/// The differences that are known and let through, and no other. docs/contracts.md lists them.
 fn normalise(info: &mut OrdinaryTxInfo) {
     if let ComputePhase::Executed(phase) = &mut info.compute_phase {
         // Tycho sets both flags on deployment, TON's emulator neither.
