@@ -210,6 +210,8 @@ async fn a_channel_lives_from_its_opening_to_its_deletion_and_its_provider_is_pa
     assert!(
         world.fails(&provider_wallet, &["host", "register", &registry.to_string(), "--yes"]).await.contains("already")
     );
+    let slow = ["host", "register", &registry.to_string(), "--number", "1", "--claim-window", "7776001", "--yes"];
+    assert!(world.fails(&provider_wallet, &slow).await.contains("90 days"));
     let provider_address: Address = provider.parse().unwrap();
     let verdict = Verdict {
         network: LOCAL,
@@ -225,11 +227,16 @@ async fn a_channel_lives_from_its_opening_to_its_deletion_and_its_provider_is_pa
         set_epoch: ops::registry_params(world.chain.as_ref(), &registry).await.unwrap().set_epoch,
     };
     let signature = verdict.sign(&[21; 32]).unwrap();
-    ops::attest(&world.account, &registry, &verdict, &[(0, signature)]).await.unwrap().success().unwrap();
+    // Only the owner brings a key: others cannot cost it its stake.
+    let stranger = ops::attest(&world.account, &registry, &verdict, &[(0, signature)]).await.unwrap();
+    assert_eq!(stranger.aborted, Some((provider_address, 100)));
+    let owning = Account::new(world.chain.clone(), [1; 32]).unwrap();
+    ops::attest(&owning, &registry, &verdict, &[(0, signature)]).await.unwrap().success().unwrap();
 
     // What can cost the stake is said before anything is staked.
     let warned = world.fails(&provider_wallet, &["host", "stake", provider, "50"]).await;
     assert!(warned.contains("two receipts") && warned.contains("burned") && warned.contains("--yes"), "{warned}");
+    assert!(warned.contains("a machine of yours") && warned.contains("Nobody but you can bring"), "{warned}");
     let staked =
         world.pay(&provider_wallet, &["host", "stake", provider, "50"]).await["stake_nanoton"].as_i64().unwrap();
     assert!((49_900_000_000..50_000_000_000).contains(&staked), "{staked}");

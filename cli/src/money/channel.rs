@@ -120,6 +120,7 @@ async fn open(
         close_delay: terms.claim_window,
         salt: *salt,
     };
+    init.check_for(&terms)?;
     let channel = init.address();
     let key_path = match client_key {
         Some(path) => path,

@@ -27,7 +27,7 @@ enum Command {
     Register {
         /// The Registry whose verdicts it takes
         registry: Address,
-        /// Seconds after the end of an attestation in which its receipts are paid
+        /// Seconds after the end of an attestation in which its receipts are paid, 90 days at most
         #[arg(long, default_value_t = crate::network::CLAIM_WINDOW)]
         claim_window: u32,
         /// A number, for more than one contract of one wallet
@@ -109,7 +109,8 @@ fn risk(window: u32) -> Vec<String> {
     vec![
         "What can cost you all of it: anybody who shows two receipts of one of your attested enclaves that cannot both be true.".into(),
         "  (One channel, and either the same number twice with different content, or a later number with a lower total.)".into(),
-        "  An enclave that runs the published image never signs such a pair. One that is broken into can.".into(),
+        "  An enclave that runs the published image never signs such a pair. One can that is broken into, or that runs on a machine of yours".into(),
+        "  whose protection was broken: whoever gets one key out of it can have it sign anything. Nobody but you can bring enclaves here.".into(),
         "  A fifth then goes to whoever reports it, the rest is burned, and the key is void. There is no appeal.".into(),
         "What cannot cost you stake: being offline, slow, full, or refusing work; losing your data; an attestation that ends.".into(),
         format!("You get it back by `cocoon host unstake`, {} later.", duration(604_800 + u64::from(window) + 86_400)),
@@ -214,6 +215,7 @@ async fn register(pay: &PayArgs, registry: Address, claim_window: u32, number: u
     let mut salt = [0; 32];
     salt[28..].copy_from_slice(&number.to_be_bytes());
     let init = ProviderInit { network: params.network, registry, owner: payer.account.address(), claim_window, salt };
+    init.check()?;
     let address = init.address();
     ensure!(
         !payer.chain.account(&address).await?.active,
