@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use cocoon_attestation::types::{Digest, EnclaveKey, UnixTime};
 use tycho_executor::ParsedConfig;
-use tycho_types::cell::{Cell, CellBuilder};
+use tycho_types::cell::{Cell, CellBuilder, HashBytes};
+use tycho_types::dict::Dict;
 use tycho_types::models::{
     Account, AccountState, IntMsgInfo, Message, MsgInfo, OwnedMessage, ShardAccount, StateInit, TxInfo,
 };
@@ -18,7 +19,7 @@ use super::execute::{Delivery, deliver, empty_account, envelope};
 use super::getter;
 use crate::address::{Address, NetworkId};
 use crate::amount::{Nanoton, Prices};
-use crate::cells::{SettlementReceipt, Signature, Verdict, Voucher};
+use crate::cells::{CheckpointAnchor, SettlementReceipt, Signature, Verdict, Voucher};
 use crate::chain::StackValue;
 use crate::contracts::{
     self, Change, ChannelInit, ClaimItem, Listed, ProviderInit, RegistryInit, channel, provider, registry,
@@ -32,6 +33,10 @@ const MODEL: Digest = Digest([0x33; 32]);
 const TON: u64 = 1_000_000_000;
 const MESSAGES: usize = 200_000;
 const HISTORIES: usize = 20;
+/// How much later than a key's end stake that was asked back then is free: longest attestation, claim window, a day.
+const UNLOCKS: u64 = 7 * DAY + WINDOW + DAY;
+/// Seeds of the keys that verifiers have or may get.
+const VERIFIERS: std::ops::Range<u8> = 0x10..0x18;
 
 /// SplitMix64: enough to wander, and the same everywhere.
 struct Random(u64);
@@ -98,9 +103,11 @@ struct Place {
     provider: usize,
     client: u8,
     seed: [u8; 32],
-    deposited: u64,
+    /// By enclave, and never forgotten, whatever the contracts forget.
     paid: BTreeMap<usize, u64>,
     opened: Option<u64>,
+    /// Deleted: the client opened another one, with a new salt.
+    gone: bool,
 }
 
 struct History {
@@ -112,7 +119,6 @@ struct History {
     /// Messages under way, by sender and recipient, in the order of sending.
     pending: BTreeMap<(Address, Address), VecDeque<Cell>>,
     registry: Address,
-    epoch: u32,
     providers: Vec<ProviderInit>,
     places: Vec<Place>,
     enclaves: Vec<Enclave>,
@@ -120,10 +126,17 @@ struct History {
     delivered: usize,
     paid_claims: usize,
     unlocked: usize,
+    /// Messages that were taken, by operation.
     kinds: BTreeMap<u32, usize>,
     refusals: BTreeMap<(u32, i32), usize>,
     /// What is unbonding at each Provider, and the latest end of an attestation when its owner last asked for stake back.
     unbonding: Vec<(u64, u64)>,
+    /// When stake was asked back, by Provider.
+    asked: Vec<Vec<u64>>,
+    /// The newest checkpoint of each position, and whose it is.
+    anchored: BTreeMap<u64, (HashBytes, u64)>,
+    pruned: usize,
+    attested_again: usize,
     rogues: BTreeSet<EnclaveKey>,
 }
 
@@ -136,7 +149,7 @@ impl History {
             time_lock: 3_600,
             threshold: 2,
             max_lifetime: DAY as u32,
-            verifiers: (0..3).map(|n| public(&[0x10 + n; 32])).collect(),
+            verifiers: VERIFIERS.take(3).map(|n| public(&[n; 32])).collect(),
             images: vec![IMAGE],
             models: vec![MODEL],
         };
@@ -169,9 +182,9 @@ impl History {
                     provider: p,
                     client,
                     seed,
-                    deposited: 0,
                     paid: BTreeMap::new(),
                     opened: None,
+                    gone: false,
                 });
             }
         }
@@ -183,7 +196,6 @@ impl History {
             accounts: BTreeMap::new(),
             pending: BTreeMap::new(),
             registry,
-            epoch: 0,
             providers: providers.clone(),
             places,
             enclaves: Vec::new(),
@@ -194,6 +206,10 @@ impl History {
             kinds: BTreeMap::new(),
             refusals: BTreeMap::new(),
             unbonding: vec![(0, 0); 2],
+            asked: vec![Vec::new(); 2],
+            anchored: BTreeMap::new(),
+            pruned: 0,
+            attested_again: 0,
             rogues: BTreeSet::new(),
         };
         let fund = || contracts::fund(0).unwrap();
@@ -275,7 +291,6 @@ impl History {
         let MsgInfo::Int(header) = &message.info else { panic!("not internal") };
         let mut body = message.body;
         let op = if header.bounced { 0xffff_ffff } else { body.load_u32().unwrap_or_default() };
-        *self.kinds.entry(op).or_default() += 1;
 
         // Value is conserved, transaction by transaction.
         let sent: u128 = transaction
@@ -301,15 +316,21 @@ impl History {
         }
         let state = (output.new_state.clone(), new);
         self.accounts.insert(to, state.0);
+        let mut paid = 0;
         for message in transaction.iter_out_msgs() {
             let message = message.unwrap();
             let MsgInfo::Int(info) = &message.info else { continue };
+            let mut body = message.body;
+            if body.load_u32().is_ok_and(|op| op == 0x4304_0001) {
+                paid += body.load_u64().unwrap();
+            }
             let tycho_types::models::IntAddr::Std(address) = &info.dst else { continue };
             let cell = CellBuilder::build_from(&message).unwrap();
             self.pending.entry((to, address.clone().into())).or_default().push_back(cell);
         }
         if !info.aborted {
-            self.look(to, op, body, came, &state.1);
+            *self.kinds.entry(op).or_default() += 1;
+            self.look(to, op, body, paid, &state.1);
         }
     }
 
@@ -319,7 +340,7 @@ impl History {
         to: Address,
         op: u32,
         mut body: tycho_types::cell::CellSlice<'_>,
-        came: u128,
+        paid: u64,
         account: &Option<Account>,
     ) {
         let at = self.providers.iter().position(|provider| provider.address() == to);
@@ -331,14 +352,20 @@ impl History {
                 let generation = body.load_u32().unwrap();
                 body.load_u32().unwrap();
                 let until = u64::from(body.load_u32().unwrap());
+                body.load_u256().unwrap();
+                let payer = Address::load(&mut body).unwrap();
                 let now = self.now;
                 let enclave = self.enclaves.iter_mut().find(|enclave| enclave.key == key).expect("a key that exists");
                 enclave.generation = generation;
-                let since = if generation == 0 { now - 600 } else { enclave.attested.expect("a renewal").0 };
+                if enclave.attested.is_none() {
+                    assert_eq!(payer, self.providers[enclave.provider].owner, "a stranger brought a key");
+                    self.attested_again += usize::from(!enclave.ever.is_empty());
+                }
+                let since = enclave.attested.map_or(now - 600, |(since, _)| since);
+                assert_eq!(enclave.attested.is_none(), generation == 0, "only a first verdict is of generation 0");
                 enclave.attested = Some((since, until));
                 enclave.ever.push((since, until));
-                assert!(!enclave.void || generation == 0, "a void key was renewed");
-                enclave.void = false;
+                assert!(!enclave.void, "a void key was renewed");
             }
             (0x4302_0002, Some(_), _) => {
                 body.load_u256().unwrap();
@@ -362,16 +389,37 @@ impl History {
                 enclave.attested = enclave.attested.map(|(since, until)| (since, until.min(now)));
             }
             (0x4303_0001, _, Some(n)) => {
-                self.places[n].deposited += came as u64;
+                assert!(!self.places[n].gone, "the model's clients take new salts");
                 let now = self.now;
                 self.places[n].opened.get_or_insert(now);
             }
-            (0x4303_0002, _, Some(n)) => self.paid(n, account.as_ref().expect("a Channel")),
+            (0x4303_0002, _, Some(n)) => self.paid(n, account.as_ref().expect("a Channel"), paid),
+            (0x4302_0008, Some(p), _) => {
+                body.load_u64().unwrap();
+                let key = EnclaveKey(body.load_u256().unwrap().0);
+                let now = self.now;
+                let enclave = self.enclaves.iter_mut().find(|enclave| enclave.key == key).expect("a key that exists");
+                let (_, until) = enclave.attested.take().expect("a known key");
+                enclave.void = false;
+                for asked in self.asked[p].iter().filter(|asked| **asked <= until) {
+                    assert!(now > asked + UNLOCKS, "a key was forgotten before the stake behind it was free");
+                }
+                self.pruned += 1;
+            }
+            (0x4301_0008, ..) => {
+                body.load_u64().unwrap();
+                let index = u64::from(body.load_u8().unwrap());
+                let result = self.stack(account.as_ref().expect("a Registry"), "anchor", &[StackValue::int(index)]);
+                let (key, size) = (HashBytes(result[1].as_bytes32().unwrap()), result[3].as_u64().unwrap());
+                let before = self.anchored.insert(index, (key, size));
+                assert!(before.is_none_or(|(of, had)| of != key || had < size), "a log shrank");
+            }
             (0x4302_0005, Some(p), _) => {
                 body.load_u64().unwrap();
                 let ends = self.enclaves.iter().filter(|enclave| enclave.provider == p);
                 let last = ends.filter_map(|enclave| enclave.attested).map(|(_, until)| until).max().unwrap_or(0);
                 self.unbonding[p] = (self.unbonding[p].0 + body.load_u64().unwrap(), last);
+                self.asked[p].push(self.now);
             }
             (0x4302_0006, Some(p), _) => {
                 let account = account.as_ref().expect("a Provider");
@@ -392,34 +440,58 @@ impl History {
                 body.load_u64().unwrap();
                 let key = EnclaveKey(body.load_u256().unwrap().0);
                 assert!(self.rogues.contains(&key), "an honest enclave was slashed");
+                let now = self.now;
                 let enclave = self.enclaves.iter_mut().find(|enclave| enclave.key == key).expect("a key that exists");
                 enclave.void = true;
+                enclave.attested = enclave.attested.map(|(since, until)| (since, until.min(now)));
             }
             (0x4303_0006, _, Some(n)) => {
-                // Deleted: whoever opens it again begins anew.
-                self.places[n].paid.clear();
-                self.places[n].deposited = 0;
-                self.places[n].opened = None;
-            }
-            (0x4303_0007, _, Some(n)) => {
-                body.load_u64().unwrap();
-                let key = EnclaveKey(body.load_u256().unwrap().0);
-                let enclave = self.enclaves.iter().position(|enclave| enclave.key == key).unwrap();
-                self.places[n].paid.remove(&enclave);
+                // The client opens another one. What it sent ten days ago has long arrived.
+                let (mut init, provider) = (self.places[n].init.clone(), self.places[n].provider);
+                let (client, seed) = (self.places[n].client, self.places[n].seed);
+                self.places[n].gone = true;
+                self.pending.retain(|(from, to), _| (*from, *to) != (init.client, init.address()));
+                init.salt = [0x80 + self.places.len() as u8; 32];
+                let (paid, opened) = (BTreeMap::new(), None);
+                self.places.push(Place { init, provider, client, seed, paid, opened, gone: false });
             }
             _ => {}
         }
     }
 
-    fn ints(&self, account: &Account, method: &str, args: &[StackValue]) -> Vec<u64> {
+    fn stack(&self, account: &Account, method: &str, args: &[StackValue]) -> Vec<StackValue> {
         let result = getter::run(&self.config, account, method, args, self.now as u32).unwrap();
         assert_eq!(result.exit_code, 0, "{method}");
-        result.stack.iter().map(|value| value.as_u64().unwrap_or_default()).collect()
+        result.stack
+    }
+
+    fn ints(&self, account: &Account, method: &str, args: &[StackValue]) -> Vec<u64> {
+        self.stack(account, method, args).iter().map(|value| value.as_u64().unwrap_or_default()).collect()
+    }
+
+    /// The Registry's epoch, threshold, longest attestation, and its verifiers with their seeds.
+    fn rules(&self) -> (u32, usize, u64, Vec<(u8, [u8; 32])>) {
+        let registry = self.account(&self.registry).expect("a Registry");
+        let params = self.stack(&registry, "params", &[]);
+        let int = |at: usize| params[at].as_u64().unwrap();
+        let known: Vec<_> = VERIFIERS.map(|n| ([n; 32], public(&[n; 32]))).collect();
+        let verifiers = Dict::<u8, HashBytes>::from(params[7].as_cell().cloned());
+        let verifiers = verifiers.iter().map(|entry| {
+            let (index, key) = entry.unwrap();
+            (index, known.iter().find(|(_, public)| *public == key.0).expect("a key of the model's").0)
+        });
+        (int(4) as u32, int(5) as usize, int(6), verifiers.collect())
+    }
+
+    /// One of the Channels that are there, or may be.
+    fn some_place(&mut self) -> usize {
+        let of: Vec<usize> = (0..self.places.len()).filter(|n| !self.places[*n].gone).collect();
+        of[self.random.below(of.len())]
     }
 
     /// Nobody is paid twice for a total, or without an attestation that covers the receipt, or more than client and enclave
-    /// signed for.
-    fn paid(&mut self, n: usize, account: &Account) {
+    /// signed for; and what is paid is what is recorded.
+    fn paid(&mut self, n: usize, account: &Account, mut amount: u64) {
         for (e, enclave) in self.enclaves.iter().enumerate() {
             if enclave.provider != self.places[n].provider {
                 continue;
@@ -442,7 +514,9 @@ impl History {
             assert!(covered, "{paid} were paid, and nothing signed covers it");
             self.places[n].paid.insert(e, paid);
             self.paid_claims += 1;
+            amount = amount.checked_sub(paid - before).expect("less was paid than was recorded");
         }
+        assert_eq!(amount, 0, "more was paid than the totals rose by");
     }
 
     /// The highest cap that a client ever promised to an enclave.
@@ -460,11 +534,13 @@ impl History {
             48..74 => self.claim(),
             74..76 => self.close(),
             76..88 => self.provider_life(),
-            88..93 => self.govern(),
+            88..92 => self.govern(),
+            92..93 => self.anchor(),
             93..95 => self.slash(),
             95..97 => self.noise(),
             _ => {
-                let jump = [1, 10, 60, 60, 600, 600, 3_600, 3_600, 6 * 3_600, DAY][self.random.below(10)];
+                let jump = [1, 10, 60, 60, 60, 600, 600, 600, 600, 3_600, 3_600, 3_600, 6 * 3_600, DAY, 2 * DAY]
+                    [self.random.below(15)];
                 self.now += jump;
             }
         }
@@ -481,7 +557,9 @@ impl History {
             self.enclaves.push(Enclave { seed, key, provider, signed, attested, ever, void: false, generation: 0 });
         }
         let e = if fresh { self.enclaves.len() - 1 } else { self.random.below(self.enclaves.len()) };
+        let (epoch, threshold, lifetime, verifiers) = self.rules();
         let enclave = &self.enclaves[e];
+        let first = enclave.attested.is_none();
         let mut verdict = Verdict {
             network: NetworkId::LOCAL,
             registry: self.registry,
@@ -491,31 +569,60 @@ impl History {
             image: IMAGE,
             model_root: MODEL,
             generation: if enclave.attested.is_some() { enclave.generation + 1 } else { 0 },
-            until: UnixTime(self.now + DAY - self.random.below(3) as u64),
+            until: UnixTime(self.now + lifetime - self.random.below(3) as u64),
             expiry: UnixTime(self.now + 3_600),
-            set_epoch: self.epoch,
+            set_epoch: epoch,
         };
-        match self.random.below(12) {
+        match self.random.below(16) {
             0 => verdict.generation = self.random.below(4) as u32,
-            1 => verdict.until = UnixTime(self.now + DAY + 10),
+            1 => verdict.until = UnixTime(self.now + lifetime + 10),
             2 => verdict.expiry = UnixTime(self.now - 1),
             3 => verdict.image = MODEL,
-            4 => verdict.provider = self.providers[1 - self.enclaves[e].provider].address(),
+            4 => verdict.set_epoch = epoch.wrapping_sub(1),
+            5 => verdict.provider = self.providers[1 - self.enclaves[e].provider].address(),
             _ => {}
         }
         // A verdict for the other Provider makes the key known there, which this model does not follow.
         if verdict.provider != self.providers[self.enclaves[e].provider].address() {
             verdict.network = NetworkId::MAINNET;
         }
-        let signers: &[u8] = [&[0u8, 1][..], &[2, 0], &[1, 1], &[0], &[1, 2]][self.random.below(5)];
-        let signatures: Vec<_> = signers.iter().map(|n| (*n, verdict.sign(&[0x10 + n; 32]).unwrap())).collect();
+        // Enough of them, from anywhere on; now and then one too few, one twice, or one that nobody knows.
+        let from = self.random.below(verifiers.len());
+        let mut signers: Vec<_> = (0..threshold).map(|n| verifiers[(from + n) % verifiers.len()]).collect();
+        match self.random.below(8) {
+            0 => drop(signers.pop()),
+            1 => signers.insert(0, signers[0]),
+            2 => signers[0].0 = 15,
+            3 => signers[0].1 = [0x77; 32],
+            _ => {}
+        }
+        let signatures: Vec<_> = signers.iter().map(|(n, seed)| (*n, verdict.sign(seed).unwrap())).collect();
         let body = registry::attest(0, &verdict, &signatures).unwrap();
         let value = [TON / 5, TON / 50, TON / 5][self.random.below(3)];
-        self.send(PAYER, self.registry, value, Some(body), None);
+        let payer = if first && !self.random.one_in(8) { OWNERS[self.enclaves[e].provider] } else { PAYER };
+        self.send(payer, self.registry, value, Some(body), None);
+    }
+
+    /// A verifier's checkpoint, of a log that grew or did not.
+    fn anchor(&mut self) {
+        let (_, _, _, verifiers) = self.rules();
+        let (index, seed) = verifiers[self.random.below(verifiers.len())];
+        let checkpoint = CheckpointAnchor {
+            network: NetworkId::LOCAL,
+            registry: self.registry,
+            origin: Digest(public(&seed)),
+            tree_size: self.now - START + self.random.below(2_000) as u64,
+            root: Digest([7; 32]),
+            time: UnixTime(self.now),
+        };
+        let signed_by = if self.random.one_in(10) { [0x77; 32] } else { seed };
+        let signature = checkpoint.sign(&signed_by).unwrap();
+        let body = registry::anchor(0, index, &checkpoint, &signature).unwrap();
+        self.send(STRANGER, self.registry, TON / 5, Some(body), None);
     }
 
     fn top_up(&mut self) {
-        let n = self.random.below(self.places.len());
+        let n = self.some_place();
         let (init, client) = (self.places[n].init.clone(), self.places[n].client);
         let value = [TON / 2, 2 * TON, 5 * TON, 1_000][self.random.below(4)];
         self.send(client, init.address(), value, Some(channel::top_up(0).unwrap()), Some(init.state_init()));
@@ -527,8 +634,9 @@ impl History {
             return;
         }
         let e = self.random.below(self.enclaves.len());
-        let of: Vec<usize> =
-            (0..self.places.len()).filter(|n| self.places[*n].provider == self.enclaves[e].provider).collect();
+        let of: Vec<usize> = (0..self.places.len())
+            .filter(|n| self.places[*n].provider == self.enclaves[e].provider && !self.places[*n].gone)
+            .collect();
         let n = of[self.random.below(of.len())];
         // The enclave itself serves no longer than it is attested, unless it is broken.
         if self.enclaves[e].attested.is_none_or(|(_, until)| until < self.now) && !self.random.one_in(4) {
@@ -597,7 +705,7 @@ impl History {
     }
 
     fn close(&mut self) {
-        let n = self.random.below(self.places.len());
+        let n = self.some_place();
         let (address, p) = (self.places[n].init.address(), self.places[n].provider);
         let anyone = [self.places[n].client, STRANGER, OWNERS[p]][self.random.below(3)];
         match self.random.below(8) {
@@ -621,34 +729,49 @@ impl History {
             len => self.enclaves[of[self.random.below(len)]].key,
         };
         let value = [TON / 20, TON / 20, TON / 500][self.random.below(3)];
-        let body = match self.random.below(60) {
+        let body = match self.random.below(50) {
             0..10 => return self.send(from, to, 3 * TON, Some(provider::stake(0).unwrap()), None),
             10..11 => provider::unstake(0, Nanoton(self.random.next() % (2 * TON))).unwrap(),
             11..30 => provider::withdraw(0).unwrap(),
             30 => provider::revoke(0, &key, self.random.one_in(2), &person(from)).unwrap(),
-            31..45 => provider::prune(0, &key).unwrap(),
-            _ => {
-                let channel = self.places[self.random.below(self.places.len())].init.address();
-                provider::prune_entry(0, &channel, &key).unwrap()
-            }
+            31..33 => return self.send(from, to, TON / 50, Some(contracts::fund(0).unwrap()), None),
+            _ => provider::prune(0, &key).unwrap(),
         };
         self.send(from, to, value, Some(body), None);
     }
 
     fn govern(&mut self) {
         let from = if self.random.one_in(5) { STRANGER } else { GOVERNANCE };
-        let body = match self.random.below(6) {
-            0..2 => {
+        let (_, threshold, lifetime, verifiers) = self.rules();
+        let body = match self.random.below(24) {
+            0..8 => {
+                let first = VERIFIERS.start + self.random.below(4) as u8;
+                let verifiers = (first..first + 4).map(|n| public(&[n; 32])).collect();
                 let changes = [
-                    Change::Allow(Listed::Image(Digest([self.random.below(250) as u8; 32]))),
+                    Change::Allow(Listed::Image(Digest([self.random.below(8) as u8; 32]))),
                     Change::MaxLifetime(DAY as u32),
                     Change::TimeLock(3_600),
+                    Change::Verifiers { threshold: 2, verifiers },
                 ];
-                registry::propose(0, &changes[self.random.below(3)]).unwrap()
+                registry::propose(0, &changes[self.random.below(4)]).unwrap()
             }
-            2..4 => registry::execute(0, self.random.below(30) as u32).unwrap(),
-            4 => registry::cancel(0, self.random.below(30) as u32).unwrap(),
-            _ => registry::forbid(0, Listed::Image(Digest([self.random.below(250) as u8 | 1; 32]))).unwrap(),
+            8..16 => registry::execute(0, self.random.below(60) as u32).unwrap(),
+            16..18 => registry::cancel(0, self.random.below(60) as u32).unwrap(),
+            18..20 => registry::forbid(0, Listed::Image(Digest([self.random.below(8) as u8; 32]))).unwrap(),
+            20 => {
+                // At times looser, which is refused.
+                let drop = if self.random.one_in(2) { vec![verifiers[0].0] } else { Vec::new() };
+                let (threshold, lifetime) = (threshold as i64, lifetime as i64);
+                let threshold = threshold + [0, 0, 0, 0, 1, -1][self.random.below(6)];
+                let lifetime = lifetime + [0, 0, -600, 60][self.random.below(4)];
+                registry::tighten(0, &drop, threshold as u8, lifetime as u32).unwrap()
+            }
+            _ if self.enclaves.is_empty() => return,
+            _ => {
+                let enclave = &self.enclaves[self.random.below(self.enclaves.len())];
+                let (provider, key) = (self.providers[enclave.provider].address(), enclave.key);
+                registry::revoke_key(0, &provider, &key, self.random.one_in(2)).unwrap()
+            }
         };
         let value = [TON / 5, TON / 100][self.random.below(2)];
         self.send(from, self.registry, value, Some(body), None);
@@ -703,6 +826,7 @@ impl History {
             let address = self.places[n].init.address();
             let client = self.places[n].client;
             let Some(account) = self.account(&address) else { continue };
+            assert!(!self.places[n].gone, "a deleted Channel is there again");
             let state = self.ints(&account, "state", &[]);
             let promised: u64 = (0..self.enclaves.len()).map(|e| self.most(n, e)).sum();
             let paid: u64 = self.places[n].paid.values().sum();
@@ -746,7 +870,7 @@ fn data_of(account: Option<&Account>) -> Option<Cell> {
 #[test]
 fn promises_hold_in_random_histories() {
     let seed = std::env::var("COCOON_HISTORY_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1u64);
-    let (mut delivered, mut paid, mut unlocked) = (0, 0, 0);
+    let (mut delivered, mut paid, mut unlocked, mut pruned, mut again) = (0, 0, 0, 0, 0);
     let (mut kinds, mut refusals) = (BTreeMap::new(), BTreeMap::new());
     for n in 0..HISTORIES {
         let mut history = History::new(seed.wrapping_mul(1_000).wrapping_add(n as u64));
@@ -761,6 +885,8 @@ fn promises_hold_in_random_histories() {
         delivered += history.delivered;
         paid += history.paid_claims;
         unlocked += history.unlocked;
+        pruned += history.pruned;
+        again += history.attested_again;
         for (kind, count) in history.kinds {
             *kinds.entry(kind).or_insert(0) += count;
         }
@@ -769,19 +895,26 @@ fn promises_hold_in_random_histories() {
         }
     }
     println!(
-        "{delivered} messages, {paid} payments, {unlocked} times stake came back, refusals {refusals:?}, kinds {kinds:?}"
+        "{delivered} messages, {paid} payments, {unlocked} times stake came back, {pruned} keys forgotten, {again} attested again"
     );
+    println!("taken {kinds:x?}");
+    println!("refused {refusals:x?}");
     assert!(delivered >= MESSAGES);
     // The histories are no walk around the subject.
-    assert!(paid > delivered / 100, "only {paid} payments");
+    assert!(paid > delivered / 200, "only {paid} payments");
     assert!(unlocked > 0, "stake never came back");
-    for kind in [0x4302_0001, 0x4302_0002, 0x4302_000a, 0x4303_0001, 0x4303_0002, 0x4303_0004, 0x4303_0006, 0xffff_ffff]
-    {
-        assert!(kinds.get(&kind).is_some_and(|count| *count > 50), "{kind:#x}");
+    assert!(pruned > 50 && again > 10, "{pruned} keys were forgotten and {again} attested again");
+    // Every operation there is was taken.
+    let to_registry = 0x4301_0001..=0x4301_0008_u32;
+    let to_provider = (0x4302_0001..=0x4302_000a).filter(|op| *op != 0x4302_0009);
+    let all = to_registry.chain(to_provider).chain(0x4303_0001..=0x4303_0006).chain([0x4300_0001, 0xffff_ffff]);
+    for kind in all {
+        assert!(kinds.get(&kind).is_some_and(|count| *count > 10), "{kind:#x}");
     }
-    for code in
-        [100, 101, 104, 106, 107, 109, 110, 120, 122, 124, 126, 127, 128, 130, 131, 132, 133, 135, 140, 141, 142]
-    {
+    for code in [
+        100, 101, 104, 105, 106, 107, 109, 110, 111, 112, 114, 116, 117, 118, 120, 122, 124, 126, 127, 128, 130, 131,
+        132, 133, 135, 140, 141, 142,
+    ] {
         assert!(refusals.keys().any(|(_, found)| *found == code), "nothing was refused with {code}");
     }
 }
