@@ -191,15 +191,16 @@ async fn ask(client: Arc<Client>, path: &'static str, body: Result<Bytes, BytesR
     let Some(model) = request.get("model").and_then(Value::as_str) else {
         return error(StatusCode::BAD_REQUEST, "invalid_request_error", "invalid_value", "name the model to ask");
     };
-    if let Ok((enclaves, _)) = client.enclaves().await {
-        if !enclaves.is_empty() && !enclaves.iter().any(|enclave| enclave.claims.serves(model)) {
-            return error(
-                StatusCode::NOT_FOUND,
-                "invalid_request_error",
-                "model_not_found",
-                "no enclave serves this model; GET /v1/models lists those that are served",
-            );
-        }
+    if let Ok((enclaves, _)) = client.enclaves().await
+        && !enclaves.is_empty()
+        && !enclaves.iter().any(|enclave| enclave.claims.serves(model))
+    {
+        return error(
+            StatusCode::NOT_FOUND,
+            "invalid_request_error",
+            "model_not_found",
+            "no enclave serves this model; GET /v1/models lists those that are served",
+        );
     }
     let mut response = match client.call("POST", path, Some(model), body.to_vec()).await {
         Ok(answer) => relay(answer).await,

@@ -12,6 +12,9 @@ pub enum Error {
     /// Too many requests of this channel run.
     #[error("this channel has {0} requests running, as many as it may: wait for one of them to end")]
     Concurrent(usize),
+    /// Too many answers are running or waiting to be read, of all channels together.
+    #[error("the enclave has as many answers open as it may: try again shortly")]
+    Open,
     /// Too many tokens in too short a time.
     #[error("this channel has used its {limit} tokens a minute: try again in {seconds} s")]
     Rate {
@@ -26,7 +29,7 @@ impl Error {
     /// Seconds after which another try makes sense.
     pub fn retry_after(&self) -> u64 {
         match self {
-            Self::Concurrent(_) => 1,
+            Self::Concurrent(_) | Self::Open => 1,
             Self::Rate { seconds, .. } => *seconds,
         }
     }
@@ -41,6 +44,7 @@ struct Use {
 
 /// Use of every channel that has asked lately.
 pub struct Limits {
+    open: usize,
     concurrent: usize,
     per_minute: u64,
     channels: Mutex<HashMap<Address, Use>>,
@@ -56,9 +60,9 @@ pub struct Entered<'a> {
 const MANY: usize = 1_000;
 
 impl Limits {
-    /// At most so many requests at once, and tokens a minute (0: any number).
-    pub fn new(concurrent: usize, per_minute: u64) -> Self {
-        Self { concurrent, per_minute, channels: Mutex::default() }
+    /// At most so many requests at once, of all channels and of one, and tokens a minute of one (0: any number).
+    pub fn new(open: usize, concurrent: usize, per_minute: u64) -> Self {
+        Self { open, concurrent, per_minute, channels: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Address, Use>> {
@@ -81,6 +85,9 @@ impl Limits {
             channels.retain(|_, entry| {
                 entry.running > 0 || now.saturating_duration_since(entry.at) < Duration::from_secs(60)
             });
+        }
+        if channels.values().map(|entry| entry.running).sum::<usize>() >= self.open {
+            return Err(Error::Open);
         }
         let entry = channels.entry(channel).or_insert(Use { running: 0, left: self.per_minute as f64, at: now });
         entry.left = self.refilled(entry, now);
@@ -124,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_channel_waits_for_its_own_requests_and_not_for_others() {
-        let (limits, now) = (Limits::new(2, 0), Instant::now());
+        let (limits, now) = (Limits::new(9, 2, 0), Instant::now());
         let first = limits.enter(channel(1), now).unwrap();
         let _second = limits.enter(channel(1), now).unwrap();
         assert_eq!(limits.enter(channel(1), now).err(), Some(Error::Concurrent(2)));
@@ -134,8 +141,18 @@ mod tests {
     }
 
     #[test]
+    fn all_channels_together_have_a_bound() {
+        let (limits, now) = (Limits::new(2, 9, 0), Instant::now());
+        let first = limits.enter(channel(1), now).unwrap();
+        let _second = limits.enter(channel(2), now).unwrap();
+        assert_eq!(limits.enter(channel(3), now).err(), Some(Error::Open));
+        drop(first);
+        limits.enter(channel(3), now).unwrap();
+    }
+
+    #[test]
     fn tokens_come_back_with_time_and_the_refusal_says_when() {
-        let (limits, now) = (Limits::new(9, 600), Instant::now());
+        let (limits, now) = (Limits::new(9, 9, 600), Instant::now());
         limits.enter(channel(1), now).unwrap().used(650);
         let refused = limits.enter(channel(1), now).err().unwrap();
         assert_eq!(refused, Error::Rate { limit: 600, seconds: 6 });
@@ -146,7 +163,7 @@ mod tests {
 
     #[test]
     fn channels_that_are_quiet_are_forgotten() {
-        let (limits, now) = (Limits::new(9, 600), Instant::now());
+        let (limits, now) = (Limits::new(9, 9, 600), Instant::now());
         for index in 0..MANY {
             let mut hash = [0; 32];
             hash[..8].copy_from_slice(&index.to_le_bytes());

@@ -167,28 +167,33 @@ fn same(expected: &KnownAnswer, found: &KnownAnswer) -> bool {
     }
 }
 
-/// Asks all questions twice, all at once: an engine that computes wrongly, or mixes up what it computes together, does not pass.
+/// Asks all questions twice, `at_once` of them at a time: an engine that computes wrongly, or mixes up what it computes together, does not
+/// pass.
 ///
 /// # Errors
 /// Names the first question whose answer is another.
-pub async fn gate(engine: &Engine, known: &KnownAnswers) -> Result<()> {
+pub async fn gate(engine: &Engine, known: &KnownAnswers, at_once: usize) -> Result<()> {
     ensure!(!known.answers.is_empty(), "{KNOWN_ANSWERS} holds no answers: record some");
     let embeds = engine.kind() == Kind::Embedding;
-    let mut asked = Vec::new();
-    for expected in known.answers.iter().chain(&known.answers) {
-        let asking = tokio::spawn(answer(engine.clone(), expected.question.clone(), embeds));
-        asked.push((expected, asking));
-    }
-    for (number, (expected, asking)) in asked.into_iter().enumerate() {
-        let found = asking.await??;
-        ensure!(
-            same(expected, &found),
-            "known answer {} of this model is another here: {:?} gave {:?}; the engine or its hardware computes wrongly, or the answers were \
+    let twice: Vec<&KnownAnswer> = known.answers.iter().chain(&known.answers).collect();
+    let mut number = 0;
+    for some in twice.chunks(at_once.max(1)) {
+        let asking: Vec<_> = some
+            .iter()
+            .map(|expected| tokio::spawn(answer(engine.clone(), expected.question.clone(), embeds)))
+            .collect();
+        for (expected, asking) in some.iter().zip(asking) {
+            let found = asking.await??;
+            number += 1;
+            ensure!(
+                same(expected, &found),
+                "known answer {} of this model is another here: {:?} gave {:?}; the engine or its hardware computes wrongly, or the answers were \
              recorded with other software",
-            number % known.answers.len() + 1,
-            expected.question,
-            found.answer.as_deref().unwrap_or("another vector")
-        );
+                (number - 1) % known.answers.len() + 1,
+                expected.question,
+                found.answer.as_deref().unwrap_or("another vector")
+            );
+        }
     }
     Ok(())
 }
@@ -210,7 +215,7 @@ pub async fn models(staged: &Staged, names: &str, limits: EngineConfig) -> Resul
         let known: KnownAnswers =
             serde_json::from_slice(&known).with_context(|| format!("{name}: {KNOWN_ANSWERS} cannot be read"))?;
         let engine = Engine::load(&folder, limits).await?;
-        gate(&engine, &known).await.with_context(|| format!("{name} is not ready"))?;
+        gate(&engine, &known, limits.waiting + 1).await.with_context(|| format!("{name} is not ready"))?;
         models.push(Model { name: (*name).to_owned(), root: staged.root.root, engine });
     }
     Ok(Models::new(models))

@@ -123,6 +123,9 @@ fn main() -> Result<()> {
     }
 }
 
+/// Answers that may be open, generated and not yet read included, for each place in the queue.
+const OPEN_ANSWERS: usize = 4;
+
 async fn serve(config: PathBuf, model: PathBuf, listen: SocketAddr, platform: Platform) -> Result<()> {
     let tsm: Box<dyn Tsm> = match platform {
         Platform::Tsm => Box::new(ConfigfsTsm::default()),
@@ -147,7 +150,8 @@ async fn serve(config: PathBuf, model: PathBuf, listen: SocketAddr, platform: Pl
     let models = load::models(&staged, &config.model_name, limits).await?;
     drop(staged);
     let ledger = Ledger::new(config.network(), config.provider);
-    let limits = Limits::new(config.channel_concurrent, config.channel_tokens_per_minute);
+    let open = OPEN_ANSWERS * (config.waiting + config.concurrent).max(1);
+    let limits = Limits::new(open, config.channel_concurrent, config.channel_tokens_per_minute);
     let attester = Attester::new(config, config_digest, root, tsm, gpus)?;
     let enclave = Arc::new(Enclave { attester, ledger, models, limits });
     if cfg!(feature = "nccl") {

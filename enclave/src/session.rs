@@ -36,7 +36,7 @@ pub struct Enclave {
 }
 
 /// How long an answer waits for its reader before it counts as given up: it is charged then, and its place is free.
-const STALLED: Duration = Duration::from_secs(120);
+const STALLED: Duration = Duration::from_secs(30);
 /// Events of one answer that may wait for it to be written.
 const EVENTS_WAITING: usize = 64;
 
@@ -271,6 +271,8 @@ impl Enclave {
         let answer = Answer::new(generate.style, &generate.model, created, choices, generate.include_usage, repeated);
         let tokens = TokenCounts { prompt: prompt_tokens, ..TokenCounts::default() };
         let running = Running::start(model, &generate, &prompts);
+        // From here on a place in the queue is held by what is being generated, not by what is waiting to be read.
+        drop(prompts);
         let mut served =
             Served { enclave: self, model, voucher, context, tokens, most, reservation: Some(reservation) };
         let ended = served.run(&generate, answer, running, &echoed, out).await;

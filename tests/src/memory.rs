@@ -1,16 +1,21 @@
-//! Looks for secrets where they must not be: in bytes, in files, in another process's memory.
+//! Looks for secrets where they must not be: on the wire, in files, in another process's memory.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
-/// How many bytes of a secret in a row, in any form, count as seeing it.
+/// How many bytes of a secret in a row, in any form, count as seeing it: shorter runs are in any text.
 pub const RUN: usize = 16;
+
+/// No form of a run is longer than this, in bytes.
+const LONGEST: usize = 6 * RUN;
 
 /// How much of another process is read at a time.
 const PIECE: usize = 1 << 20;
@@ -30,21 +35,64 @@ pub struct Hit {
     pub near: String,
 }
 
-/// Every run of every secret, in every form that is looked for.
+/// Random strings by the name of where they were put, and whatever else must not be seen.
+#[derive(Default)]
+pub struct Secrets(pub Vec<(String, String)>);
+
+impl Secrets {
+    /// One of 32 letters and digits, which any name may have.
+    ///
+    /// # Panics
+    /// The system gives no random bytes.
+    pub fn make(&mut self, name: &str) -> String {
+        const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+        let mut random = [0; 32];
+        File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut random)).expect("random bytes");
+        let text: String = random.iter().map(|byte| char::from(LETTERS[usize::from(*byte) % LETTERS.len()])).collect();
+        self.0.push((name.into(), text.clone()));
+        text
+    }
+
+    /// What to look for: every run of every secret, in every form. Runs that stand in `public` anyway say nothing of a secret.
+    pub fn needles(&self, public: &[Vec<u8>]) -> Needles {
+        let runs = |(index, (_, secret)): (usize, &(String, String))| -> Vec<(usize, Vec<u8>)> {
+            secret.as_bytes().windows(RUN).map(|run| (index, run.to_vec())).collect()
+        };
+        let runs: Vec<_> = self.0.iter().enumerate().flat_map(runs).collect();
+        let plain = Needles::new(self, runs.iter().map(|(index, run)| (*index, "plain", run.clone())));
+        let mut known = HashSet::new();
+        for public in public {
+            plain.scan(public, |at, _| known.extend(public[at..].first_chunk::<RUN>().map(|run| run.to_vec())));
+        }
+        let secret = runs.iter().filter(|(_, run)| !known.contains(run));
+        Needles::new(
+            self,
+            secret.flat_map(|(index, run)| forms(run).into_iter().map(|(form, text)| (*index, form, text))),
+        )
+    }
+}
+
+struct Needle {
+    secret: usize,
+    form: &'static str,
+    /// What follows the first [`RUN`] bytes.
+    tail: Vec<u8>,
+}
+
+/// What is looked for, and how to find it fast.
 pub struct Needles {
     names: Vec<String>,
-    runs: HashMap<[u8; RUN], (usize, &'static str)>,
+    runs: HashMap<[u8; RUN], Vec<Needle>>,
     /// By the last two bytes of a window: how far the next place is where a run may stand.
     shift: Vec<u8>,
 }
 
 impl Needles {
-    /// Secrets by name, each of at least [`RUN`] bytes.
-    pub fn new(secrets: &[(String, String)]) -> Self {
-        let mut runs: HashMap<[u8; RUN], (usize, &'static str)> = HashMap::new();
-        for (index, (_, secret)) in secrets.iter().enumerate() {
-            for (text, form) in forms(secret) {
-                runs.extend(text.windows(RUN).filter_map(|run| Some((run.try_into().ok()?, (index, form)))));
+    fn new(secrets: &Secrets, texts: impl Iterator<Item = (usize, &'static str, Vec<u8>)>) -> Self {
+        let mut runs: HashMap<[u8; RUN], Vec<Needle>> = HashMap::new();
+        for (secret, form, text) in texts {
+            if let Some((first, tail)) = text.split_first_chunk::<RUN>() {
+                runs.entry(*first).or_default().push(Needle { secret, form, tail: tail.to_vec() });
             }
         }
         let mut shift = vec![RUN as u8 - 1; 1 << 16];
@@ -54,32 +102,24 @@ impl Needles {
                 *entry = (*entry).min((RUN - 2 - at) as u8);
             }
         }
-        Self { names: secrets.iter().map(|(name, _)| name.clone()).collect(), runs, shift }
-    }
-
-    /// Stops looking for runs that stand in `public` anyway: they say nothing of a secret.
-    pub fn forget(&mut self, public: &[u8]) {
-        let mut known = Vec::new();
-        self.scan(public, |at, _, _| known.extend(public[at..].first_chunk::<RUN>().copied()));
-        for run in known {
-            self.runs.remove(&run);
-        }
+        Self { names: secrets.0.iter().map(|(name, _)| name.clone()).collect(), runs, shift }
     }
 
     /// How many runs of a secret are looked for.
     pub fn runs(&self, secret: &str) -> usize {
-        self.runs.values().filter(|(index, _)| self.names[*index] == secret).count()
+        let plain = |needle: &&Needle| needle.form == "plain" && self.names[needle.secret] == secret;
+        self.runs.values().flatten().filter(plain).count()
     }
 
-    /// Calls back with the offset of each run, its secret and its form.
-    fn scan(&self, bytes: &[u8], mut found: impl FnMut(usize, usize, &'static str)) {
+    /// Calls back with the offset of each run that is found.
+    fn scan(&self, bytes: &[u8], mut found: impl FnMut(usize, &Needle)) {
         let mut at = 0;
         while let Some(window) = bytes.get(at..at + RUN) {
             let shift = self.shift[block(&window[RUN - 2..])];
-            if shift == 0
-                && let Some((secret, form)) = self.runs.get(window)
-            {
-                found(at, *secret, form);
+            if shift == 0 {
+                let rest = &bytes[at + RUN..];
+                let needles = self.runs.get(window).into_iter().flatten();
+                needles.filter(|needle| rest.starts_with(&needle.tail)).for_each(|needle| found(at, needle));
             }
             at += usize::from(shift.max(1));
         }
@@ -88,11 +128,11 @@ impl Needles {
     /// The first hit of each secret in `bytes`, which begin at `start` of `place`.
     fn search_from(&self, place: &str, start: u64, bytes: &[u8]) -> Vec<Hit> {
         let (mut hits, mut seen) = (Vec::new(), vec![false; self.names.len()]);
-        self.scan(bytes, |at, secret, form| {
-            if !std::mem::replace(&mut seen[secret], true) {
+        self.scan(bytes, |at, Needle { secret, form, .. }| {
+            if !std::mem::replace(&mut seen[*secret], true) {
                 let near = &bytes[at.saturating_sub(64)..bytes.len().min(at + 128)];
                 hits.push(Hit {
-                    secret: self.names[secret].clone(),
+                    secret: self.names[*secret].clone(),
                     form,
                     place: place.to_owned(),
                     offset: start + at as u64,
@@ -112,10 +152,13 @@ impl Needles {
     ///
     /// # Errors
     /// The system does not let this process look: root may.
+    ///
+    /// # Panics
+    /// Next to nothing could be read, so that finding nothing would say nothing.
     pub fn in_process(&self, name: &str, pid: u64) -> io::Result<Vec<Hit>> {
         let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
         let memory = File::open(format!("/proc/{pid}/mem"))?;
-        let (mut hits, mut buffer, mut total) = (Vec::new(), vec![0; PIECE + RUN - 1], 0);
+        let (mut hits, mut buffer, mut total) = (Vec::new(), vec![0; PIECE + LONGEST], 0);
         for line in maps.lines() {
             let mut fields = line.split_whitespace();
             let (range, rights) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
@@ -131,7 +174,7 @@ impl Needles {
                 total += read;
                 hits.extend(self.search_from(&place, from, &buffer[..read]));
                 let whole = from + read as u64 == to;
-                from += if whole { read } else { read.saturating_sub(RUN - 1).max(1) } as u64;
+                from += if whole { read } else { read.saturating_sub(LONGEST).max(1) } as u64;
             }
         }
         assert!(total > PIECE, "{name}: next to nothing of its memory could be read");
@@ -178,34 +221,131 @@ impl Needles {
 }
 
 fn block(pair: &[u8]) -> usize {
-    usize::from(pair[0]) << 8 | usize::from(pair[1])
+    (usize::from(pair[0]) << 8) | usize::from(pair[1])
 }
 
-/// A secret as it is, as JSON writes it in ASCII, in hexadecimal, and in base64 at each place in a group of three.
-fn forms(secret: &str) -> Vec<(Vec<u8>, &'static str)> {
-    let quoted = serde_json::Value::from(secret).to_string();
-    let escaped: String = quoted[1..quoted.len() - 1]
-        .encode_utf16()
-        .map(|unit| match u8::try_from(unit) {
-            Ok(byte) if byte.is_ascii() => char::from(byte).to_string(),
-            _ => format!("\\u{unit:04x}"),
-        })
-        .collect();
-    let mut forms = vec![
-        (escaped.into_bytes(), "json"),
-        (secret.as_bytes().to_vec(), "plain"),
-        (hex::encode(secret).into_bytes(), "hex"),
-        (hex::encode_upper(secret).into_bytes(), "hex"),
-    ];
+/// A run as it is, as JSON writes it in ASCII, in hexadecimal, and in base64 at each place in a group of three.
+fn forms(run: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+    let mut forms =
+        vec![("plain", run.to_vec()), ("hex", hex::encode(run).into()), ("hex", hex::encode_upper(run).into())];
     for before in 0..3 {
-        let padded = [&[0; 3][..before], secret.as_bytes()].concat();
-        for encode in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
-            let text = encode.encode(&padded).into_bytes();
-            // Only the characters that do not depend on what stands before and behind.
-            forms.push((text[(before * 8).div_ceil(6)..padded.len() * 8 / 6].to_vec(), "base64"));
+        let padded = [&[0; 3][..before], run].concat();
+        // Only the characters that do not depend on what stands before and behind.
+        let core = (before * 8).div_ceil(6)..padded.len() * 8 / 6;
+        let mut written = [STANDARD_NO_PAD, URL_SAFE_NO_PAD]
+            .map(|form| form.encode(&padded).as_bytes()[core.clone()].to_vec())
+            .to_vec();
+        written.dedup();
+        forms.extend(written.into_iter().map(|text| ("base64", text)));
+    }
+    // Runs that begin or end inside a character have none.
+    if let Ok(text) = std::str::from_utf8(run) {
+        let escaped = escaped(text);
+        if escaped != text {
+            forms.push(("json", escaped.into()));
         }
     }
     forms
+}
+
+/// As the inside of a JSON string, without a character that is not ASCII.
+fn escaped(text: &str) -> String {
+    let quoted = serde_json::Value::from(text).to_string();
+    let unit = |unit: u16| match u8::try_from(unit) {
+        Ok(byte) if byte.is_ascii() => char::from(byte).to_string(),
+        _ => format!("\\u{unit:04x}"),
+    };
+    quoted[1..quoted.len() - 1].encode_utf16().map(unit).collect()
+}
+
+/// The port that a process listens on.
+pub fn port(pid: u64) -> Option<u16> {
+    let handles = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
+    let open: Vec<_> =
+        handles.filter_map(|entry| fs::read_link(entry.path()).ok()?.to_str().map(str::to_owned)).collect();
+    let table = fs::read_to_string(format!("/proc/{pid}/net/tcp")).ok()?;
+    table.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let listens = fields.get(3) == Some(&"0A") && open.contains(&format!("socket:[{}]", fields.get(9)?));
+        listens.then(|| u16::from_str_radix(fields[1].split_once(':')?.1, 16).ok())?
+    })
+}
+
+/// Checks that the kernel keeps nothing of a process's memory and lets it call nobody.
+///
+/// # Panics
+/// It may write a core file, or is under no filter.
+pub fn hardened(pid: u64) {
+    let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).expect("what anybody may read");
+    let fields = |text: &str, line: &str| -> Vec<String> {
+        let line = text.lines().find_map(|found| found.strip_prefix(line)).unwrap_or_else(|| panic!("no {line}"));
+        line.split_whitespace().map(str::to_owned).collect()
+    };
+    assert_eq!(fields(&read("limits"), "Max core file size")[..2], ["0", "0"]);
+    assert_eq!(u32::from_str_radix(read("coredump_filter").trim(), 16), Ok(0));
+    assert_eq!(fields(&read("status"), "Seccomp:"), ["2"]);
+    assert_eq!(fields(&read("status"), "NoNewPrivs:"), ["1"]);
+}
+
+/// Passes connections on and keeps all bytes, for each connection and direction apart.
+pub struct Recorder {
+    url: String,
+    seen: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+impl Recorder {
+    /// A recorder in front of a server, named by its base URL. It runs as long as this process.
+    ///
+    /// # Panics
+    /// There is no port to listen on.
+    pub fn before(target: &str) -> Self {
+        let target = target.trim_start_matches("http://").to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let recorder =
+            Self { url: format!("http://{}", listener.local_addr().expect("an address")), seen: Arc::default() };
+        let seen = recorder.seen.clone();
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let Ok(server) = TcpStream::connect(&target) else { continue };
+                for (from, to) in [(&client, &server), (&server, &client)] {
+                    let (Ok(from), Ok(to)) = (from.try_clone(), to.try_clone()) else { continue };
+                    let seen = seen.clone();
+                    std::thread::spawn(move || pass(from, to, &seen));
+                }
+            }
+        });
+        recorder
+    }
+
+    /// Its own base URL.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// All bytes so far.
+    pub fn seen(&self) -> Vec<u8> {
+        lock(&self.seen).concat()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn pass(mut from: TcpStream, mut to: TcpStream, seen: &Mutex<Vec<Vec<u8>>>) {
+    let index = {
+        let mut seen = lock(seen);
+        seen.push(Vec::new());
+        seen.len() - 1
+    };
+    let mut buffer = vec![0; 1 << 16];
+    while let Ok(read @ 1..) = from.read(&mut buffer) {
+        lock(seen)[index].extend_from_slice(&buffer[..read]);
+        if to.write_all(&buffer[..read]).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(Shutdown::Write);
 }
 
 #[cfg(test)]
@@ -214,14 +354,14 @@ mod tests {
 
     const SECRET: &str = "k3Vz81Lq\"é\nTt0aWm7Xy5pRu2Qd";
 
-    fn needles() -> Needles {
-        Needles::new(&[("one".into(), SECRET.into()), ("two".into(), "another secret of some length".into())])
+    fn secrets() -> Secrets {
+        Secrets(vec![("one".into(), SECRET.into()), ("two".into(), "another secret of some length".into())])
     }
 
     fn form(leak: &[u8]) -> Option<&'static str> {
         let mut bytes: Vec<u8> = (0..100_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         bytes.splice(50_001..50_001, leak.iter().copied());
-        let hits = needles().search("here", &bytes);
+        let hits = secrets().needles(&[]).search("here", &bytes);
         assert!(hits.iter().all(|hit| hit.secret == "one" && (50_001..50_300).contains(&hit.offset)), "{hits:?}");
         hits.first().map(|hit| hit.form)
     }
@@ -232,19 +372,20 @@ mod tests {
         assert_eq!(form(SECRET.as_bytes()), Some("plain"));
         assert_eq!(form(&SECRET.as_bytes()[7..7 + RUN]), Some("plain"));
         assert_eq!(form(&SECRET.as_bytes()[7..7 + RUN - 1]), None);
-        assert_eq!(form(br#"k3Vz81Lq\"\u00e9\nTt0a"#), Some("json"));
+        assert_eq!(form(br#"k3Vz81Lq\"\u00e9\nTt0aWm7X"#), Some("json"));
         assert_eq!(form(hex::encode(SECRET).as_bytes()), Some("hex"));
+        assert_eq!(form(hex::encode_upper(SECRET).as_bytes()), Some("hex"));
         for before in ["", "x", "xy"] {
             assert_eq!(form(STANDARD_NO_PAD.encode(format!("{before}{SECRET}, more")).as_bytes()), Some("base64"));
         }
     }
 
     #[test]
-    fn what_is_public_is_forgotten() {
-        let mut needles = needles();
-        needles.forget(SECRET.as_bytes());
-        assert!(needles.search("here", SECRET.as_bytes()).is_empty());
-        assert!(!needles.search("here", hex::encode(SECRET).as_bytes()).is_empty());
-        assert!(needles.runs("two") > 100);
+    fn what_is_public_is_not_looked_for() {
+        let needles = secrets().needles(&[SECRET.into()]);
+        for text in [SECRET.to_owned(), hex::encode(SECRET)] {
+            assert!(needles.search("here", text.as_bytes()).is_empty());
+        }
+        assert_eq!((needles.runs("one"), needles.runs("two")), (0, 14));
     }
 }

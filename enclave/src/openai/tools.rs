@@ -156,10 +156,10 @@ fn hoisted(mut schema: Value) -> Value {
                         definitions.extend(found);
                     }
                 }
-                if let Some(Value::String(reference)) = fields.get_mut("$ref") {
-                    if let Some(name) = reference.strip_prefix("#/definitions/") {
-                        *reference = format!("#/$defs/{name}");
-                    }
+                if let Some(Value::String(reference)) = fields.get_mut("$ref")
+                    && let Some(name) = reference.strip_prefix("#/definitions/")
+                {
+                    *reference = format!("#/$defs/{name}");
                 }
                 fields.values_mut().for_each(|value| lift(value, definitions));
             }

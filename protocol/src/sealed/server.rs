@@ -233,8 +233,12 @@ mod tests {
             not_before: key.not_before,
             not_after: key.not_after,
         };
-        let request =
-            InnerRequest { method: "GET".into(), path: "/v1/models".into(), headers: Vec::new(), body: Vec::new().into() };
+        let request = InnerRequest {
+            method: "GET".into(),
+            path: "/v1/models".into(),
+            headers: Vec::new(),
+            body: Vec::new().into(),
+        };
         RequestSealer::new(&statement).unwrap().seal(&request).unwrap().0
     }
 

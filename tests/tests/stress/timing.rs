@@ -1,0 +1,68 @@
+//! How long a prompt takes must not tell whether somebody has sent the same before: a cache of prompts that all channels share would say so.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::enclave::{Enclave, in_turn};
+use super::world::Client;
+
+/// Words of one token each, or nearly.
+const WORDS: [&str; 16] =
+    ["the", "prompt", "who", "read", "can", "what", "is", "key", "one", "for", "how", "are", "my", "and", "not", "to"];
+const LENGTH: usize = 800;
+const TIMES: usize = 6;
+
+/// A prompt that differs from the others from its first words on, and has the same words.
+fn prompt(number: usize) -> String {
+    let mut order: Vec<&str> = WORDS.to_vec();
+    let mut state = number as u64 + 1;
+    for at in (1..order.len()).rev() {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        order.swap(at, (state >> 33) as usize % (at + 1));
+    }
+    order.iter().cycle().take(LENGTH).copied().collect::<Vec<_>>().join(" ")
+}
+
+/// Time until the answer to a prompt has its first token, which is its last, and the tokens of the prompt.
+fn first_token(enclave: &Enclave, client: &Client, prompt: &str) -> (Duration, u64) {
+    let body = json!({"model": "cocoon-demo", "temperature": 0, "max_tokens": 1,
+        "messages": [{"role": "user", "content": prompt}]});
+    let sealed = client.seal(&enclave.evidence, "POST", "/v1/chat/completions", &body.to_string());
+    let started = Instant::now();
+    let answer = enclave.ask(sealed);
+    let took = started.elapsed();
+    assert_eq!(answer.head.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+    let receipt = answer.receipt.as_ref().unwrap().receipt.tokens;
+    let usage = &answer.json()["usage"];
+    assert_eq!(usage["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap_or(0), 0);
+    assert_eq!((receipt.cached, usage["prompt_tokens"].as_u64()), (0, Some(receipt.prompt)));
+    (took, receipt.prompt)
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+#[test]
+fn a_prompt_that_somebody_sent_before_takes_as_long_as_a_new_one() {
+    let _turn = in_turn();
+    let enclave = Enclave::shared();
+    // Whose prompt it is, who wants to know, and who warms the engine up.
+    let [theirs, curious, warm] = [90, 91, 92].map(|number| Client::new(&enclave.evidence, number));
+    first_token(enclave, &warm, &prompt(1));
+    let secret = prompt(0);
+    let (_, tokens) = first_token(enclave, &theirs, &secret);
+    assert!(tokens >= 600, "{tokens} tokens are too few to be worth a cache");
+    let (mut repeated, mut fresh) = (Vec::new(), Vec::new());
+    for round in 0..TIMES {
+        repeated.push(first_token(enclave, &curious, &secret).0);
+        let (took, length) = first_token(enclave, &curious, &prompt(2 + round));
+        assert!(length.abs_diff(tokens) <= 4, "prompts of one length are compared: {length} and {tokens}");
+        fresh.push(took);
+    }
+    let (repeated, fresh) = (median(repeated), median(fresh));
+    println!("{tokens} tokens: {repeated:?} again, {fresh:?} new");
+    assert!(repeated >= fresh.mul_f64(0.7), "{repeated:?} for a prompt sent before, {fresh:?} for a new one");
+}
