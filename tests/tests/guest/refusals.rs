@@ -114,7 +114,7 @@ fn a_voucher_exchanged_on_the_way_is_refused() {
 fn what_the_engine_would_ignore_and_unknown_models_are_refused_by_name() {
     let (_, evidence) = Guest::shared();
     let client = Client::new(evidence, 37);
-    assert_eq!(refused(&mut client.chat(evidence, r#","seed":1"#)), (400, "unsupported_parameter".into()));
+    assert_eq!(refused(&mut client.chat(evidence, r#","store":true"#)), (400, "unsupported_parameter".into()));
     let mut sealed = client.seal(
         evidence,
         "POST",
