@@ -54,8 +54,8 @@ advisories: ## known vulnerabilities of dependencies (needs a network)
 	bash scripts/deny check advisories
 
 .PHONY: bench
-bench: build ## measure the whole path against mistral.rs in-process, in one run, and print the tables of docs/performance.md
-	$(CARGO) run --release --locked -p cocoon-tests --bin bench -- $(ARGS)
+bench: build ## measure the whole path against mistral.rs alone, in one run, and print the tables of docs/performance.md
+	COCOON_ENGINE_SERVER=$$(bash scripts/engine-server) $(CARGO) run --release --locked -p cocoon-tests --bin bench -- $(ARGS)
 	$(CARGO) run --release --locked -p cocoon-protocol --example sealing
 	$(CARGO) run --release --locked -p cocoon-verifier --example speed
 	bash scripts/peers

@@ -259,7 +259,7 @@ impl Network {
         })
         .await
         .context("the host")?;
-        let ready = host.first_ready(Duration::from_secs(120)).await.context("the enclave did not become ready")?;
+        let ready = host.first_ready(Duration::from_secs(600)).await.context("the enclave did not become ready")?;
         step.done(format!("evidence {}", &ready.evidence_id.to_string()[..16]));
 
         let step = ui.step("client: open a channel and appraise the enclave");

@@ -52,12 +52,19 @@ async fn answer(who: &Who, prompt: &str, max_tokens: u64, sampling: Sampling) ->
 ///
 /// # Errors
 /// The model cannot be loaded or fails.
-pub async fn run(model: &Path, prompt: &str, max_tokens: u64, raw: bool, never: Vec<u32>) -> Result<()> {
+pub async fn run(
+    model: &Path,
+    prompt: &str,
+    max_tokens: u64,
+    raw: bool,
+    never: Vec<u32>,
+    config: EngineConfig,
+) -> Result<()> {
     let sampling =
         Sampling { logit_bias: never.into_iter().map(|token| (token, -100.0)).collect(), ..Sampling::default() };
     let who = Arc::new(match raw {
-        true => Who::Raw(Baseline::load(model).await?),
-        false => Who::Engine(Engine::load(model, EngineConfig::default()).await?),
+        true => Who::Raw(Baseline::load(model, config).await?),
+        false => Who::Engine(Engine::load(model, config).await?),
     });
     for line in std::io::stdin().lines() {
         let streams: usize = line?.trim().parse().context("a number of streams")?;

@@ -39,6 +39,9 @@ pub struct Config {
     /// Requests that may wait.
     #[serde(default = "sixty_four")]
     pub waiting: usize,
+    /// Tokens that a GPU's key-value cache holds, those of all generations of a model together.
+    #[serde(default = "cache_tokens")]
+    pub cache_tokens: usize,
     /// Requests that one channel may have running or waiting.
     #[serde(default = "sixteen")]
     pub channel_concurrent: usize,
@@ -61,6 +64,10 @@ fn minute() -> u64 {
 
 fn claim_window() -> u32 {
     259_200
+}
+
+fn cache_tokens() -> usize {
+    32_768
 }
 
 fn four() -> usize {

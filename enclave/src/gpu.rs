@@ -76,6 +76,49 @@ mod nvml {
         }
     }
 
+    /// What the driver says of one GPU. A question that it does not answer is answered with its error.
+    #[derive(Debug, serde::Serialize)]
+    pub struct GpuState {
+        name: String,
+        uuid: String,
+        vbios: String,
+        driver: String,
+        /// Whether confidential mode is on.
+        confidential: String,
+        /// Whether its debugging mode, which protects nothing, is on.
+        devtools: String,
+        /// Bytes of an attestation report.
+        report: String,
+        /// Bytes of its certificates.
+        certificates: String,
+    }
+
+    fn said<T: ToString>(answer: Result<T, nvml_wrapper::error::NvmlError>) -> String {
+        answer.map_or_else(|error| format!("not said: {error}"), |answer| answer.to_string())
+    }
+
+    impl NvmlGpus {
+        /// All GPUs of the machine, for people; changes nothing.
+        pub fn describe(&self) -> Vec<GpuState> {
+            let gpus = (0..self.0.device_count().unwrap_or(0)).filter_map(|index| self.0.device_by_index(index).ok());
+            gpus.map(|gpu| GpuState {
+                name: said(gpu.name()),
+                uuid: said(gpu.uuid()),
+                vbios: said(gpu.vbios_version()),
+                driver: said(self.0.sys_driver_version()),
+                confidential: said(gpu.is_cc_enabled()),
+                devtools: said(gpu.is_cc_dev_mode_enabled()),
+                report: said(
+                    gpu.confidential_compute_gpu_attestation_report([0; 32]).map(|it| it.attestation_report.len()),
+                ),
+                certificates: said(
+                    gpu.confidential_compute_gpu_certificate().map(|it| it.attestation_cert_chain.len()),
+                ),
+            })
+            .collect()
+        }
+    }
+
     fn failed(what: &'static str, error: &nvml_wrapper::error::NvmlError) -> Error {
         Error { what, why: error.to_string() }
     }
@@ -100,4 +143,4 @@ mod nvml {
 }
 
 #[cfg(feature = "nvidia")]
-pub use nvml::NvmlGpus;
+pub use nvml::{GpuState, NvmlGpus};

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use cocoon_attestation::{ModelRoot, model_files, model_root_of};
-use cocoon_engine::{Chat, Engine, EngineConfig, Event, Kind, Sampling};
+use cocoon_engine::{Chat, Engine, EngineConfig, Event, Kind, Prompt, Sampling};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -121,50 +121,97 @@ pub struct KnownAnswers {
 pub struct KnownAnswer {
     /// The question.
     pub question: String,
-    /// The answer, always with the likeliest token; for a model that chats.
+    /// The answer, always with the likeliest token; for a model that chats. For people: what counts are its tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<String>,
+    /// The answer's tokens.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tokens: Vec<u32>,
     /// The vector; for a model that embeds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vector: Option<Vec<f32>>,
 }
 
 /// Tokens of a known answer at most.
-const ANSWER_TOKENS: u64 = 48;
+const ANSWER_TOKENS: usize = 48;
 /// The least cosine of two vectors that count as the same.
 const ALIKE: f32 = 0.999;
+/// How much less likely than the likeliest, in nats, a recorded token may be. Sums of floats differ in their last bits with the processor and
+/// with how many answers are computed together, and where two tokens are about as likely the other one comes first; what computes wrongly is
+/// off by far more (`docs/performance.md`).
+const ABOUT_AS_LIKELY: f32 = 0.5;
+/// Likeliest tokens among which a recorded one is looked for.
+const LIKELIEST: usize = 20;
 
-async fn answer(engine: Engine, question: String, embeds: bool) -> Result<KnownAnswer> {
-    if embeds {
-        let vector = engine.embed(engine.text(question.clone()).await?).await?;
-        return Ok(KnownAnswer { question, answer: None, vector: Some(vector) });
-    }
+/// A question as a prompt. A model without a chat template continues the text.
+async fn prompt(engine: &Engine, question: &str) -> Result<Prompt> {
     let messages = vec![json!({"role": "user", "content": question})];
-    // A model without a chat template continues the text.
-    let prompt = match engine.chat(Chat { messages, ..Chat::default() }).await {
-        Err(cocoon_engine::Error::Template) => engine.text(question.clone()).await?,
-        prompt => prompt?,
-    };
-    let mut generation = engine.generate(prompt, Sampling::default(), ANSWER_TOKENS).await?;
+    match engine.chat(Chat { messages, ..Chat::default() }).await {
+        Err(cocoon_engine::Error::Template) => Ok(engine.text(question.to_owned()).await?),
+        prompt => Ok(prompt?),
+    }
+}
+
+async fn record_one(engine: &Engine, question: &str) -> Result<KnownAnswer> {
+    let mut known = KnownAnswer { question: question.to_owned(), answer: None, tokens: Vec::new(), vector: None };
+    if engine.kind() == Kind::Embedding {
+        known.vector = Some(engine.embed(engine.text(question.to_owned()).await?).await?);
+        return Ok(known);
+    }
+    let prompt = prompt(engine, question).await?;
+    let mut generation = engine.generate(prompt, Sampling::default(), ANSWER_TOKENS as u64).await?;
     let mut text = String::new();
     loop {
         match generation.next().await {
-            Event::Token(token) => text.push_str(&token.text),
+            Event::Token(token) => {
+                known.tokens.push(token.id);
+                text.push_str(&token.text);
+            }
             Event::Rest(rest) => text.push_str(&rest),
-            Event::Done { .. } => return Ok(KnownAnswer { question, answer: Some(text), vector: None }),
+            Event::Done { .. } => {
+                known.answer = Some(text);
+                return Ok(known);
+            }
             _ => bail!("the engine failed on it"),
         }
     }
 }
 
-fn same(expected: &KnownAnswer, found: &KnownAnswer) -> bool {
-    match (&expected.vector, &found.vector) {
-        (Some(a), Some(b)) => {
-            let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
-            a.len() == b.len() && dot(a, b) >= ALIKE * (dot(a, a) * dot(b, b)).sqrt()
-        }
-        _ => expected.answer.is_some() && expected.answer == found.answer,
+/// Answers one question again. Where another token comes than the recorded one, that one must have been about as likely, and the answer is
+/// continued behind it.
+async fn try_one(engine: Engine, known: KnownAnswer) -> Result<()> {
+    if let Some(vector) = &known.vector {
+        ensure!(engine.kind() == Kind::Embedding, "a vector was recorded, and this model does not embed");
+        let found = engine.embed(engine.text(known.question).await?).await?;
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+        let alike = dot(vector, &found) >= ALIKE * (dot(vector, vector) * dot(&found, &found)).sqrt();
+        ensure!(vector.len() == found.len() && alike, "it has another vector here");
+        return Ok(());
     }
+    ensure!(!known.tokens.is_empty(), "no tokens were recorded for it");
+    let prompt = prompt(&engine, &known.question).await?;
+    let sampling = Sampling { logprobs: Some(LIKELIEST), ..Sampling::default() };
+    let mut done = 0;
+    while let Some(left) = known.tokens.get(done..).filter(|left| !left.is_empty()) {
+        let prompt = prompt.followed_by(&known.tokens[..done]);
+        let mut generation = engine.generate(prompt, sampling.clone(), left.len() as u64).await?;
+        for expected in left {
+            let Event::Token(found) = generation.next().await else { bail!("the engine ended at token {done} of it") };
+            done += 1;
+            if found.id == *expected {
+                continue;
+            }
+            let (best, likeliest) = found.scores.context("the engine gave no scores")?;
+            let recorded = likeliest.iter().find(|token| token.id == *expected);
+            let less = recorded.map_or(f32::INFINITY, |recorded| best.logprob - recorded.logprob);
+            ensure!(
+                less <= ABOUT_AS_LIKELY,
+                "its token {done} is another here, and the recorded one is {less:.2} nats less likely"
+            );
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Asks all questions twice, `at_once` of them at a time: an engine that computes wrongly, or mixes up what it computes together, does not
@@ -174,25 +221,17 @@ fn same(expected: &KnownAnswer, found: &KnownAnswer) -> bool {
 /// Names the first question whose answer is another.
 pub async fn gate(engine: &Engine, known: &KnownAnswers, at_once: usize) -> Result<()> {
     ensure!(!known.answers.is_empty(), "{KNOWN_ANSWERS} holds no answers: record some");
-    let embeds = engine.kind() == Kind::Embedding;
     let twice: Vec<&KnownAnswer> = known.answers.iter().chain(&known.answers).collect();
-    let mut number = 0;
     for some in twice.chunks(at_once.max(1)) {
-        let asking: Vec<_> = some
-            .iter()
-            .map(|expected| tokio::spawn(answer(engine.clone(), expected.question.clone(), embeds)))
-            .collect();
-        for (expected, asking) in some.iter().zip(asking) {
-            let found = asking.await??;
-            number += 1;
-            ensure!(
-                same(expected, &found),
-                "known answer {} of this model is another here: {:?} gave {:?}; the engine or its hardware computes wrongly, or the answers were \
-             recorded with other software",
-                (number - 1) % known.answers.len() + 1,
-                expected.question,
-                found.answer.as_deref().unwrap_or("another vector")
-            );
+        let trying: Vec<_> = some.iter().map(|known| tokio::spawn(try_one(engine.clone(), (*known).clone()))).collect();
+        for (known, trying) in some.iter().zip(trying) {
+            trying.await?.with_context(|| {
+                format!(
+                    "the known answer to {:?} is another here: the engine or its hardware computes wrongly, or it was recorded with other \
+                     software; record the answers again if so",
+                    known.question
+                )
+            })?;
         }
     }
     Ok(())
@@ -209,16 +248,32 @@ pub async fn models(staged: &Staged, names: &str, limits: EngineConfig) -> Resul
         ensure!(!name.is_empty() && name.trim() == *name, "model_name holds an empty name or white space");
         let folder = if names.len() == 1 { staged.folder().to_owned() } else { staged.folder().join(name) };
         ensure!(folder.is_dir(), "model_name names {name:?}, and the model folder holds no such folder");
-        let known = std::fs::read(folder.join(KNOWN_ANSWERS)).with_context(|| {
-            format!("{name}: {KNOWN_ANSWERS} is missing; record it once with `cocoon-enclave record --model FOLDER` and publish the new root")
-        })?;
-        let known: KnownAnswers =
-            serde_json::from_slice(&known).with_context(|| format!("{name}: {KNOWN_ANSWERS} cannot be read"))?;
+        let known = known_answers(&folder).with_context(|| format!("{name} is not ready"))?;
         let engine = Engine::load(&folder, limits).await?;
         gate(&engine, &known, limits.waiting + 1).await.with_context(|| format!("{name} is not ready"))?;
         models.push(Model { name: (*name).to_owned(), root: staged.root.root, engine });
     }
     Ok(Models::new(models))
+}
+
+fn known_answers(folder: &Path) -> Result<KnownAnswers> {
+    let path = folder.join(KNOWN_ANSWERS);
+    let known = std::fs::read(&path).with_context(|| {
+        format!(
+            "{KNOWN_ANSWERS} is missing; record it once with `cocoon-enclave record --model FOLDER` and publish the new root"
+        )
+    })?;
+    serde_json::from_slice(&known).with_context(|| format!("{KNOWN_ANSWERS} cannot be read"))
+}
+
+/// Compares what a model answers now with what was recorded.
+///
+/// # Errors
+/// It cannot be loaded, nothing was recorded, or an answer is another.
+pub async fn check(folder: &Path) -> Result<()> {
+    let (known, limits) = (known_answers(folder)?, EngineConfig::default());
+    let engine = Engine::load(folder, limits).await?;
+    gate(&engine, &known, limits.waiting + 1).await
 }
 
 /// Records what a model answers now.
@@ -227,10 +282,9 @@ pub async fn models(staged: &Staged, names: &str, limits: EngineConfig) -> Resul
 /// It cannot be loaded, or the file not written.
 pub async fn record(folder: &Path, questions: &[String]) -> Result<()> {
     let engine = Engine::load(folder, EngineConfig::default()).await?;
-    let embeds = engine.kind() == Kind::Embedding;
     let mut known = KnownAnswers { answers: Vec::new() };
     for question in questions {
-        known.answers.push(answer(engine.clone(), question.clone(), embeds).await?);
+        known.answers.push(record_one(&engine, question).await?);
     }
     let mut text = serde_json::to_string_pretty(&known)?;
     text.push('\n');

@@ -13,9 +13,7 @@ use cocoon_attestation::tsm::{ConfigfsTsm, SocketTsm, Tsm};
 use cocoon_enclave::attester::Attester;
 use cocoon_enclave::config::Config;
 use cocoon_enclave::egress;
-use cocoon_enclave::gpu::Gpus;
-#[cfg(not(feature = "nvidia"))]
-use cocoon_enclave::gpu::NoGpus;
+use cocoon_enclave::gpu::{Gpus, NoGpus};
 use cocoon_enclave::ledger::Ledger;
 use cocoon_enclave::limits::Limits;
 use cocoon_enclave::load::{self, Staged};
@@ -55,7 +53,13 @@ enum Command {
         /// What to ask, several times
         #[arg(long = "question", default_values_t = default_questions())]
         questions: Vec<String>,
+        /// Compare with what was recorded, as every enclave does before it serves, and write nothing
+        #[arg(long)]
+        check: bool,
     },
+    /// Say what NVIDIA's driver says of this machine's GPUs, and whether they give evidence
+    #[cfg(feature = "nvidia")]
+    Gpus,
     /// Close the way out and try every way there is; for the test
     #[command(hide = true)]
     ProbeEgress {
@@ -81,6 +85,9 @@ enum Command {
         /// Tokens that never come, so that answers are as long as asked for
         #[arg(long)]
         never: Vec<u32>,
+        /// Generations at once, on a GPU
+        #[arg(long, default_value_t = EngineConfig::default().concurrent)]
+        concurrent: usize,
     },
 }
 
@@ -116,9 +123,16 @@ fn main() -> Result<()> {
             println!("{}", egress::probe(address));
             Ok(())
         }
-        Command::Record { model, questions } => runtime.block_on(load::record(&model, &questions)),
-        Command::BenchEngine { model, prompt, max_tokens, raw, never } => {
-            runtime.block_on(cocoon_enclave::bench::run(&model, &prompt, max_tokens, raw, never))
+        Command::Record { model, check: true, .. } => runtime.block_on(load::check(&model)),
+        Command::Record { model, questions, .. } => runtime.block_on(load::record(&model, &questions)),
+        #[cfg(feature = "nvidia")]
+        Command::Gpus => {
+            println!("{}", serde_json::to_string_pretty(&cocoon_enclave::gpu::NvmlGpus::open()?.describe())?);
+            Ok(())
+        }
+        Command::BenchEngine { model, prompt, max_tokens, raw, never, concurrent } => {
+            let config = EngineConfig { concurrent, ..EngineConfig::default() };
+            runtime.block_on(cocoon_enclave::bench::run(&model, &prompt, max_tokens, raw, never, config))
         }
     }
 }
@@ -140,13 +154,14 @@ async fn serve(config: PathBuf, model: PathBuf, listen: SocketAddr, platform: Pl
     if !cfg!(feature = "nccl") {
         egress::close()?;
     }
-    let gpus = gpus()?;
+    let gpus = gpus(platform)?;
     let started = std::time::Instant::now();
     let staged = tokio::task::spawn_blocking(move || Staged::copy(&model)).await??;
     let root = staged.root.root;
     let bytes: u64 = staged.root.files.iter().map(|file| file.size).sum();
     tracing::info!(model = config.model_name, %root, bytes, ms = started.elapsed().as_millis() as u64, "hashed; loading the model");
-    let limits = EngineConfig { concurrent: config.concurrent, waiting: config.waiting };
+    let limits =
+        EngineConfig { concurrent: config.concurrent, waiting: config.waiting, cache_tokens: config.cache_tokens };
     let models = load::models(&staged, &config.model_name, limits).await?;
     drop(staged);
     let ledger = Ledger::new(config.network(), config.provider);
@@ -166,15 +181,19 @@ async fn serve(config: PathBuf, model: PathBuf, listen: SocketAddr, platform: Pl
     Ok(())
 }
 
+/// The GPUs that give evidence. The development platform vouches for none: those of its machine compute, and say nothing.
 #[cfg(feature = "nvidia")]
-fn gpus() -> Result<Box<dyn Gpus>> {
+fn gpus(platform: Platform) -> Result<Box<dyn Gpus>> {
+    if matches!(platform, Platform::Development) {
+        return Ok(Box::new(NoGpus));
+    }
     let gpus = cocoon_enclave::gpu::NvmlGpus::open()?;
     gpus.accept_work()?;
     Ok(Box::new(gpus))
 }
 
 #[cfg(not(feature = "nvidia"))]
-fn gpus() -> Result<Box<dyn Gpus>> {
+fn gpus(_: Platform) -> Result<Box<dyn Gpus>> {
     Ok(Box::new(NoGpus))
 }
 

@@ -84,6 +84,39 @@ fn qwen3_embedding() {
 }
 
 #[test]
+fn a_model_that_answers_otherwise_than_recorded_is_not_ready() {
+    let folder = tempfile::tempdir().unwrap();
+    models::write(folder.path(), Shape::Qwen3).unwrap();
+    let mut answers = recorded(folder.path());
+    let check = || {
+        let output = Command::new(cocoon_tests::enclave_binary())
+            .args(["record", "--check", "--model"])
+            .arg(folder.path())
+            .output()
+            .unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    assert!(check().0, "as recorded");
+
+    // The token least likely to be there: the end of the answer, which the model never says.
+    let written = answers[1]["tokens"][5].take();
+    answers[1]["tokens"][5] = 2.into();
+    let write = |answers: &[Value]| {
+        let known = serde_json::json!({ "answers": answers });
+        std::fs::write(folder.path().join("known-answers.json"), known.to_string()).unwrap();
+    };
+    write(&answers);
+    let (ready, why) = check();
+    assert!(!ready && why.contains(answers[1]["question"].as_str().unwrap()) && why.contains("token 6"), "{why}");
+
+    answers[1]["tokens"][5] = written;
+    write(&answers);
+    assert!(check().0, "as it was");
+    std::fs::remove_file(folder.path().join("known-answers.json")).unwrap();
+    assert!(check().1.contains("record it once"), "none recorded");
+}
+
+#[test]
 fn what_mistral_rs_cannot_run_on_a_cpu_fails_rather_than_answers() {
     let released = [Shape::Qwen3Moe, Shape::DeepSeekV2, Shape::DeepSeekV3].map(|shape| shape(Layout::Released));
     for shape in released.into_iter().chain([Shape::Qwen3MoeGguf]) {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use mistralrs::{Model, RequestBuilder, Response, TextMessageRole, TextMessages};
 
-use crate::{Error, Kind};
+use crate::{EngineConfig, Error, Kind};
 
 /// A loaded model.
 pub struct Baseline(Model);
@@ -25,13 +25,13 @@ pub struct Timing {
 }
 
 impl Baseline {
-    /// Loads a model folder with the settings of [`crate::Engine::load`] on a CPU.
+    /// Loads a model folder with the settings of [`crate::Engine::load`].
     ///
     /// # Errors
     /// As there.
-    pub async fn load(folder: &Path) -> Result<Self, Error> {
+    pub async fn load(folder: &Path, config: EngineConfig) -> Result<Self, Error> {
         let path = folder.canonicalize().map_err(|_| Error::NoModel(folder.to_owned()))?;
-        crate::build(&path, None, Kind::Text, 1).await.map(Self)
+        crate::build(&path, None, Kind::Text, config).await.map(Self)
     }
 
     /// Answers one message of a user with at most so many tokens, always the likeliest.

@@ -24,6 +24,8 @@ pub enum FinishReason {
 /// A token's score.
 #[derive(Clone, PartialEq)]
 pub struct Logprob {
+    /// Its number in the vocabulary.
+    pub id: u32,
     /// Its text, special tokens included.
     pub token: String,
     /// Its bytes: a token can be part of a character.
@@ -35,6 +37,8 @@ pub struct Logprob {
 /// One generated token.
 #[derive(Clone, Default, PartialEq)]
 pub struct Token {
+    /// Its number in the vocabulary.
+    pub id: u32,
     /// The text that it completes; nothing while a character or a stop string may be incomplete.
     pub text: String,
     /// Its own score and the likeliest tokens', if they were asked for.
@@ -307,7 +311,7 @@ impl Follower {
             let text = if end { String::new() } else { self.decoder.push(tokenizer, chosen.token) };
             let (text, stopped) = self.stop.push(&text);
             let scores = self.scores(&chosen);
-            let _ = self.events.send(Event::Token(Token { text, scores, end }));
+            let _ = self.events.send(Event::Token(Token { id: chosen.token, text, scores, end }));
             if stopped {
                 // What the engine chose beyond is nobody's.
                 self.chooser.cancel();
@@ -320,9 +324,9 @@ impl Follower {
 
     fn scores(&self, chosen: &Chosen) -> Option<(Logprob, Vec<Logprob>)> {
         let (own, top) = chosen.scores.as_ref()?;
-        let score = |token: u32, logprob: f32| {
-            let (token, bytes) = self.engine.inner.tokenizer.piece(token);
-            Logprob { token, bytes, logprob }
+        let score = |id: u32, logprob: f32| {
+            let (token, bytes) = self.engine.inner.tokenizer.piece(id);
+            Logprob { id, token, bytes, logprob }
         };
         Some((score(chosen.token, *own), top.iter().map(|scored| score(scored.token, scored.logprob)).collect()))
     }

@@ -21,8 +21,8 @@ use std::sync::Arc;
 
 use mistralrs::core::Request;
 use mistralrs::{
-    EmbeddingModelBuilder, GgufModelBuilder, Model, ModelDType, NormalRequest, RequestMessage, Response,
-    SamplingParams, TextModelBuilder, TokenSource,
+    EmbeddingModelBuilder, GgufModelBuilder, MemoryGpuConfig, Model, ModelDType, NormalRequest,
+    PagedAttentionMetaBuilder, RequestMessage, Response, SamplingParams, TextModelBuilder, TokenSource,
 };
 use serde_json::Value as Json;
 use tokio::sync::{OwnedSemaphorePermit, RwLock, Semaphore, mpsc};
@@ -41,11 +41,13 @@ pub struct EngineConfig {
     pub concurrent: usize,
     /// Requests that may wait for their turn.
     pub waiting: usize,
+    /// Tokens that the GPU's key-value cache holds, those of all generations together.
+    pub cache_tokens: usize,
 }
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { concurrent: 4, waiting: 64 }
+        Self { concurrent: 4, waiting: 64, cache_tokens: 32_768 }
     }
 }
 
@@ -99,7 +101,7 @@ pub(crate) struct Inner {
     pub(crate) together: Arc<RwLock<()>>,
 }
 
-/// A prompt in tokens, admitted to the queue.
+/// A prompt in tokens, admitted to the queue; clones share its place.
 #[derive(Clone)]
 pub struct Prompt {
     pub(crate) tokens: Arc<Vec<u32>>,
@@ -112,6 +114,12 @@ impl Prompt {
     /// Tokens of the prompt, template included.
     pub fn tokens(&self) -> u64 {
         self.tokens.len() as u64
+    }
+
+    /// The same with the beginning of its answer.
+    #[must_use]
+    pub fn followed_by(&self, answer: &[u32]) -> Self {
+        Self { tokens: Arc::new([self.tokens.as_slice(), answer].concat()), ..self.clone() }
     }
 }
 
@@ -146,12 +154,13 @@ impl Engine {
             return Err(Error::Load("no file of the model names a token that ends an answer (eos_token)".into()));
         }
         let path = folder.canonicalize().map_err(|_| Error::NoModel(folder.to_owned()))?;
-        let concurrent = if ON_GPU { config.concurrent.max(1) } else { 1 };
+        let concurrent = config.generations();
         computes_rightly(&path)?;
         // The engine's loaders panic on files that they do not know.
-        let loading = tokio::spawn(async move { build(&path, gguf.as_deref(), kind, concurrent).await });
+        let loading = tokio::spawn(async move { build(&path, gguf.as_deref(), kind, config).await });
         let model = loading.await.map_err(|_| Error::Load("the engine does not know this kind of file".into()))??;
         let context = model.max_sequence_length().map_err(|error| Error::Load(error.to_string()))?;
+        let context = context.map(|context| if ON_GPU { context.min(config.cache_tokens) } else { context });
         let inner = Inner {
             model,
             tokenizer,
@@ -365,33 +374,41 @@ fn computes_rightly(folder: &Path) -> Result<(), Error> {
 
 const ON_GPU: bool = cfg!(feature = "cuda");
 
-async fn build(path: &Path, gguf: Option<&str>, kind: Kind, concurrent: usize) -> Result<Model, Error> {
-    let gpu = ON_GPU;
-    let dtype = if gpu { ModelDType::Auto } else { ModelDType::F32 };
-    let built = match (gguf, kind) {
-        (Some(file), _) => {
-            let builder = GgufModelBuilder::new(path.display(), vec![file])
+impl EngineConfig {
+    /// Generations at once, on this device.
+    fn generations(&self) -> usize {
+        if ON_GPU { self.concurrent.max(1) } else { 1 }
+    }
+}
+
+/// The same settings for every kind of model; a macro, since the three builders share names and no trait.
+macro_rules! built {
+    ($builder:expr, $config:expr) => {{
+        let builder = $builder.with_token_source(TokenSource::None).with_max_num_seqs($config.generations());
+        if ON_GPU { builder } else { builder.with_force_cpu() }.build().await
+    }};
+}
+
+async fn build(path: &Path, gguf: Option<&str>, kind: Kind, config: EngineConfig) -> Result<Model, Error> {
+    let dtype = if ON_GPU { ModelDType::Auto } else { ModelDType::F32 };
+    // Pages of the cache are taken as they are needed, so that one long answer does not keep room from many short ones. Without CUDA the
+    // builders ignore it.
+    let pages = PagedAttentionMetaBuilder::default().with_gpu_memory(MemoryGpuConfig::ContextSize(config.cache_tokens));
+    let pages = pages.build().map_err(|error| Error::Load(error.to_string()))?;
+    let name = path.display();
+    let model = match (gguf, kind) {
+        (Some(file), _) => built!(
+            GgufModelBuilder::new(name, vec![file])
                 .with_tok_model_id(path.display())
-                .with_token_source(TokenSource::None)
-                .with_max_num_seqs(concurrent)
-                .with_prefix_cache_n(None);
-            if gpu { builder } else { builder.with_force_cpu() }.build().await
-        }
-        (None, Kind::Embedding) => {
-            let builder = EmbeddingModelBuilder::new(path.display())
-                .with_dtype(dtype)
-                .with_token_source(TokenSource::None)
-                .with_max_num_seqs(concurrent);
-            if gpu { builder } else { builder.with_force_cpu() }.build().await
-        }
-        (None, Kind::Text) => {
-            let builder = TextModelBuilder::new(path.display())
-                .with_dtype(dtype)
-                .with_token_source(TokenSource::None)
-                .with_max_num_seqs(concurrent)
-                .with_prefix_cache_n(None);
-            if gpu { builder } else { builder.with_force_cpu() }.build().await
-        }
+                .with_prefix_cache_n(None)
+                .with_paged_attn(pages),
+            config
+        ),
+        (None, Kind::Embedding) => built!(EmbeddingModelBuilder::new(name).with_dtype(dtype), config),
+        (None, Kind::Text) => built!(
+            TextModelBuilder::new(name).with_dtype(dtype).with_prefix_cache_n(None).with_paged_attn(pages),
+            config
+        ),
     };
-    built.map_err(|error| Error::Load(format!("{error:#}")))
+    model.map_err(|error| Error::Load(format!("{error:#}")))
 }

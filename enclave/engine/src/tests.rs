@@ -230,7 +230,7 @@ static QUEUE: OnceCell<Engine> = OnceCell::const_new();
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_queue_is_bounded() {
-    let limits = EngineConfig { concurrent: 1, waiting: 1 };
+    let limits = EngineConfig { concurrent: 1, waiting: 1, ..EngineConfig::default() };
     let engine = QUEUE.get_or_init(|| async { Engine::load(&demo(), limits).await.unwrap() }).await;
     let first = engine.chat(user(QUESTION)).await.unwrap();
     let second = engine.chat(user(QUESTION)).await.unwrap();

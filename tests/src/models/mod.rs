@@ -62,6 +62,8 @@ pub enum Shape {
     Embedding,
     /// Qwen3 with 0.1 billion parameters, bfloat16 safetensors, 0.2 GB: for benchmarks.
     Bench,
+    /// The sizes of Qwen3-8B, its vocabulary too, bfloat16 safetensors in parts, 16.4 GB: for benchmarks on a GPU.
+    Large,
 }
 
 /// Writes a model folder. The folder is made; files of those names in it are overwritten.
@@ -75,6 +77,11 @@ pub fn write(folder: &Path, shape: Shape) -> io::Result<()> {
         fs::copy(demo.join(file), folder.join(file))?;
     }
     let vocabulary = vocabulary(&demo)?;
+    if shape == Shape::Large {
+        write_json(&folder.join("tokenizer.json"), &tokenizer_with(&demo, qwen3::LARGE_VOCABULARY)?)?;
+        write_json(&folder.join("config.json"), &qwen3::LARGE.config(qwen3::LARGE_VOCABULARY))?;
+        return safetensors::write_parts(folder, &qwen3::LARGE.tensors(Layout::Released, qwen3::LARGE_VOCABULARY));
+    }
     let dense = |config: Value, tensors: Vec<weights::Tensor>| {
         write_json(&folder.join("config.json"), &config)?;
         safetensors::write(&folder.join("model.safetensors"), &tensors)
@@ -90,7 +97,7 @@ pub fn write(folder: &Path, shape: Shape) -> io::Result<()> {
     };
     match shape {
         Shape::Qwen3 => qwen3(qwen3::TINY, Layout::Released),
-        Shape::Bench => qwen3(qwen3::BENCH, Layout::Released),
+        Shape::Bench | Shape::Large => qwen3(qwen3::BENCH, Layout::Released),
         Shape::Qwen3Moe(layout) => qwen3(qwen3::TINY_MOE, layout),
         Shape::DeepSeekV2(layout) => deepseek(deepseek::V2, layout),
         Shape::DeepSeekV3(layout) => deepseek(deepseek::V3, layout),
@@ -102,6 +109,17 @@ pub fn write(folder: &Path, shape: Shape) -> io::Result<()> {
             dense(qwen3::TINY.config(vocabulary), qwen3::TINY.embedding_tensors(vocabulary))
         }
     }
+}
+
+/// The demo model's tokenizer with words that nobody says, up to this number of tokens.
+fn tokenizer_with(demo: &Path, vocabulary: usize) -> io::Result<Value> {
+    let mut tokenizer = read_json(&demo.join("tokenizer.json"))?;
+    let words = tokenizer["model"]["vocab"].as_object_mut();
+    let words = words.ok_or_else(|| io::Error::other("the demo model's tokenizer.json lacks model.vocab"))?;
+    for id in words.len()..vocabulary {
+        words.insert(format!("\u{120}w{id:x}"), id.into());
+    }
+    Ok(tokenizer)
 }
 
 /// Number of tokens that the demo model knows.

@@ -54,6 +54,20 @@ pub const BENCH: Sizes = Sizes {
     context: 4096,
 };
 
+/// Qwen3-8B's sizes, with a context that leaves room on the GPU.
+pub const LARGE: Sizes = Sizes {
+    hidden: 4096,
+    layers: 36,
+    heads: 32,
+    kv_heads: 8,
+    head: 128,
+    feed_forward: 12_288,
+    experts: None,
+    context: 8_192,
+};
+/// And its vocabulary.
+pub const LARGE_VOCABULARY: usize = 151_936;
+
 /// What is added to a variance before it divides.
 pub const EPSILON: f32 = 1e-6;
 /// The base of rotary position embeddings.

@@ -39,3 +39,27 @@ pub fn write(path: &Path, tensors: &[Tensor]) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// Tensors of a part, about as large as the parts of released models.
+const PART: usize = 50;
+
+/// The same in several files, named as released models' are, written side by side.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_parts(folder: &Path, tensors: &[Tensor]) -> io::Result<()> {
+    let parts = tensors.len().div_ceil(PART);
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = tensors
+            .chunks(PART)
+            .enumerate()
+            .map(|(at, part)| {
+                let path = folder.join(format!("model-{:05}-of-{parts:05}.safetensors", at + 1));
+                scope.spawn(move || write(&path, part))
+            })
+            .collect();
+        writers.into_iter().try_for_each(|writer| {
+            writer.join().unwrap_or_else(|_| Err(io::Error::other("a writer of a part of the model died")))
+        })
+    })
+}

@@ -18,9 +18,14 @@ pub struct InProcess {
 }
 
 impl InProcess {
-    /// Starts it. `raw`: mistral.rs as it comes, else the enclave's engine.
-    pub fn start(model: &Path, max_tokens: u64, raw: bool) -> Result<Self> {
-        Self::with(model, max_tokens, if raw { &["--raw"] } else { &[] })
+    /// mistral.rs as it comes, with so many generations at once where it runs on a GPU.
+    pub fn raw(model: &Path, max_tokens: u64, concurrent: usize) -> Result<Self> {
+        Self::with(model, max_tokens, &["--raw", "--concurrent", &concurrent.to_string()])
+    }
+
+    /// The enclave's engine.
+    pub fn ours(model: &Path, max_tokens: u64) -> Result<Self> {
+        Self::with(model, max_tokens, &[])
     }
 
     /// The enclave's engine, for answers of the demo model that do not end by themselves.
@@ -79,4 +84,40 @@ pub fn processor_time(pid: u32) -> Result<Duration> {
     let after = stat.rsplit_once(')').context("a stat line")?.1;
     let ticks: Vec<u64> = after.split_whitespace().skip(11).take(2).map(str::parse).collect::<Result<_, _>>()?;
     Ok(Duration::from_millis(10 * ticks.iter().sum::<u64>()))
+}
+
+/// mistral.rs's own HTTP server (`enclave/peers`), on a CPU.
+pub struct Server {
+    child: Child,
+    url: String,
+}
+
+impl Server {
+    /// Starts the one that `COCOON_ENGINE_SERVER` names, if it names one.
+    pub fn start(model: &Path) -> Result<Option<Self>> {
+        let Some(program) = std::env::var_os("COCOON_ENGINE_SERVER") else { return Ok(None) };
+        let mut command = Command::new(program);
+        command.arg(model).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().context("mistral.rs's HTTP server")?;
+        let mut address = String::new();
+        BufReader::new(child.stdout.take().context("piped")?).read_line(&mut address)?;
+        Ok(Some(Self { child, url: format!("http://{}", address.trim()) }))
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Where it listens.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }

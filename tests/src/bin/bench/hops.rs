@@ -28,7 +28,7 @@ async fn way(
         1 => ways::enclave_alone(http, &network.client, &enclave, urls.0, tokens).await,
         2 => ways::sdk(&network.client, &enclave, &network.host.url(), tokens).await,
         3 => ways::sdk(&network.client, &enclave, &network.urls.gateway, tokens).await,
-        _ => ways::proxy(http, urls.1, tokens).await,
+        _ => ways::openai(http, urls.1, tokens).await,
     }
 }
 
@@ -90,7 +90,7 @@ pub async fn first_token(
 ) -> Result<u64> {
     const WARM_UP: usize = 20;
     let model = cocoon_tests::demo_model();
-    let (mut raw, mut engine) = (InProcess::start(&model, 64, true)?, InProcess::start(&model, 64, false)?);
+    let (mut raw, mut engine) = (InProcess::raw(&model, 64, 1)?, InProcess::ours(&model, 64)?);
     let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); WAYS.len() + 1];
     for run in 0..WARM_UP + runs {
         for (number, samples) in samples.iter_mut().enumerate() {

@@ -1,7 +1,6 @@
 //! `make bench`: the whole path against mistral.rs called in-process, in the same run, and where the difference goes.
 //!
-//! Ways are measured in turn, so that a machine that slows down slows all of them. Figures are medians. `bench [RUNS]`: answers each way,
-//! 200 if none are named; a tenth of them for what takes longer.
+//! Ways are measured in turn, so that a machine that slows down slows all of them. Figures are medians.
 
 mod components;
 mod engine;
@@ -13,6 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use clap::Parser;
 use cocoon_cli::data::DataDir;
 use cocoon_cli::network::{Network, Options, Tee};
 use cocoon_cli::ui::{Output, Ui};
@@ -29,10 +29,29 @@ fn options(model: PathBuf) -> Options {
     }
 }
 
+/// Measure the whole path against mistral.rs called in this process
+#[derive(clap::Parser)]
+struct Args {
+    /// Answers each way; a twentieth of them for what takes longer
+    #[arg(default_value_t = 200)]
+    runs: usize,
+    #[command(subcommand)]
+    only: Option<Only>,
+}
+
+#[derive(clap::Subcommand)]
+enum Only {
+    /// Only a model large enough to be the bottleneck
+    Throughput(throughput::Throughput),
+}
+
 #[tokio::main]
 async fn main() -> Result<()> {
-    let runs: usize = std::env::args().nth(1).map_or(Ok(200), |text| text.parse()).context("the number of runs")?;
+    let Args { runs, only } = Args::parse();
     println!("*** {} ***\n", cocoon_cli::ui::NOT_CONFIDENTIAL);
+    if let Some(Only::Throughput(what)) = only {
+        return throughput::run(what).await;
+    }
     let folder = tempfile::tempdir()?;
     let network = Network::start(&DataDir::open(folder.path())?, options(cocoon_tests::demo_model())).await?;
     let ready = network.host.ready(Duration::from_secs(60)).await?;
@@ -50,5 +69,5 @@ async fn main() -> Result<()> {
     let client = &network.client;
     println!("\nEvidence was appraised {} times for more than {} requests.", client.appraisals(), runs * 4);
     network.stop().await;
-    throughput::run((runs / 20).max(3)).await
+    throughput::run(throughput::Throughput::brief((runs / 20).max(3))).await
 }

@@ -5,14 +5,34 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use cocoon_cli::data::DataDir;
-use cocoon_cli::network::Network;
+use cocoon_cli::network::{Network, Options};
 use cocoon_tests::models::{self, Shape};
 
-use crate::engine::{InProcess, processor_time};
+use crate::engine::{InProcess, Server, processor_time};
 use crate::options;
 use crate::ways::{self, Sample, percentile};
 
-const TOKENS: u64 = 48;
+/// What is measured.
+#[derive(clap::Args, Clone, Copy)]
+pub struct Throughput {
+    /// Runs of each side, in turn
+    #[arg(long, default_value_t = 10)]
+    rounds: usize,
+    /// Tokens of an answer
+    #[arg(long, default_value_t = 48)]
+    tokens: u64,
+    /// On a GPU, with a model of the sizes of Qwen3-8B (needs a guest built with `--features cuda`, 40 GB of memory, 17 GB in TMPDIR), and at
+    /// 1, 16 and 64 streams rather than 1 and 4
+    #[arg(long)]
+    gpu: bool,
+}
+
+impl Throughput {
+    /// The lesser measurement that is part of all.
+    pub fn brief(rounds: usize) -> Self {
+        Self { rounds, tokens: 48, gpu: false }
+    }
+}
 
 /// What one side did.
 #[derive(Default)]
@@ -25,7 +45,10 @@ struct Side {
 }
 
 impl Side {
-    fn add(&mut self, answers: &[Sample], wall: Duration, processor: Duration) {
+    fn add(&mut self, round: usize, answers: &[Sample], wall: Duration, processor: Duration) {
+        if round == 0 {
+            return;
+        }
         // The path tells tokens in its receipts, the baseline by itself; both give what was asked for.
         let tokens: u64 = answers.iter().map(|answer| answer.tokens).sum();
         self.speeds.push(tokens as f64 / wall.as_secs_f64());
@@ -55,46 +78,75 @@ impl Side {
     }
 }
 
-/// Alternating runs of both sides, at 1 and at 4 streams.
-pub async fn run(rounds: usize) -> Result<()> {
+/// Alternating runs of both sides.
+pub async fn run(Throughput { rounds, tokens, gpu }: Throughput) -> Result<()> {
+    let (shape, name, counts): (_, _, &[usize]) = match gpu {
+        true => (
+            Shape::Large,
+            "of 8.2 billion parameters (the sizes of Qwen3-8B, random weights, bfloat16, on a GPU)",
+            &[1, 16, 64],
+        ),
+        false => (Shape::Bench, "of 105 million parameters (random weights, f32)", &[1, 4]),
+    };
+    let most = counts.last().copied().unwrap_or(1);
     let folder = tempfile::tempdir()?;
     let model = folder.path().join("model");
-    models::write(&model, Shape::Bench)?;
+    models::write(&model, shape)?;
+    let started = Instant::now();
     let recorded = Command::new(cocoon_tests::enclave_binary()).args(["record", "--model"]).arg(&model).output()?;
     ensure!(recorded.status.success(), "{}", String::from_utf8_lossy(&recorded.stderr));
+    eprintln!("recorded in {:.1} s", started.elapsed().as_secs_f64());
     let data = DataDir::open(&folder.path().join("data"))?;
-    let network = Network::start(&data, options(model.clone())).await?;
+    let guest = format!("concurrent = {most}\nwaiting = {most}\nchannel_concurrent = {most}\n");
+    let network = Network::start(&data, Options { guest, ..options(model.clone()) }).await?;
+    eprintln!("the network is up after {:.1} s", started.elapsed().as_secs_f64());
+    let log = std::fs::read_to_string(data.join("host").join("enclave.log")).unwrap_or_default();
+    let loaded =
+        log.lines().find(|line| line.contains("hashed")).context("the guest does not say how long hashing took")?;
+    println!("The guest: {loaded}");
     let (enclaves, _) = network.client.enclaves().await?;
     let enclave = enclaves.into_iter().next().context("an enclave")?;
     let pid = network.enclave_pid().context("an enclave's process")?;
-    let mut engine = InProcess::start(&model, TOKENS, true)?;
-    println!(
-        "\nA model of 105 million parameters (random weights, f32), {TOKENS} tokens an answer, {rounds} runs of each side in turn.\n"
-    );
+    let mut engine = InProcess::raw(&model, tokens, most)?;
+    println!("\nA model {name}, {tokens} tokens an answer, {rounds} runs of each side in turn.\n");
     println!(
         "| streams | side | tokens/s | of mistral.rs | TTFT p50, ms | gap p50, ms | gap p99, ms | processor ms/token |"
     );
     println!("|---|---|---|---|---|---|---|---|");
-    for streams in [1, 4] {
-        let (mut raw, mut cocoon) = (Side::default(), Side::default());
+    let http = ways::http();
+    // The server's program is one for CPUs.
+    let server = if gpu { None } else { Server::start(&model)? };
+    for streams in counts.iter().copied() {
+        let (mut raw, mut served, mut cocoon) = (Side::default(), Side::default(), Side::default());
+        // The first round warms all of them up.
         for round in 0..=rounds {
             let before = processor_time(engine.pid())?;
             let (answers, wall) = tokio::task::block_in_place(|| engine.ask(streams))?;
-            let used = processor_time(engine.pid())?.saturating_sub(before);
+            raw.add(round, &answers, wall, processor_time(engine.pid())?.saturating_sub(before));
+            if let Some(server) = &server {
+                let all = || -> Result<Duration> { processor_time(server.pid()) };
+                let (before, started) = (all()?, Instant::now());
+                let asked = (0..streams).map(|_| ways::openai(&http, server.url(), Some(tokens)));
+                let answers: Vec<Sample> = futures::future::try_join_all(asked).await?;
+                served.add(round, &answers, started.elapsed(), all()?.saturating_sub(before));
+            }
             let all = || -> Result<Duration> { Ok(processor_time(pid)? + processor_time(std::process::id())?) };
             let (before, started) = (all()?, Instant::now());
-            let asked = (0..streams).map(|_| ways::sdk(&network.client, &enclave, &network.urls.gateway, Some(TOKENS)));
-            let path: Vec<Sample> = futures::future::try_join_all(asked).await?;
-            let (path_wall, path_used) = (started.elapsed(), all()?.saturating_sub(before));
-            // The first round warms both up.
-            if round > 0 {
-                raw.add(&answers, wall, used);
-                cocoon.add(&path, path_wall, path_used);
-            }
+            let asked = (0..streams).map(|_| ways::sdk(&network.client, &enclave, &network.urls.gateway, Some(tokens)));
+            let answers: Vec<Sample> = futures::future::try_join_all(asked).await?;
+            cocoon.add(round, &answers, started.elapsed(), all()?.saturating_sub(before));
         }
         let of = raw.speed();
         println!("| {streams} {}", raw.row("mistral.rs in-process", of));
+        if server.is_some() {
+            println!("| {streams} {}", served.row("mistral.rs's HTTP server", of));
+        }
         println!("| {streams} {}", cocoon.row("the whole of Cocoon", of));
+    }
+    if server.is_none() && !gpu {
+        println!(
+            "\nmistral.rs's HTTP server was not measured: COCOON_ENGINE_SERVER names none (`make bench` builds it)."
+        );
     }
     network.stop().await;
     Ok(())

@@ -137,19 +137,29 @@ pub async fn enclave_alone(
     follow.end(0)
 }
 
-/// Through the proxy, as an OpenAI client would.
-pub async fn proxy(http: &Http, url: &str, tokens: Option<u64>) -> Result<Sample> {
+/// Through the proxy, as an OpenAI client would, or from another server that speaks OpenAI's API.
+pub async fn openai(http: &Http, url: &str, tokens: Option<u64>) -> Result<Sample> {
     let mut follow = Follow::start();
     let request = Request::post(format!("{url}/v1/chat/completions"))
         .header("content-type", "application/json")
         .body(Full::new(Bytes::from(body(tokens))))?;
     let mut pieces = http.request(request).await?.into_body().into_data_stream();
+    let mut generated = 0;
     while let Some(piece) = pieces.next().await {
-        if has_text(&piece?) {
+        let piece = piece?;
+        if has_text(&piece) {
             follow.text();
         }
+        generated = completion_tokens(&piece).unwrap_or(generated);
     }
-    follow.end(0)
+    follow.end(generated)
+}
+
+/// What a last event says of the answer's length.
+fn completion_tokens(piece: &[u8]) -> Option<u64> {
+    let text = String::from_utf8_lossy(piece);
+    let (_, number) = text.rsplit_once("\"completion_tokens\":")?;
+    number.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 /// The value below which so many per cent lie.
