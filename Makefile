@@ -9,7 +9,7 @@ BIN    := $(TARGET)/release
 # The engine's dependencies must be built with one set of features, so the enclave is always built by this command alone.
 ENGINE := -p cocoon-enclave -p cocoon-engine
 export COCOON_ENCLAVE_BIN ?= $(BIN)/cocoon-enclave
-# Where the contracts' tests write what TON's emulator did, for the local chain to do the same.
+# Where the contracts' tests write what TON's emulator did, for the local chain to do the same, and Rust's tests the other way round.
 export COCOON_TRACES ?= $(TARGET)/emulator-traces
 
 .PHONY: help
@@ -40,6 +40,7 @@ demo: build ## the main job from nothing: evidence, sealed prompt, answer, recei
 test: test-tools build ## every test: Rust crates, the enclave's binary, the contracts on TON's own emulator
 	$(MAKE) --no-print-directory contracts-test
 	$(CARGO) test --release --locked
+	$(MAKE) --no-print-directory contracts-replay
 	$(CARGO) test --release --locked $(ENGINE)
 
 .PHONY: lint
@@ -78,3 +79,7 @@ contracts: test-tools ## compile the TON contracts from their Tolk sources and r
 contracts-test: test-tools ## check the committed contract code against its sources and run the tests on TON's emulator (needs Node)
 	rm -rf $(COCOON_TRACES)
 	cd settlement/contracts && npm ci --no-audit --no-fund && npm run check && npm test
+
+.PHONY: contracts-replay
+contracts-replay: test-tools ## make TON's emulator do what the Rust tests did on the local chain (after them)
+	cd settlement/contracts && npm run --silent replay

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use cocoon_attestation::UnixTime;
 use cocoon_settlement::account::Account;
-use cocoon_settlement::contracts::provider::{ClaimItem, KeyState, MAX_CLAIM_ITEMS, ProviderInit};
+use cocoon_settlement::contracts::provider::{ClaimItem, KeyState, MAX_CLAIM_CHECKS, MAX_CLAIM_ITEMS, ProviderInit};
 use cocoon_settlement::contracts::{ChannelStatus, exit};
 use cocoon_settlement::{Address, Nanoton, ops};
 use tokio::sync::Mutex;
@@ -22,8 +22,6 @@ use crate::{ClaimRule, Error, Shared};
 pub const FIRST_ITEM_FEE: Nanoton = Nanoton(15_000_000);
 /// Most that each further item adds.
 pub const FURTHER_ITEM_FEE: Nanoton = Nanoton(7_000_000);
-/// Signatures that TON checks at their common price in one transaction; each further one costs 4,000 gas.
-const CHEAP_CHECKS: usize = 10;
 /// A receipt that was refused is not claimed again before this many seconds are over, unless it is another one by then.
 const REFUSED_FOR: u64 = 86_400;
 
@@ -67,7 +65,7 @@ fn fee(items: usize) -> Nanoton {
     Nanoton(FIRST_ITEM_FEE.0 + FURTHER_ITEM_FEE.0 * items.saturating_sub(1) as u64)
 }
 
-/// The claims to send now: of one Channel each, within what one message holds and checks cheaply, worth more than their fees, and worth
+/// The claims to send now: of one Channel each, within what one message holds, worth more than their fees, and worth
 /// `least` or pressing. The rest waits.
 fn plan(mut due: Vec<Due>, least: Nanoton) -> Vec<Vec<Due>> {
     // Pressing and dear ones first, so that what a batch has no room for is what can wait best.
@@ -77,7 +75,7 @@ fn plan(mut due: Vec<Due>, least: Nanoton) -> Vec<Vec<Due>> {
         let mut batch: Vec<Due> = Vec::new();
         for item in of_channel {
             let checks: usize = batch.iter().map(|due| due.checks).sum();
-            if batch.len() == MAX_CLAIM_ITEMS || checks + item.checks > CHEAP_CHECKS {
+            if batch.len() == MAX_CLAIM_ITEMS || checks + item.checks > MAX_CLAIM_CHECKS {
                 batches.push(std::mem::take(&mut batch));
             }
             // An item must bring more than it adds, and below the whole batch more than it costs.
@@ -334,7 +332,7 @@ mod tests {
         {
             let value: u64 = batch.iter().map(|due| due.value.0).sum();
             assert!(
-                batch.len() <= MAX_CLAIM_ITEMS && batch.iter().map(|due| due.checks).sum::<usize>() <= CHEAP_CHECKS
+                batch.len() <= MAX_CLAIM_ITEMS && batch.iter().map(|due| due.checks).sum::<usize>() <= MAX_CLAIM_CHECKS
             );
             assert!(batch.iter().all(|due| due.channel() == batch[0].channel()) && value > fee(batch.len()).0);
         }

@@ -27,7 +27,7 @@ pub fn reason(code: i32) -> Option<&'static str> {
         122 => "the enclave key is no longer active",
         123 => "there is no room for another enclave key",
         124 => "no attestation of this enclave key is on record",
-        125 => "a claim holds at most eight items: split it",
+        125 => "a claim holds at most eight items and ten signatures: split it",
         126 => "a verdict or a receipt of this key can still be valid: it cannot be removed yet",
         127 => "there is less stake than that",
         128 => "both receipts can be true",

@@ -3,7 +3,8 @@
 use std::sync::LazyLock;
 
 use cocoon_attestation::types::{Digest, EnclaveKey, UnixTime};
-use tycho_types::cell::{Cell, CellBuilder, CellFamily, Store};
+use tycho_types::cell::{Cell, CellBuilder, CellFamily, CellSlice, HashBytes, Load, Store};
+use tycho_types::dict::Dict;
 use tycho_types::error::Error as CellError;
 use tycho_types::models::StateInit;
 use tycho_types::num::Tokens;
@@ -12,7 +13,7 @@ use super::channel::MAX_CLOSE_DELAY;
 use super::{Answer, Code, VERSION, body};
 use crate::address::{Address, NetworkId};
 use crate::amount::Nanoton;
-use crate::cells::{SettlementReceipt, Signature, Voucher, store_hash, store_time};
+use crate::cells::{SettlementReceipt, Signature, Voucher, load_time, store_hash, store_time};
 use crate::chain::{Chain, StackValue};
 use crate::error::Error;
 
@@ -20,6 +21,9 @@ static CODE: Code = LazyLock::new(|| super::embedded(include_bytes!("../../contr
 
 /// Most items that one claim holds.
 pub const MAX_CLAIM_ITEMS: usize = 8;
+/// Most signatures that one claim holds: one for each receipt and one for each voucher. TON checks so many in one transaction at their
+/// common price.
+pub const MAX_CLAIM_CHECKS: usize = 10;
 
 const OP_CLAIM: u32 = 0x4302_0002;
 const OP_RELEASE_CHANNEL: u32 = 0x4302_0003;
@@ -141,7 +145,7 @@ impl ClaimItem {
     }
 }
 
-/// Body of a claim of one to eight items of one Channel, which pays all of them or none. What voucher and receipt say beyond the
+/// Body of a claim of one to eight items of one Channel with at most ten signatures, which pays all of them or none. What voucher and receipt say beyond the
 /// Channel's own terms is sent along; the Channel rebuilds both cells and checks the signatures over them. `true` with an item
 /// sends its voucher; `false` leaves it out, which is cheaper and enough once the Channel has paid on a voucher of the same cap
 /// and expiry.
@@ -149,6 +153,10 @@ pub fn claim(items: &[(&ClaimItem, bool)]) -> Result<Cell, Error> {
     let malformed = |why: String| Error::Malformed { what: "a claim", why };
     if items.len() > MAX_CLAIM_ITEMS {
         return Err(malformed(format!("take 1 to {MAX_CLAIM_ITEMS} items")));
+    }
+    let checks: usize = items.iter().map(|(_, voucher)| 1 + usize::from(*voucher)).sum();
+    if checks > MAX_CLAIM_CHECKS {
+        return Err(malformed(format!("{checks} signatures are more than {MAX_CLAIM_CHECKS}: split it")));
     }
     let mut first: Option<Cell> = None;
     for (item, voucher) in items.iter().rev() {
@@ -330,4 +338,31 @@ pub async fn stake_state(chain: &dyn Chain, provider: &Address) -> Result<StakeS
 /// Reads how many keys a Provider holds.
 pub async fn key_count(chain: &dyn Chain, provider: &Address) -> Result<u16, Error> {
     Answer::get(chain, &CODE, provider, "key_count", Vec::new()).await?.uint()
+}
+
+/// Reads the keys that nothing needs any more at this time, and that [`prune`] removes; those longest unneeded come first.
+pub async fn lapsed(chain: &dyn Chain, provider: &Address, now: UnixTime) -> Result<Vec<EnclaveKey>, Error> {
+    let mut answer = Answer::get(chain, &CODE, provider, "enclaves", Vec::new()).await?;
+    let mut lapsed = Vec::new();
+    for entry in Dict::<HashBytes, Kept>::from(answer.dict()?).iter() {
+        let (key, Kept(keep)) = entry?;
+        if keep < now {
+            lapsed.push((keep, EnclaveKey(key.0)));
+        }
+    }
+    lapsed.sort_unstable_by_key(|(keep, key)| (*keep, key.0));
+    Ok(lapsed.into_iter().map(|(_, key)| key).collect())
+}
+
+/// Until when a record of an enclave is kept.
+struct Kept(UnixTime);
+
+impl<'a> Load<'a> for Kept {
+    fn load_from(s: &mut CellSlice<'a>) -> Result<Self, CellError> {
+        // State, since, until, generation and set epoch come before it, and the evidence id behind it.
+        s.skip_first(8 + 4 * 32, 0)?;
+        let keep = load_time(s)?;
+        s.skip_first(256, 0)?;
+        Ok(Self(keep))
+    }
 }

@@ -8,6 +8,7 @@ use tycho_types::models::ShardAccount;
 
 use super::block::{TxKey, tx_key};
 use super::execute::{Delivery, Envelope, deliver, empty_account, envelope};
+use super::execution::{Execution, Observer};
 use super::store::Store;
 use crate::address::Address;
 use crate::error::Error;
@@ -65,6 +66,7 @@ pub(super) struct Base<'a> {
     pub config: &'a ParsedConfig,
     pub params: &'a ExecutorParams,
     pub accounts: &'a HashMap<Address, ShardAccount>,
+    pub observer: Option<&'a Observer>,
 }
 
 impl Draft {
@@ -128,7 +130,11 @@ impl Draft {
             None => base.store.account(&address)?.map_or_else(empty_account, Ok)?,
         };
         let min_lt = self.start_lt.max(to.created_lt.saturating_add(1));
-        let output = match deliver(base.config, base.params, min_lt, to, message, &account)? {
+        let delivery = deliver(base.config, base.params, min_lt, to, message.clone(), &account)?;
+        if let Some(observer) = base.observer {
+            observer(&Execution::of(base.params, min_lt, &account, message, &delivery)?);
+        }
+        let output = match delivery {
             Delivery::Done(output) => output,
             Delivery::NotAccepted(exit_code) => return Ok(Some(exit_code)),
         };

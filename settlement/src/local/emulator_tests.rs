@@ -1,4 +1,5 @@
-//! Every transaction that the contracts' tests made on TON's own emulator, made again here: same everything.
+//! Every transaction that the contracts' tests made on TON's own emulator, made again here: same everything. What the local chain's
+//! tests did is made again there by `settlement/contracts/tests/replay`.
 //!
 //! `COCOON_TRACES` names the folder that `npm test` wrote with the same variable set; `make test` does both.
 
@@ -41,6 +42,7 @@ fn traces() -> Option<Vec<PathBuf>> {
     let mut files: Vec<PathBuf> = fs::read_dir(Path::new(&folder))
         .expect("the folder of COCOON_TRACES")
         .map(|f| f.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"))
         .collect();
     files.sort();
     Some(files)

@@ -13,6 +13,7 @@ mod draft;
 #[cfg(test)]
 mod emulator_tests;
 mod execute;
+mod execution;
 mod getter;
 #[cfg(test)]
 mod history_tests;
@@ -32,9 +33,11 @@ use tycho_types::cell::{Cell, Lazy};
 use tycho_types::models::{self, CurrencyCollection, OptionalAccount, ShardAccount, StorageInfo};
 
 pub use self::clock::{Clock, ManualClock, SystemClock};
+pub use self::execution::Execution;
 
 use self::block::{Block, address_key, tx_key_account};
 use self::draft::{Base, Draft, Queue};
+use self::execution::Observer;
 use self::store::Store;
 use crate::address::{Address, NetworkId};
 use crate::amount::Nanoton;
@@ -108,6 +111,7 @@ struct State {
     queue: Queue,
     head: BlockRef,
     end_lt: u64,
+    observer: Option<Observer>,
 }
 
 impl LocalChain {
@@ -138,8 +142,15 @@ impl LocalChain {
             head: head.reference(),
             end_lt: head.end_lt,
             store,
+            observer: None,
         };
         Ok(Self { state: Mutex::new(state), clock })
+    }
+
+    /// Tells `observer` of every message that is executed from here on, before its block is committed. It holds up the chain meanwhile.
+    pub fn observed_by(self, observer: impl Fn(&Execution) + Send + Sync + 'static) -> Self {
+        self.lock().observer = Some(Box::new(observer));
+        self
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -207,7 +218,8 @@ impl LocalChain {
         let start_lt = state.end_lt.next_multiple_of(LT_ALIGN) + LT_ALIGN;
         let mut params = config::executor_params(time, start_lt, random()?);
         params.vm_modifiers.chksig_always_succeed = ignore_signature;
-        let base = Base { store: &state.store, config: &state.config, params: &params, accounts: &state.accounts };
+        let State { store, config, accounts, .. } = &*state;
+        let base = Base { store, config, params: &params, accounts, observer: None };
         let mut draft = Draft::new(start_lt, Queue::new());
         draft.external(&base, external)?;
         let transaction =
@@ -262,7 +274,8 @@ impl State {
         let start_lt = self.end_lt.next_multiple_of(LT_ALIGN) + LT_ALIGN;
         let rand_seed = random()?;
         let params = config::executor_params(time, start_lt, rand_seed);
-        let base = Base { store: &self.store, config: &self.config, params: &params, accounts: &self.accounts };
+        let Self { store, config, accounts, observer, .. } = &*self;
+        let base = Base { store, config, params: &params, accounts, observer: observer.as_ref() };
         let mut draft = Draft::new(start_lt, self.queue.clone());
         for message in externals {
             results.push(draft.external(&base, message));

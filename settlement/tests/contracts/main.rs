@@ -3,4 +3,5 @@
 
 mod paid;
 mod refused;
+mod trace;
 mod world;

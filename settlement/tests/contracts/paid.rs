@@ -306,10 +306,15 @@ async fn parameters_out_of_bounds_are_refused_before_anything_is_sent() {
     ] {
         assert!(bad.address().is_err());
     }
-    let items = vec![world.item(); 9];
-    assert!(ops::claim(&world.owner, &world.provider, &items).await.is_err());
-    assert!(ops::claim(&world.owner, &world.provider, &[]).await.is_err());
+    let item = world.item();
+    // Items, and vouchers among them.
+    for (count, vouchers, good) in
+        [(0, 0, false), (8, 0, true), (9, 0, false), (5, 5, true), (6, 5, false), (8, 2, true), (8, 3, false)]
+    {
+        let items: Vec<_> = (0..count).map(|n| (&item, n < vouchers)).collect();
+        assert_eq!(contracts::provider::claim(&items).is_ok(), good, "{count} items, {vouchers} vouchers");
+    }
     let mut other = world.item();
     other.receipt.channel = world.provider;
-    assert!(ops::claim(&world.owner, &world.provider, &[world.item(), other]).await.is_err());
+    assert!(contracts::provider::claim(&[(&item, false), (&other, false)]).is_err());
 }

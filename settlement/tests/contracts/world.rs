@@ -1,6 +1,7 @@
 //! One Registry, Provider and Channel on a local chain in memory.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use cocoon_attestation::types::{Digest, EnclaveKey, UnixTime};
@@ -10,6 +11,8 @@ use cocoon_settlement::contracts::{ChannelInit, ClaimItem, ProviderInit, Registr
 use cocoon_settlement::local::{Genesis, LocalChain, ManualClock};
 use cocoon_settlement::wallet::Wallet;
 use cocoon_settlement::{Address, Nanoton, NetworkId, Prices, ops};
+
+use crate::trace::Trace;
 
 pub const START: UnixTime = UnixTime(1_800_000_000);
 pub const DAY: u64 = 86_400;
@@ -28,6 +31,14 @@ pub fn public(seed: &[u8; 32]) -> [u8; 32] {
 
 pub fn verifier(index: u8) -> [u8; 32] {
     [0x10 + index; 32]
+}
+
+/// One for each world, named after its test.
+fn trace() -> Option<Mutex<Trace>> {
+    static WORLDS: AtomicUsize = AtomicUsize::new(0);
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("world").replace("::", "-");
+    Trace::begin(&format!("{test}-{}", WORLDS.fetch_add(1, Ordering::Relaxed))).map(Mutex::new)
 }
 
 pub struct World {
@@ -53,7 +64,11 @@ impl World {
         let seeds = [[1; 32], [2; 32], [3; 32], [4; 32]];
         let address = |seed: [u8; 32]| Wallet::new(seed, NetworkId::LOCAL).unwrap().address();
         let accounts = seeds.map(|seed| (address(seed), ton("100"))).to_vec();
-        let chain = Arc::new(LocalChain::in_memory(Genesis { accounts, time: START }, clock.clone()).unwrap());
+        let mut chain = LocalChain::in_memory(Genesis { accounts, time: START }, clock.clone()).unwrap();
+        if let Some(trace) = trace() {
+            chain = chain.observed_by(move |execution| trace.lock().unwrap().write(&execution.to_json()));
+        }
+        let chain = Arc::new(chain);
         let [governance, owner, client, payer] = seeds.map(|seed| Account::new(chain.clone(), seed).unwrap());
 
         let registry = RegistryInit {

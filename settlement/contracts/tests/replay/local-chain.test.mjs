@@ -1,0 +1,98 @@
+// Every transaction that the local chain's tests recorded, made again by TON's own emulator: same everything. The other way round is
+// settlement/src/local/emulator_tests.rs.
+
+import assert from 'node:assert/strict';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { beginCell, Cell, Dictionary, loadShardAccount, loadTransaction } from '@ton/core';
+import { Executor } from '@ton/sandbox';
+import { NETWORK } from '../support/world.mjs';
+
+const folder = process.env.COCOON_TRACES && join(process.env.COCOON_TRACES, 'local-chain');
+const CELL_UNDERFLOW = 9;
+const FATAL = 12;
+
+/** The parameters that the local chain runs on: mainnet's, under its own global id. */
+function configuration() {
+    const root = Cell.fromBoc(readFileSync(new URL('../../../data/mainnet-config.boc', import.meta.url)))[0];
+    const params = root.beginParse().loadDictDirect(Dictionary.Keys.Int(32), Dictionary.Values.Cell());
+    params.set(19, beginCell().storeInt(NETWORK, 32).endCell());
+    return beginCell().storeDictDirect(params).endCell().toBoc().toString('base64');
+}
+
+const parse = (base64) => Cell.fromBase64(base64).beginParse();
+
+/** What must be equal of a transaction. docs/contracts.md lists the differences that are let through here, and no other is. */
+function outline(base64) {
+    const { lt, prevTransactionLt, now, oldStatus, endStatus, totalFees, outMessages, address, description } =
+        loadTransaction(parse(base64));
+    const { computePhase: compute, bouncePhase: bounce } = description;
+    if (compute.type === 'vm') {
+        delete compute.messageStateUsed;
+        delete compute.accountActivated;
+        if (compute.exitCode === FATAL) compute.exitCode = CELL_UNDERFLOW;
+    }
+    if (bounce?.type === 'no-funds') delete bounce.requiredForwardFees;
+    return { address, lt, prevTransactionLt, now, oldStatus, endStatus, totalFees, messages: outMessages.size, description };
+}
+
+/** The cells of the messages that a transaction sends. */
+function messages(base64) {
+    const inside = parse(base64).loadRef().beginParse();
+    inside.loadMaybeRef();
+    return inside.loadMaybeRef()?.hash().toString('hex');
+}
+
+/** What must be equal of an account: everything but the dictionary that only large accounts have, and the size of one without code. */
+function state(base64) {
+    const { account, lastTransactionLt } = loadShardAccount(parse(base64));
+    if (!account) return { lastTransactionLt };
+    const { storage, storageStats } = account;
+    const { type, state } = storage.state;
+    const hash = (cell) => cell?.hash().toString('hex');
+    const used = type === 'uninit' ? undefined : storageStats.used;
+    return { lastTransactionLt, address: account.addr.toString(), lastPaid: storageStats.lastPaid, duePayment: storageStats.duePayment, used,
+        lt: storage.lastTransLt, balance: storage.balance.coins, type, code: hash(state?.code), data: hash(state?.data),
+        special: state?.special, depth: state?.splitDepth, frozen: storage.state.stateHash };
+}
+
+async function replay(executor, config, recorded) {
+    const { result } = await executor.runTransaction({ config, libs: null, verbosity: 'short', shardAccount: recorded.before,
+        message: Cell.fromBase64(recorded.message), now: recorded.now, lt: BigInt(recorded.lt),
+        randomSeed: Buffer.from(recorded.seed, 'hex'), ignoreChksig: false, debugEnabled: false });
+    assert.equal(result.success, recorded.transaction !== null, 'accepted');
+    if (!result.success) return;
+    assert.deepEqual(outline(result.transaction), outline(recorded.transaction));
+    assert.equal(messages(result.transaction), messages(recorded.transaction), 'messages');
+    assert.deepEqual(state(result.shardAccount), state(recorded.after));
+}
+
+test('every transaction of the local chain is the same on the emulator', async (t) => {
+    if (!folder || !existsSync(folder)) {
+        assert.ok(!process.env.CI, 'there is no trace of the local chain: run the tests of cocoon-settlement with COCOON_TRACES first');
+        return t.skip('COCOON_TRACES names no folder with traces of the local chain');
+    }
+    const config = configuration();
+    const executor = await Executor.create();
+    const files = readdirSync(folder).sort();
+    let count = 0;
+    for (const file of files) {
+        const lines = readFileSync(join(folder, file), 'utf8').split('\n').slice(0, -1);
+        for (const [number, line] of lines.entries()) {
+            try {
+                await replay(executor, config, JSON.parse(line));
+            } catch (error) {
+                error.message = `${file}:${number + 1}: ${error.message}`;
+                throw error;
+            }
+            count++;
+        }
+    }
+    // What differs is noticed: another second is another transaction.
+    const recorded = JSON.parse(readFileSync(join(folder, 'random-history.jsonl'), 'utf8').split('\n', 1)[0]);
+    await assert.rejects(replay(executor, config, { ...recorded, now: recorded.now + 1 }), assert.AssertionError);
+    t.diagnostic(`${count} transactions of ${files.length} files are equal`);
+    assert.ok(files.includes('random-history.jsonl') && files.length > 20, `only ${files.length} files`);
+    assert.ok(count > 4000, `only ${count} transactions were recorded`);
+});
