@@ -3,7 +3,7 @@
 //!
 //! - [`launch`], [`endorse`], [`attest`]: from a binary to a key that is registered on-chain.
 //! - [`relay`]: sealed requests in, sealed answers out. - [`store`]: receipts, durable before they are acknowledged.
-//! - [`claim`] turns receipts into money.
+//! - [`reserve`]: no more is promised than is there. - [`claim`] turns receipts into money. - [`room`] for further keys.
 
 pub mod attest;
 pub mod claim;
@@ -12,6 +12,8 @@ mod error;
 pub mod launch;
 mod net;
 pub mod relay;
+pub mod reserve;
+pub mod room;
 pub mod store;
 mod supervise;
 
@@ -26,7 +28,7 @@ use cocoon_protocol::wire::Announcement;
 use cocoon_settlement::account::Account;
 use cocoon_settlement::chain::Chain;
 use cocoon_settlement::{Address, Nanoton, NetworkId, Prices};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use attest::{Attestation, collect_evidence};
@@ -130,7 +132,7 @@ pub(crate) struct Shared {
     pub(crate) http: net::Http,
     pub(crate) channels: relay::Channels,
     pub(crate) standing: relay::Standing,
-    pub(crate) reserving: Mutex<()>,
+    pub(crate) reservations: reserve::Reservations,
     pub(crate) claimer: Claimer,
     /// The enclave contradicted itself and is to be replaced.
     pub(crate) condemned: AtomicBool,
@@ -195,7 +197,7 @@ impl Host {
             store,
             channels: relay::Channels::default(),
             standing: relay::Standing::default(),
-            reserving: Mutex::new(()),
+            reservations: reserve::Reservations::default(),
             condemned: AtomicBool::new(false),
             status: watch::Sender::new(Status::Starting { why: None }),
             relay_url: RwLock::new(format!("http://{address}")),

@@ -20,13 +20,14 @@ use cocoon_protocol::wire::{self, Refusal};
 use cocoon_settlement::chain::Chain;
 use cocoon_settlement::contracts::channel::{ChannelInit, ChannelStatus};
 use cocoon_settlement::contracts::provider::KeyState;
-use cocoon_settlement::{Address, Nanoton, Prices, ops};
+use cocoon_settlement::{Address, Prices, ops};
 use http_body_util::BodyExt;
 use hyper::Method;
 use hyper::body::Incoming;
 use tokio::sync::Mutex;
 
 use crate::Shared;
+use crate::reserve::Reservation;
 use crate::store::Store;
 
 /// How often, and how long apart, the host asks for the receipt of a client that hung up.
@@ -249,63 +250,26 @@ async fn channel(shared: &Shared, address: &Address) -> Result<ChannelInit, Refu
     Ok(terms)
 }
 
-/// The sum over enclaves of what is promised and not yet paid must stay within what the channel holds. One voucher at a time.
+/// Keeps the voucher if its channel can pay it beside all that was promised before.
 async fn reserve(shared: &Shared, voucher: &SignedVoucher, now: UnixTime) -> Result<(), Refused> {
-    let promise = &voucher.voucher;
-    let chain = shared.config.chain.as_ref();
-    let unavailable = |_| refuse(StatusCode::SERVICE_UNAVAILABLE, "the chain does not answer", "try again shortly");
-    let broken = |_| refuse(StatusCode::SERVICE_UNAVAILABLE, "the host cannot keep its record", "ask another host");
-    let _one = shared.reserving.lock().await;
-    let kept = shared.store.vouchers_of(&promise.channel, &promise.enclave_key).map_err(broken)?;
-    if kept.iter().any(|kept| kept.voucher.cap >= promise.cap) {
-        // Nothing more is promised than before.
-        return keep(shared, voucher);
-    }
-    let available = ops::channel_state(chain, &promise.channel).await.map_err(unavailable)?.available;
-    // The most that each enclave can still be owed.
-    let mut caps = HashMap::from([(promise.enclave_key, promise.cap)]);
-    for known in shared.store.vouchers(&promise.channel).map_err(broken)? {
-        let key = known.voucher.enclave_key;
-        let alive = known.voucher.expiry >= now && shared.enclave_key() == Some(key);
-        // What an enclave of the past earned stays owed; what it did not earn can be earned no more.
-        let cap = if alive {
-            known.voucher.cap
-        } else {
-            let receipt = shared.store.receipt(&promise.channel, &key).map_err(broken)?;
-            receipt.map_or(Nanoton(0), |receipt| receipt.receipt.total.min(known.voucher.cap))
-        };
-        let most = caps.entry(key).or_default();
-        *most = cap.max(*most);
-    }
-    let mut promised = Nanoton(0);
-    for (key, cap) in caps {
-        promised = promised.saturating_add(unpaid(shared, &promise.channel, &key, cap).await?);
-    }
-    if promised > available {
-        let error = format!("the channel holds {available}, and {promised} would be promised");
-        return Err(refuse(StatusCode::PAYMENT_REQUIRED, &error, "top the channel up, or sign a lower cap"));
-    }
-    keep(shared, voucher)
-}
-
-/// Puts a voucher on disk before it is relied on.
-fn keep(shared: &Shared, voucher: &SignedVoucher) -> Result<(), Refused> {
-    match shared.store.keep_voucher(voucher) {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(refuse(
-            StatusCode::PAYMENT_REQUIRED,
+    let pay = |error: &str, what_to_do: &str| Err(refuse(StatusCode::PAYMENT_REQUIRED, error, what_to_do));
+    let (chain, serving) = (shared.config.chain.as_ref(), shared.enclave_key());
+    match shared.reservations.reserve(chain, &shared.store, serving, voucher, now).await {
+        Ok(Reservation::Kept) => Ok(()),
+        Ok(Reservation::Beyond { available, promised }) => pay(
+            &format!("the channel holds {available}, and {promised} would be promised"),
+            "top the channel up, or sign a lower cap",
+        ),
+        Ok(Reservation::TooManyVouchers) => pay(
             "too many vouchers of different caps and expiries are held",
             "sign one whose cap and expiry are both the highest so far",
+        ),
+        Err(_) => Err(refuse(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the chain or the host's record does not answer",
+            "try again shortly or ask another host",
         )),
-        Err(_) => Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "the host cannot keep its record", "ask another host")),
     }
-}
-
-async fn unpaid(shared: &Shared, channel: &Address, key: &EnclaveKey, cap: Nanoton) -> Result<Nanoton, Refused> {
-    let paid = ops::channel_paid(shared.config.chain.as_ref(), channel, key)
-        .await
-        .map_err(|_| refuse(StatusCode::SERVICE_UNAVAILABLE, "the chain does not answer", "try again shortly"))?;
-    Ok(cap.saturating_sub(paid.paid))
 }
 
 /// Passes sealed bytes on as they come. Nothing that follows a receipt is passed on before the receipt is on disk.

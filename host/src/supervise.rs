@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::attest::{Attestation, Parties, attest};
 use crate::launch::{LaunchSpec, RunningEnclave};
-use crate::{Error, Ready, Shared, Status};
+use crate::{Error, Ready, Shared, Status, room};
 
 const FIRST_BACK_OFF: Duration = Duration::from_millis(200);
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(30);
@@ -58,6 +58,10 @@ async fn live(shared: &Arc<Shared>) -> Result<std::convert::Infallible, Error> {
         .await
         .map_err(|error| Error::Store(error.to_string()))??;
     shared.condemned.store(false, Ordering::Relaxed);
+    // A new life brings a new key.
+    if let Err(error) = room::make(&config.account, &config.provider).await {
+        tracing::warn!(%error, "no room was made for a further key");
+    }
     let mut attestation = attest(&parties(shared), &running.base_url).await?;
     loop {
         tracing::info!(evidence = %attestation.evidence_id, until = %attestation.until, "attested");

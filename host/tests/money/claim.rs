@@ -4,23 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cocoon_attestation::dev::DevPlatform;
-use cocoon_attestation::{Digest, UnixTime};
 use cocoon_host::claim::AT_ONCE;
 use cocoon_host::relay::Standing;
 use cocoon_host::store::Store;
 use cocoon_host::{Claimer, DevEndorser, EnclaveLauncher, Error, Host, HostConfig, LaunchSpec, RunningEnclave};
-use cocoon_protocol::identity::SigningKey;
-use cocoon_protocol::receipt::SignedSettlementReceipt;
-use cocoon_protocol::voucher::SignedVoucher;
-use cocoon_settlement::account::Account;
-use cocoon_settlement::cells::{SettlementReceipt, Verdict, Voucher};
-use cocoon_settlement::contracts::channel::ChannelInit;
-use cocoon_settlement::contracts::{ProviderInit, RegistryInit};
-use cocoon_settlement::local::{Clock, Genesis, LocalChain, ManualClock};
-use cocoon_settlement::{Address, Nanoton, NetworkId, Prices, ops};
+use cocoon_settlement::local::Clock;
+use cocoon_settlement::{Nanoton, NetworkId, ops};
 
-const AT: UnixTime = UnixTime(1_790_000_000);
-const PRICES: Prices = Prices { prompt: 10, cached: 1, completion: 20, reasoning: 20 };
+use crate::world::{AT, PRICES, key, world};
 
 /// The enclave is gone and does not come back.
 struct Gone;
@@ -28,87 +19,6 @@ struct Gone;
 impl EnclaveLauncher for Gone {
     fn launch(&self, spec: &LaunchSpec) -> Result<RunningEnclave, Error> {
         Err(Error::Launch { binary: "gone".into(), why: "gone".into(), log: spec.log.clone() })
-    }
-}
-
-fn key(seed: u8) -> SigningKey {
-    SigningKey::from_seed(&[seed; 32]).unwrap()
-}
-
-struct World {
-    chain: Arc<LocalChain>,
-    clock: Arc<ManualClock>,
-    account: Arc<Account>,
-    registry: Address,
-    provider: Address,
-    channel: Address,
-}
-
-/// A Provider with two attested enclave keys, 41 and 42, and a Channel with 10 TON.
-async fn world() -> World {
-    let clock = Arc::new(ManualClock::new(AT));
-    let wallet = cocoon_settlement::wallet::Wallet::new([5; 32], NetworkId::LOCAL).unwrap().address();
-    let accounts = vec![(wallet, Nanoton(100_000_000_000))];
-    let chain = Arc::new(LocalChain::in_memory(Genesis { accounts, time: AT }, clock.clone()).unwrap());
-    let account = Arc::new(Account::new(chain.clone(), [5; 32]).unwrap());
-    let registry = RegistryInit {
-        network: NetworkId::LOCAL,
-        governance: wallet,
-        time_lock: 0,
-        threshold: 1,
-        max_lifetime: 86_400,
-        verifiers: vec![key(21).public()],
-        images: vec![Digest([9; 32])],
-        models: vec![Digest([3; 32])],
-    };
-    let registry = ops::deploy_registry(&account, &registry).await.unwrap().0;
-    let provider =
-        ProviderInit { network: NetworkId::LOCAL, registry, owner: wallet, claim_window: 259_200, salt: [0; 32] };
-    let provider = ops::deploy_provider(&account, &provider).await.unwrap().0;
-    for enclave in [41, 42] {
-        let verdict = Verdict {
-            network: NetworkId::LOCAL,
-            registry,
-            provider,
-            enclave_key: key(enclave).enclave_key(),
-            evidence_id: Digest([enclave; 32]),
-            image: Digest([9; 32]),
-            model_root: Digest([3; 32]),
-            generation: 0,
-            until: AT.plus(80_000),
-            expiry: AT.plus(3_600),
-            set_epoch: ops::registry_params(chain.as_ref(), &registry).await.unwrap().set_epoch,
-        };
-        let signature = verdict.sign(&[21; 32]).unwrap();
-        ops::attest(&account, &registry, &verdict, &[(0, signature)]).await.unwrap().success().unwrap();
-    }
-    let channel = ChannelInit {
-        network: NetworkId::LOCAL,
-        provider,
-        owner: wallet,
-        client: wallet,
-        client_key: key(31).public(),
-        close_delay: 259_200,
-        salt: [0; 32],
-    };
-    ops::open_channel(&account, &channel, Nanoton(10_000_000_000)).await.unwrap().success().unwrap();
-    World { chain, clock, account, registry, provider, channel: channel.address() }
-}
-
-impl World {
-    /// What the enclave `enclave` earned by a receipt that `signer` signed.
-    fn earn(&self, store: &Store, enclave: u8, signer: u8, cap: Nanoton, total: Nanoton) {
-        let (channel, enclave_key, network) = (self.channel, key(enclave).enclave_key(), NetworkId::LOCAL);
-        let voucher = Voucher { network, channel, enclave_key, cap, prices: PRICES, expiry: AT.plus(3_600) };
-        store.keep_voucher(&SignedVoucher::sign(voucher, &[31; 32]).unwrap()).unwrap();
-        self.receive(store, enclave, signer, 1, total, AT);
-    }
-
-    fn receive(&self, store: &Store, enclave: u8, signer: u8, sequence: u64, total: Nanoton, time: UnixTime) {
-        let (network, provider, channel) = (NetworkId::LOCAL, self.provider, self.channel);
-        let enclave_key = key(enclave).enclave_key();
-        let receipt = SettlementReceipt { network, provider, channel, enclave_key, sequence, total, time };
-        store.keep_receipt(&SignedSettlementReceipt::sign(receipt, &key(signer)).unwrap()).unwrap();
     }
 }
 
