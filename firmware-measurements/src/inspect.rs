@@ -1,0 +1,143 @@
+//! What a firmware image does with what it is given. Its drivers are compressed, and some differ from release to release and from
+//! build to build in ways that decide what is measured; so the image itself is asked, and not a version number.
+
+use std::io::Read;
+
+use lzma_rust2::LzmaReader;
+
+use crate::Error;
+use crate::bytes::Bytes;
+use crate::efi::{DRIVERS_VOLUME, UI_APP};
+use crate::guid::Guid;
+use crate::kernel_hashes;
+
+const WHAT: &str = "compressed firmware volume";
+/// A section whose contents are LZMA (edk2, `gLzmaCustomDecompressGuid`).
+const LZMA: Guid = Guid::new(0xee4e_5898, 0x3914, 0x4259, [0x9d, 0x6e, 0xdc, 0x7b, 0xd7, 0x94, 0x03, 0xcf]);
+const GUIDED_SECTION: u8 = 2;
+const MAX_VOLUME: u64 = 64 << 20;
+const MAX_VOLUMES: usize = 4;
+/// For the dictionary; edk2's own is 16 MiB.
+const MAX_MEMORY_KIB: u32 = 64 << 10;
+
+/// The driver that measures SMBIOS tables (edk2, `MdeModulePkg/Universal/SmbiosMeasurementDxe`).
+const SMBIOS_MEASUREMENT: Guid =
+    Guid::new(0xd27f_ed59, 0xabb4, 0x4fed, [0xbe, 0xad, 0x2a, 0x87, 0x8c, 0x7e, 0x4a, 0x7e]);
+
+/// How a firmware tells the kernel that there is an initial ram disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InitrdArgument {
+    /// ` initrd=initrd` behind the command line (up to edk2-stable202502, at least).
+    Behind,
+    /// `initrd=initrd ` in front of it (newer).
+    InFront,
+}
+
+/// What a firmware image does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inspection {
+    /// It verifies kernel, initial ram disk and command line against the hashes in SNP's launch digest. Where it does not, the
+    /// hashes are measured and mean nothing.
+    pub verifies_kernel_hashes: bool,
+    /// It takes the kernel as the user gave it from QEMU 10 and later, rather than with the header that QEMU wrote.
+    pub takes_unpatched_kernel: bool,
+    /// How it names the initial ram disk to the kernel; none if it loads no kernel directly.
+    pub initrd_argument: Option<InitrdArgument>,
+    /// It measures SMBIOS tables, which vary with the machine's memory.
+    pub measures_smbios: bool,
+    /// Its boot menu is edk2's own, so that `Boot0000` is known.
+    pub standard_boot_menu: bool,
+}
+
+impl Inspection {
+    /// Looks into an image. Takes some tenths of a second: it is decompressed for this.
+    ///
+    /// # Errors
+    /// The image has no compressed volume of edk2's, or a damaged one.
+    pub fn of(image: &[u8]) -> Result<Self, Error> {
+        let volumes = volumes(image)?;
+        let holds = |needle: &[u8]| volumes.iter().any(|volume| find(volume, needle).is_some());
+        let initrd_argument = match (holds(b" initrd=initrd\0"), holds(b"initrd=initrd \0")) {
+            (true, false) => Some(InitrdArgument::Behind),
+            (false, true) => Some(InitrdArgument::InFront),
+            (false, false) => None,
+            (true, true) => {
+                return Err(Error::Unsupported("a firmware that names initial ram disks in two ways".into()));
+            }
+        };
+        let hashes = [kernel_hashes::KERNEL, kernel_hashes::INITRD, kernel_hashes::CMDLINE];
+        Ok(Self {
+            verifies_kernel_hashes: hashes.iter().all(|guid| holds(&guid.0)),
+            takes_unpatched_kernel: holds(b"etc/boot/\0"),
+            initrd_argument,
+            measures_smbios: holds(&SMBIOS_MEASUREMENT.0),
+            standard_boot_menu: holds(&DRIVERS_VOLUME.0) && holds(&UI_APP.0),
+        })
+    }
+
+    /// Refuses a kernel that this firmware would load unverified.
+    ///
+    /// # Errors
+    /// The firmware does not verify hashes of kernels.
+    pub fn require_verified_kernel(&self) -> Result<(), Error> {
+        if self.verifies_kernel_hashes {
+            return Ok(());
+        }
+        Err(Error::Unsupported(
+            "a kernel with this firmware, which measures hashes of it and never compares them: the host could load another. \
+             Use an OVMF built from OvmfPkg/AmdSev (Debian: ovmf-amdsev)"
+                .into(),
+        ))
+    }
+}
+
+fn volumes(image: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
+    let bytes = Bytes::new(WHAT, image);
+    let (mut found, mut from) = (Vec::new(), 0);
+    while let Some(offset) = image.get(from..).and_then(|rest| find(rest, &LZMA.0)) {
+        let guid = (from + offset) as u64;
+        from += offset + 16;
+        // Section header: length (u24) and type (u8), then the GUID, the offset of the data (u16), attributes (u16).
+        let Some(section) = guid.checked_sub(4) else { continue };
+        let [a, b, c, kind] = bytes.array(section)?;
+        if kind != GUIDED_SECTION {
+            continue;
+        }
+        let (len, data) = (u64::from(u32::from_le_bytes([a, b, c, 0])), u64::from(bytes.u16(guid + 16)?));
+        let packed = len.checked_sub(data).ok_or_else(|| bytes.malformed("it is shorter than its header"))?;
+        found.push(unpack(bytes.slice(section + data, packed)?)?);
+        if found.len() > MAX_VOLUMES {
+            return Err(bytes.malformed(format!("there are more than {MAX_VOLUMES}")));
+        }
+    }
+    if found.is_empty() {
+        return Err(Error::Unsupported(
+            "a firmware without a volume compressed as edk2 does: what it measures is not known".into(),
+        ));
+    }
+    Ok(found)
+}
+
+fn unpack(packed: &[u8]) -> Result<Vec<u8>, Error> {
+    let bytes = Bytes::new(WHAT, packed);
+    let size = bytes.u64(5)?;
+    if size > MAX_VOLUME {
+        return Err(bytes.malformed(format!("it says that it has {size} bytes")));
+    }
+    let broken = |error: std::io::Error| Error::malformed(WHAT, format!("it cannot be decompressed: {error}"));
+    let mut volume = Vec::with_capacity(size as usize);
+    let reader = LzmaReader::new_mem_limit(packed, MAX_MEMORY_KIB, None).map_err(broken)?;
+    reader.take(MAX_VOLUME).read_to_end(&mut volume).map_err(broken)?;
+    Ok(volume)
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    let (first, rest) = needle.split_first()?;
+    let mut from = 0;
+    loop {
+        from += haystack.get(from..)?.iter().position(|byte| byte == first)? + 1;
+        if haystack.get(from..from + rest.len())? == rest {
+            return Some(from - 1);
+        }
+    }
+}
