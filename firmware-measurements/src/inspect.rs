@@ -4,6 +4,7 @@
 use std::io::Read;
 
 use lzma_rust2::LzmaReader;
+use memchr::memmem::find;
 
 use crate::Error;
 use crate::bytes::Bytes;
@@ -129,15 +130,4 @@ fn unpack(packed: &[u8]) -> Result<Vec<u8>, Error> {
     let reader = LzmaReader::new_mem_limit(packed, MAX_MEMORY_KIB, None).map_err(broken)?;
     reader.take(MAX_VOLUME).read_to_end(&mut volume).map_err(broken)?;
     Ok(volume)
-}
-
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    let (first, rest) = needle.split_first()?;
-    let mut from = 0;
-    loop {
-        from += haystack.get(from..)?.iter().position(|byte| byte == first)? + 1;
-        if haystack.get(from..from + rest.len())? == rest {
-            return Some(from - 1);
-        }
-    }
 }
