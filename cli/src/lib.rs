@@ -4,6 +4,7 @@ pub mod chat;
 pub mod data;
 pub mod demo;
 pub mod endorsements;
+pub mod measure;
 pub mod money;
 pub mod network;
 pub mod paths;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use cocoon_cli::money::{chain, channel, host, registry, wallet};
-use cocoon_cli::{chat, demo, endorsements, policy, proxy, up, verify};
+use cocoon_cli::{chat, demo, endorsements, measure, policy, proxy, up, verify};
 
 #[derive(Parser)]
 #[command(version, about = "Private AI inference that nobody has to be trusted for")]
@@ -36,6 +36,8 @@ enum Command {
     Chain(chain::ChainCommand),
     /// Check evidence, offline; the exit code is the outcome: 0 accepted, 10 refused, 20 invalid, 30 malformed
     Verify(verify::VerifyArgs),
+    /// Compute what a CPU measures when a guest is launched, from its files; sign it; explain a quote that differs
+    Measure(measure::MeasureArgs),
     /// Fetch, list and hand out what vendors say about platforms
     Endorsements(endorsements::EndorsementsArgs),
     /// Say what an appraisal policy accepts
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         .init();
     let result = match Args::parse().command {
         Command::Verify(args) => verify::run(args),
+        Command::Measure(args) => measure::run(args),
         Command::Policy(args) => policy::run(args).map(|()| ExitCode::SUCCESS),
         Command::Endorsements(args) => run(async { endorsements::run(args).await.map(|()| ExitCode::SUCCESS) }),
         Command::Demo(args) => run(demo::run(args)),

@@ -106,9 +106,12 @@ impl ProxyConfig {
             std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
         };
         let client_key = secret(&base.join(&self.client_key_file))?;
-        let mut policy = match &self.policy {
-            Some(path) => Policy::from_toml(&read(path)?)?,
-            None => Policy::default(),
+        let (mut policy, named) = match &self.policy {
+            Some(path) => {
+                let folder = base.join(path).parent().map(Path::to_owned).unwrap_or_default();
+                crate::policy::load(&read(path)?, &folder)?
+            }
+            None => (Policy::default(), None),
         };
         for root in &self.development_roots {
             policy.add_root(&hex::decode(root).context("a development root is not hexadecimal")?)?;
@@ -119,6 +122,11 @@ impl ProxyConfig {
             hex::decode_to_slice(signer, &mut key).context("a reference signer is not 64 hexadecimal digits")?;
             signers.push(key);
         }
+        let references = ReferenceValues::from_signed(&read(&self.references)?, &signers)?;
+        ensure!(
+            named.is_none_or(|named| named == references),
+            "the policy names other reference values than `references`: let both name the same file"
+        );
         let network = NetworkId(self.network);
         let chain: Arc<dyn Chain> =
             Arc::new(Toncenter::new(&self.chain, std::env::var("COCOON_TONCENTER_KEY").ok(), network)?);
@@ -139,7 +147,7 @@ impl ProxyConfig {
             gateways: self.gateways.clone(),
             chain,
             policy,
-            references: Some(ReferenceValues::from_signed(&read(&self.references)?, &signers)?),
+            references: Some(references),
             logs: self.logs.iter().map(|(url, key)| LogKey { url: url.clone(), key: key.clone() }).collect(),
             required_logs: self.required_logs,
             registry: self.registry,

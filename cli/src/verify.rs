@@ -13,8 +13,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use cocoon_attestation::{Digest, EventLog, EvidenceId, ReferenceValues, UnixTime};
 use cocoon_verifier::ear::Context;
 use cocoon_verifier::{
-    Appraisal, GpuEvidence, GpuReferences, Policy, appraise_bundle, appraise_gpus, appraise_rim, appraise_snp,
-    appraise_tdx_with_events,
+    Appraisal, GpuEvidence, GpuReferences, Policy, appraise_bundle, appraise_gpus, appraise_rim, appraise_snp_against,
+    appraise_tdx_against,
 };
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -162,23 +162,25 @@ struct Printed<'a> {
 pub fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
     let (appraisal, evidence_id, common) = match args.evidence {
         Evidence::Tdx { quote, collateral, event_log, common } => {
-            let (policy, at) = common.policy()?;
+            let (policy, references, at) = common.policy()?;
             let log = event_log.as_deref().map(|path| {
                 EventLog::from_cbor(&evidence(path)?).with_context(|| format!("{} is no event log", path.display()))
             });
             let log = log.transpose()?;
             let (quote, collateral) = (evidence(&quote)?, read(&collateral)?);
-            (appraise_tdx_with_events(&quote, &collateral, log.as_ref(), &policy, at), None, common)
+            let result = appraise_tdx_against(&quote, &collateral, log.as_ref(), references.as_ref(), &policy, at);
+            (result, None, common)
         }
         Evidence::Snp { report, vek, ca, crl, common } => {
-            let (policy, at) = common.policy()?;
+            let (policy, references, at) = common.policy()?;
             let ca = all(&ca)?;
             let crl = crl.as_deref().map(read).transpose()?;
-            let result = appraise_snp(&evidence(&report)?, &read(&vek)?, &ca, crl.as_deref(), &policy, at);
+            let (report, vek) = (evidence(&report)?, read(&vek)?);
+            let result = appraise_snp_against(&report, &vek, &ca, crl.as_deref(), references.as_ref(), &policy, at);
             (result, None, common)
         }
         Evidence::Gpu { report, chain, rim, ocsp, nonce, common } => {
-            let (policy, at) = common.policy()?;
+            let (policy, _, at) = common.policy()?;
             let chain = chain.as_deref().map(read).transpose()?;
             let references = GpuReferences::new(all(&rim)?, all(&ocsp)?);
             let nonce = nonce.as_deref().map(nonce_from).transpose()?;
@@ -187,12 +189,16 @@ pub fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
             (appraise_gpus(&evidence, &references, nonce, &policy, at), None, common)
         }
         Evidence::Rim { manifest, ocsp, common } => {
-            let (policy, at) = common.policy()?;
+            let (policy, _, at) = common.policy()?;
             (appraise_rim(&read(&manifest)?, &all(&ocsp)?, &policy, at), None, common)
         }
         Evidence::Bundle { bundle, references, signer, common } => {
-            let (policy, at) = common.policy()?;
-            let references = references.map(|path| reference_values(&path, &signer)).transpose()?;
+            let (policy, named, at) = common.policy()?;
+            ensure!(
+                references.is_none() || named.is_none(),
+                "the policy names reference values already: leave --references out"
+            );
+            let references = references.map(|path| reference_values(&path, &signer)).transpose()?.or(named);
             let result = appraise_bundle(&evidence(&bundle)?, &policy, references.as_ref(), at);
             (result.appraisal, result.evidence_id, common)
         }
@@ -211,15 +217,18 @@ pub fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
 }
 
 impl Common {
-    fn policy(&self) -> anyhow::Result<(Policy, UnixTime)> {
-        let mut policy = match &self.policy {
-            None => Policy::default(),
-            Some(path) => Policy::from_toml(&text(path)?).with_context(|| path.display().to_string())?,
+    fn policy(&self) -> anyhow::Result<(Policy, Option<ReferenceValues>, UnixTime)> {
+        let (mut policy, references) = match &self.policy {
+            None => (Policy::default(), None),
+            Some(path) => {
+                let base = path.parent().map(Path::to_owned).unwrap_or_default();
+                crate::policy::load(&text(path)?, &base).with_context(|| path.display().to_string())?
+            }
         };
         for path in &self.root {
             policy.add_root(&read(path)?).with_context(|| path.display().to_string())?;
         }
-        Ok((policy, UnixTime(self.at)))
+        Ok((policy, references, UnixTime(self.at)))
     }
 
     fn attestation_result(&self, appraisal: &Appraisal, format: Eat) -> anyhow::Result<String> {
@@ -278,6 +287,12 @@ fn reference_values(path: &Path, signers: &[String]) -> anyhow::Result<Reference
     let values =
         if keys.is_empty() { ReferenceValues::from_toml(&text) } else { ReferenceValues::from_signed(&text, &keys) };
     values.with_context(|| path.display().to_string())
+}
+
+/// Reference values that one of `signers` must have signed.
+pub(crate) fn signed_reference_values(path: &Path, signers: &[String]) -> anyhow::Result<ReferenceValues> {
+    ensure!(!signers.is_empty(), "{}: nobody is named who must have signed it", path.display());
+    reference_values(path, signers)
 }
 
 pub(crate) fn evidence(path: &Path) -> anyhow::Result<Vec<u8>> {

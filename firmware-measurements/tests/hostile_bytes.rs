@@ -1,14 +1,15 @@
 //! Every parser on bytes that were altered at random and on bytes that were cut: an error or a result, never a panic, and in
 //! bounded time. The seed is fixed, so that a failure comes again.
 
-mod common;
+#[path = "common/made.rs"]
+mod made;
 
 use cocoon_firmware_measurements::explain::QuotedRegisters;
 use cocoon_firmware_measurements::snp::{Firmware, SnpMachine, Svsm};
 use cocoon_firmware_measurements::tdvf::PageOrder;
 use cocoon_firmware_measurements::tdx::{QemuVersion, TdxMachine};
 use cocoon_firmware_measurements::{AcpiTables, Inspection, Vmm, ccel, linux, pe, snp, tdx};
-use common::{Image, acpi_tables, kernel};
+use made::{Image, acpi_tables, kernel};
 
 /// xorshift64*.
 struct Random(u64);

@@ -1,7 +1,8 @@
 //! What decides a measurement without looking as if it did, and what is refused rather than guessed. No evidence of others is
 //! needed here.
 
-mod common;
+#[path = "common/made.rs"]
+mod made;
 
 use cocoon_attestation::{Measurement, ReferenceValues};
 use cocoon_firmware_measurements::image::{ImageFiles, Matrix};
@@ -10,7 +11,7 @@ use cocoon_firmware_measurements::snp::{Firmware, SnpMachine};
 use cocoon_firmware_measurements::tdvf::PageOrder;
 use cocoon_firmware_measurements::tdx::{QemuVersion, Register, TdxMachine, TdxMeasurements};
 use cocoon_firmware_measurements::{AcpiTables, Error, Inspection, KernelHashes, Vmm, snp, tdx};
-use common::{Image, SMBIOS_MEASUREMENT, acpi_tables, guid, kernel};
+use made::{Image, SMBIOS_MEASUREMENT, acpi_tables, guid, kernel};
 
 const GIB: u64 = 1 << 30;
 

@@ -1,6 +1,8 @@
 //! MRTD, hand-off lists, ACPI files, kernels and whole registers against captured TDs and reference tools.
 
 mod common;
+#[path = "common/made.rs"]
+mod made;
 
 use std::path::Path;
 
@@ -9,7 +11,8 @@ use cocoon_firmware_measurements::inspect::InitrdArgument;
 use cocoon_firmware_measurements::tdvf::PageOrder;
 use cocoon_firmware_measurements::tdx::{QemuVersion, Register, TdxMachine, hand_off, measure, measure_mrtd};
 use cocoon_firmware_measurements::{AcpiTables, Inspection, linux, pe};
-use common::{firmware, json, kernel, measurement, read, text, vectors};
+use common::{firmware, json, measurement, read, text, vectors};
+use made::kernel;
 use serde_json::Value;
 
 const CMDLINE: &str = "console=ttyS0 quiet panic=-1";

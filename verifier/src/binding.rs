@@ -103,7 +103,8 @@ pub(crate) fn references(
     record.reference("reference.provider", claims.provider.as_ref(), &policy.claims.provider);
 }
 
-fn measurement(record: &mut Record, cpu: &Authentic, values: &ReferenceValues) {
+/// CPU evidence is of a guest that one entry of the reference values describes.
+pub(crate) fn measurement(record: &mut Record, cpu: &Authentic, values: &ReferenceValues) {
     let (actual, holds) = match cpu {
         Authentic::Tdx(quote) => {
             let entry = values.tdx.iter().find(|entry| {

@@ -63,6 +63,6 @@ pub use gpu::{GpuEvidence, GpuReferences, appraise_gpu, appraise_gpus, appraise_
 pub use needs::Need;
 pub use outcome::{Appraisal, Check, CheckOutcome, Outcome, Unchecked};
 pub use policy::Policy;
-pub use snp::appraise_snp;
-pub use tdx::{Collateral, appraise_tdx, appraise_tdx_with_events};
+pub use snp::{appraise_snp, appraise_snp_against};
+pub use tdx::{Collateral, appraise_tdx, appraise_tdx_against, appraise_tdx_with_events};
 pub use verifier::Verifier;

@@ -1,5 +1,7 @@
 //! `cocoon registry`: what everybody trusts, and how governance changes it.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand};
 use cocoon_attestation::{Digest, EnclaveKey};
@@ -8,6 +10,7 @@ use cocoon_settlement::{Address, ops};
 use serde_json::{Value, json};
 
 use super::{ChainArgs, PayArgs, duration, print, table};
+use crate::verify::signed_reference_values;
 
 /// The contract that says which verifiers, images and models count.
 #[derive(Debug, Args)]
@@ -92,11 +95,23 @@ enum Command {
 }
 
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
 struct ListedArgs {
+    #[command(flatten)]
+    what: WhatArgs,
+    /// Ed25519 key of who must have signed the reference values, hexadecimal; repeatable
+    #[arg(long, value_name = "KEY", requires = "references")]
+    signer: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct WhatArgs {
     /// An image digest, hexadecimal
     #[arg(long)]
     image: Option<Digest>,
+    /// The image of signed reference values, as `cocoon measure image` writes them
+    #[arg(long, value_name = "FILE", requires = "signer")]
+    references: Option<PathBuf>,
     /// A model root, hexadecimal
     #[arg(long)]
     model: Option<Digest>,
@@ -104,8 +119,10 @@ struct ListedArgs {
 
 impl ListedArgs {
     fn listed(&self) -> Result<Listed> {
-        let image = self.image.map(Listed::Image);
-        image.or(self.model.map(Listed::Model)).context("name an image with --image or a model with --model")
+        let signed =
+            self.what.references.as_deref().map(|path| signed_reference_values(path, &self.signer)).transpose()?;
+        let image = self.what.image.or(signed.map(|values| values.image.digest)).map(Listed::Image);
+        image.or(self.what.model.map(Listed::Model)).context("name an image with --image or a model with --model")
     }
 }
 

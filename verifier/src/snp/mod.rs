@@ -7,8 +7,9 @@ mod parse;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256};
-use cocoon_attestation::UnixTime;
+use cocoon_attestation::{ReferenceValues, UnixTime};
 
+use crate::binding::{self, Authentic};
 use crate::cache::Cache;
 use crate::outcome::{Appraisal, CheckOutcome, Record, Signature};
 use crate::policy::Policy;
@@ -26,8 +27,24 @@ pub fn appraise_snp(
     policy: &Policy,
     at: UnixTime,
 ) -> Appraisal {
+    appraise_snp_against(report, vek, ca, crl, None, policy, at)
+}
+
+/// The same, and the launch digest must be one of the reference values, if there are any.
+pub fn appraise_snp_against(
+    report: &[u8],
+    vek: &[u8],
+    ca: &[Vec<u8>],
+    crl: Option<&[u8]>,
+    references: Option<&ReferenceValues>,
+    policy: &Policy,
+    at: UnixTime,
+) -> Appraisal {
     let mut record = Record::default();
-    run(&mut record, report, &Endorsed { vek, ca, crl }, policy, at, Signature::Checked, None);
+    let report = run(&mut record, report, &Endorsed { vek, ca, crl }, policy, at, Signature::Checked, None);
+    if let Some((report, values)) = report.zip(references) {
+        binding::measurement(&mut record, &Authentic::Snp(report), values);
+    }
     record.finish()
 }
 

@@ -11,8 +11,9 @@ mod tcb;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256};
-use cocoon_attestation::{EventLog, UnixTime};
+use cocoon_attestation::{EventLog, ReferenceValues, UnixTime};
 
+use crate::binding::{self, Authentic};
 use crate::cache::Cache;
 use crate::outcome::{Appraisal, CheckOutcome, Record, Signature};
 use crate::policy::Policy;
@@ -37,9 +38,24 @@ pub fn appraise_tdx_with_events(
     policy: &Policy,
     at: UnixTime,
 ) -> Appraisal {
+    appraise_tdx_against(quote, collateral_json, events, None, policy, at)
+}
+
+/// The same, and the registers must be those of one entry of the reference values, if there are any.
+pub fn appraise_tdx_against(
+    quote: &[u8],
+    collateral_json: &[u8],
+    events: Option<&EventLog>,
+    references: Option<&ReferenceValues>,
+    policy: &Policy,
+    at: UnixTime,
+) -> Appraisal {
     let mut record = Record::default();
     let given = Given { quote, collateral: Intel::Json(collateral_json), events };
-    run(&mut record, &given, policy, at, Signature::Checked, None);
+    let quote = run(&mut record, &given, policy, at, Signature::Checked, None);
+    if let Some((quote, values)) = quote.zip(references) {
+        binding::measurement(&mut record, &Authentic::Tdx(quote), values);
+    }
     record.finish()
 }
 

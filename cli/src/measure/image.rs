@@ -1,0 +1,265 @@
+//! `cocoon measure image`: an image over a matrix of machines, as one signed file of reference values.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use cocoon_attestation::model_root;
+use cocoon_attestation::reference::ModelReference;
+use cocoon_firmware_measurements::image::{ImageFiles, Matrix};
+use cocoon_firmware_measurements::snp::{self, Firmware, SnpMachine};
+use cocoon_firmware_measurements::tdx::{self, QemuVersion, TdxMachine};
+use cocoon_firmware_measurements::{CpuModel, Inspection, KernelHashes, Vmm};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::{acpi, hexadecimal, read, read_if_named, size};
+
+/// The schema that `--json` names.
+pub const SCHEMA: &str = "cocoon/measure-image/v1";
+/// More shapes than anybody has machines of, so that a mistyped matrix does not run for hours.
+const MAX_SHAPES: usize = 4096;
+
+#[derive(Debug, Args)]
+pub struct ImageArgs {
+    /// What the image is made of and which machines may run it, TOML; docs/measurements.md explains each key
+    file: PathBuf,
+    /// The Ed25519 key that signs the reference values: a file with its 32-byte seed in hex
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// Where the reference values go
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// One line of JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// The description of an image. Paths are taken from the file's folder.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Description {
+    name: String,
+    version: String,
+    kernel: PathBuf,
+    initrd: Option<PathBuf>,
+    #[serde(default)]
+    cmdline: String,
+    tdx: Option<Tdx>,
+    snp: Option<Snp>,
+    #[serde(default)]
+    models: Vec<Model>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tdx {
+    firmware: PathBuf,
+    /// Whether nothing may have been extended into RTMR3. Switch off if the guest extends it itself.
+    #[serde(default = "yes")]
+    rtmr3_untouched: bool,
+    machine: Vec<TdxShape>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// One machine: its ACPI tables are of this machine and no other.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TdxShape {
+    name: String,
+    memory: String,
+    vcpus: u32,
+    acpi: PathBuf,
+    qemu: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Snp {
+    firmware: PathBuf,
+    machine: Vec<SnpShape>,
+}
+
+/// Every combination of what is listed.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SnpShape {
+    vcpus: Vec<u32>,
+    cpu: Vec<String>,
+    guest_features: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Model {
+    name: String,
+    path: PathBuf,
+}
+
+impl ImageArgs {
+    pub fn run(self) -> Result<String> {
+        let text =
+            String::from_utf8(read(&self.file)?).with_context(|| format!("{} is no text", self.file.display()))?;
+        let description: Description = toml::from_str(&text).with_context(|| self.file.display().to_string())?;
+        let base = self.file.parent().map(Path::to_owned).unwrap_or_default();
+        let seed = seed(&self.key)?;
+        let (values, shapes) = description.measure(&base)?;
+        let signed = values.to_signed(&seed)?;
+        std::fs::write(&self.out, &signed).with_context(|| format!("cannot write {}", self.out.display()))?;
+        let signer = signed.lines().last().and_then(|line| line.split(' ').nth(3)).unwrap_or_default();
+        if self.json {
+            let object = json!({
+                "schema": SCHEMA, "name": description.name, "version": description.version,
+                "image_digest": values.image.digest.to_string(), "signer": signer, "references": self.out,
+                "shapes": shapes.iter().map(Shape::json).collect::<Vec<_>>(),
+            });
+            return Ok(format!("{object}\n"));
+        }
+        let mut out = format!(
+            "image   {} {}\ndigest  {}\nsigner  {signer}\n\n",
+            description.name, description.version, values.image.digest
+        );
+        out.extend(shapes.iter().map(|shape| format!("{:4} {:40} {}\n", shape.tee, shape.name, shape.measurement)));
+        out.push_str(&format!(
+            "\n{}: {} of TDX, {} of SEV-SNP\n",
+            self.out.display(),
+            values.tdx.len(),
+            values.snp.len()
+        ));
+        Ok(out)
+    }
+}
+
+/// A shape and what identifies it: MRTD, or the launch digest.
+struct Shape {
+    tee: &'static str,
+    name: String,
+    measurement: String,
+}
+
+impl Shape {
+    fn json(&self) -> Value {
+        json!({ "tee": self.tee, "name": self.name, "measurement": self.measurement })
+    }
+}
+
+impl Description {
+    fn measure(&self, base: &Path) -> Result<(cocoon_attestation::ReferenceValues, Vec<Shape>)> {
+        let file = |path: &PathBuf| read(&base.join(path));
+        let kernel = file(&self.kernel)?;
+        let initrd = read_if_named(self.initrd.as_ref().map(|path| base.join(path)).as_ref())?;
+        let tdx_firmware = self.tdx.as_ref().map(|tdx| file(&tdx.firmware)).transpose()?;
+        let snp_firmware = self.snp.as_ref().map(|snp| file(&snp.firmware)).transpose()?;
+        let files = ImageFiles {
+            kernel: &kernel,
+            initrd: &initrd,
+            cmdline: &self.cmdline,
+            tdx_firmware: tdx_firmware.as_deref(),
+            snp_firmware: snp_firmware.as_deref(),
+        };
+        let mut matrix = Matrix::new(&self.name, &self.version, &files);
+        let mut shapes = Vec::new();
+        if let Some((tdx, firmware)) = self.tdx.as_ref().zip(files.tdx_firmware) {
+            tdx.measure(base, firmware, &files, &mut matrix, &mut shapes)?;
+        }
+        if let Some((snp, firmware)) = self.snp.as_ref().zip(files.snp_firmware) {
+            snp.measure(firmware, &files, &mut matrix, &mut shapes)?;
+        }
+        let mut values = matrix.finish()?;
+        for model in &self.models {
+            let root = model_root(&base.join(&model.path)).with_context(|| format!("model {:?}", model.name))?;
+            values.models.push(ModelReference { name: model.name.clone(), root: root.root });
+        }
+        Ok((values, shapes))
+    }
+}
+
+impl Tdx {
+    fn measure(
+        &self,
+        base: &Path,
+        firmware: &[u8],
+        files: &ImageFiles<'_>,
+        matrix: &mut Matrix,
+        shapes: &mut Vec<Shape>,
+    ) -> Result<()> {
+        let inspection = Inspection::of(firmware).context("TDX firmware")?;
+        for shape in &self.machine {
+            let context = || format!("machine {:?}", shape.name);
+            let memory = size(&shape.memory).map_err(anyhow::Error::msg).with_context(context)?;
+            let tables = acpi(&base.join(&shape.acpi)).with_context(context)?;
+            let qemu = shape.qemu.as_deref().map(str::parse).transpose().with_context(context)?;
+            let machine = TdxMachine {
+                firmware,
+                inspection,
+                kernel: files.kernel,
+                initrd: files.initrd,
+                cmdline: files.cmdline,
+                memory,
+                vcpus: shape.vcpus,
+                qemu: qemu.unwrap_or(QemuVersion::DEFAULT),
+                page_order: None,
+                acpi: Some(&tables),
+            };
+            let found = tdx::measure(&machine).with_context(context)?;
+            matrix.add_tdx(&shape.name, &found, self.rtmr3_untouched)?;
+            shapes.push(Shape { tee: "tdx", name: shape.name.clone(), measurement: found.mrtd.to_string() });
+        }
+        Ok(())
+    }
+}
+
+impl Snp {
+    fn measure(
+        &self,
+        firmware: &[u8],
+        files: &ImageFiles<'_>,
+        matrix: &mut Matrix,
+        shapes: &mut Vec<Shape>,
+    ) -> Result<()> {
+        Inspection::of(firmware).and_then(|inspection| inspection.require_verified_kernel()).context("SNP firmware")?;
+        let firmware = Firmware::parse(firmware).context("SNP firmware")?;
+        let kernel = Some(KernelHashes::of(files.kernel, files.initrd, files.cmdline)?);
+        let count: usize =
+            self.machine.iter().map(|shape| shape.vcpus.len() * shape.cpu.len() * shape.guest_features.len()).sum();
+        ensure!(count <= MAX_SHAPES, "[snp] lists {count} shapes of machines; {MAX_SHAPES} are the most");
+        for shape in &self.machine {
+            for name in &shape.cpu {
+                let cpu: CpuModel = name.parse()?;
+                for features in &shape.guest_features {
+                    let guest_features = hexadecimal(features).map_err(anyhow::Error::msg)?;
+                    for vcpus in shape.vcpus.iter().copied() {
+                        let machine = SnpMachine {
+                            firmware: &firmware,
+                            kernel,
+                            svsm: None,
+                            vcpus,
+                            cpu,
+                            guest_features,
+                            vmm: Vmm::Qemu,
+                        };
+                        let found = snp::measure(&machine)?;
+                        matrix.add_snp(&found);
+                        let name = format!("{name}, {vcpus} vCPUs, features {guest_features:#x}");
+                        shapes.push(Shape { tee: "snp", name, measurement: found.digest.to_string() });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Neither the file's text nor the library's error, which quotes from it, may be seen.
+fn seed(path: &Path) -> Result<Zeroizing<[u8; 32]>> {
+    let text = Zeroizing::new(read(path)?);
+    let mut seed = Zeroizing::new([0; 32]);
+    if hex::decode_to_slice(text.trim_ascii(), &mut *seed).is_err() {
+        bail!("{} is not a 32-byte seed in hex", path.display());
+    }
+    Ok(seed)
+}
