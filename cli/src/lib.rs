@@ -5,6 +5,8 @@ pub mod data;
 pub mod demo;
 pub mod endorsements;
 pub mod measure;
+pub mod host_doctor;
+pub mod host_launch;
 pub mod money;
 pub mod network;
 pub mod paths;

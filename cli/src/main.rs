@@ -28,7 +28,7 @@ enum Command {
     Wallet(wallet::WalletArgs),
     /// A client's deposit for one provider: open, look, top up, close
     Channel(channel::ChannelArgs),
-    /// A GPU provider's contract: register, stake, claim
+    /// A GPU provider's machine, guests and contract: doctor, launch, register, stake, claim
     Host(host::HostArgs),
     /// What everybody trusts, and how governance changes it
     Registry(registry::RegistryArgs),
@@ -60,7 +60,7 @@ fn main() -> ExitCode {
         Command::Up(args) => run(up::run(args)),
         Command::Wallet(args) => run(async { wallet::run(args).await.map(|()| ExitCode::SUCCESS) }),
         Command::Channel(args) => run(async { channel::run(args).await.map(|()| ExitCode::SUCCESS) }),
-        Command::Host(args) => run(async { host::run(args).await.map(|()| ExitCode::SUCCESS) }),
+        Command::Host(args) => run(host::run(args)),
         Command::Registry(args) => run(async { registry::run(args).await.map(|()| ExitCode::SUCCESS) }),
         Command::Chain(args) => run(async { chain::run(args).await.map(|()| ExitCode::SUCCESS) }),
         Command::Chat(args) => run(async { chat::run(args).await.map(|()| ExitCode::SUCCESS) }),

@@ -4,9 +4,12 @@
 //! - [`launch`], [`endorse`], [`attest`]: from a binary to a key that is registered on-chain.
 //! - [`relay`]: sealed requests in, sealed answers out. - [`store`]: receipts, durable before they are acknowledged.
 //! - [`reserve`]: no more is promised than is there. - [`claim`] turns receipts into money. - [`room`] for further keys.
+//! - [`claim`] turns receipts into money. - [`doctor`]: whether a machine can protect guests. - [`vm`]: guests in virtual machines.
 
 pub mod attest;
+mod back_off;
 pub mod claim;
+pub mod doctor;
 pub mod endorse;
 mod error;
 pub mod launch;
@@ -16,6 +19,7 @@ pub mod reserve;
 pub mod room;
 pub mod store;
 mod supervise;
+pub mod vm;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -13,18 +13,17 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::attest::{Attestation, Parties, attest};
+use crate::back_off::BackOff;
 use crate::launch::{LaunchSpec, RunningEnclave};
 use crate::{Error, Ready, Shared, Status, room};
 
-const FIRST_BACK_OFF: Duration = Duration::from_millis(200);
-const LONGEST_BACK_OFF: Duration = Duration::from_secs(30);
 /// How often the guest's process is looked at.
 const WATCH: Duration = Duration::from_millis(100);
 /// How often gateways are told, and the key statement is read again.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
 pub(crate) async fn run(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
-    let mut back_off = FIRST_BACK_OFF;
+    let mut back_off = BackOff::default();
     while !*stop.borrow() {
         let started = Instant::now();
         let why = tokio::select! {
@@ -33,14 +32,10 @@ pub(crate) async fn run(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
         };
         tracing::warn!(why, "the enclave is started again");
         shared.status.send_replace(Status::Starting { why: Some(why) });
-        if started.elapsed() > LONGEST_BACK_OFF {
-            back_off = FIRST_BACK_OFF;
-        }
         tokio::select! {
-            () = tokio::time::sleep(back_off) => {}
+            () = tokio::time::sleep(back_off.after(started.elapsed())) => {}
             _ = stop.changed() => break,
         }
-        back_off = (back_off * 2).min(LONGEST_BACK_OFF);
     }
     shared.status.send_replace(Status::Starting { why: Some("the host has stopped".into()) });
 }

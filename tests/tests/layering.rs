@@ -15,7 +15,8 @@ const LAYERS: &[(&str, &str, &[&str])] = &[
     ("cocoon-image", "enclave/image", &["cocoon-attestation", "cocoon-firmware-measurements"]),
     ("cocoon-engine", "enclave/engine", &[]),
     ("cocoon-enclave", "enclave", &["cocoon-attestation", "cocoon-settlement", "cocoon-protocol", "cocoon-engine"]),
-    ("cocoon-host", "host", ROLE),
+    ("cocoon-host-device", "host/device", &[]),
+    ("cocoon-host", "host", HOST),
     ("cocoon-node", "node", ROLE),
     ("cocoon-gateway", "gateway", ROLE),
     ("cocoon-client", "client", ROLE),
@@ -30,6 +31,16 @@ const ROLE: &[&str] = &[
     "cocoon-settlement",
     "cocoon-protocol",
     "cocoon-transparency",
+];
+
+const HOST: &[&str] = &[
+    "cocoon-attestation",
+    "cocoon-firmware-measurements",
+    "cocoon-verifier",
+    "cocoon-settlement",
+    "cocoon-protocol",
+    "cocoon-transparency",
+    "cocoon-host-device",
 ];
 
 const CLI: &[&str] = &[
@@ -184,10 +195,13 @@ fn only_the_verifier_checks_signatures_on_evidence() {
     }
 }
 
+/// Two reads of hardware and virtual sockets, which Linux offers through an ioctl, a mapping and an address family of their own alone.
+const UNSAFE: &str = "cocoon-host-device";
+
 #[test]
-fn every_crate_forbids_unsafe_code() {
+fn every_crate_but_one_forbids_unsafe_code() {
     assert_eq!(manifest(".")["workspace"]["lints"]["rust"]["unsafe_code"].as_str(), Some("forbid"));
-    for (name, dir, _) in LAYERS {
+    for (name, dir, _) in LAYERS.iter().filter(|(name, ..)| *name != UNSAFE) {
         assert_eq!(manifest(dir)["lints"]["workspace"].as_bool(), Some(true), "{name} must take the workspace's lints");
     }
 }

@@ -1,6 +1,7 @@
-//! `cocoon host`: a provider's contract, its stake, and what it earned.
+//! `cocoon host`: a provider's machine and guests, its contract, its stake, and what it earned.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand};
@@ -13,6 +14,8 @@ use cocoon_settlement::{Address, Nanoton, ops};
 use serde_json::json;
 
 use super::{ChainArgs, PayArgs, duration};
+use crate::host_doctor::{self, DoctorArgs};
+use crate::host_launch::{self, LaunchArgs};
 
 /// A GPU provider's side.
 #[derive(Debug, Args)]
@@ -23,6 +26,14 @@ pub struct HostArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Doctor(DoctorArgs),
+    Launch(LaunchArgs),
+    #[command(flatten)]
+    Contract(ContractCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum ContractCommand {
     /// Deploy a provider's contract, owned by the wallet
     Register {
         /// The Registry whose verdicts it takes
@@ -121,13 +132,21 @@ fn risk(window: u32) -> Vec<String> {
 ///
 /// # Errors
 /// The chain or the contract says no, or the owner does.
-pub async fn run(args: HostArgs) -> Result<()> {
+pub async fn run(args: HostArgs) -> Result<ExitCode> {
     match args.command {
-        Command::Register { registry, claim_window, number, pay } => {
+        Command::Doctor(args) => tokio::task::spawn_blocking(move || host_doctor::run(&args)).await?,
+        Command::Launch(args) => host_launch::run(args).await,
+        Command::Contract(command) => contract(command).await.map(|()| ExitCode::SUCCESS),
+    }
+}
+
+async fn contract(command: ContractCommand) -> Result<()> {
+    match command {
+        ContractCommand::Register { registry, claim_window, number, pay } => {
             register(&pay, registry, claim_window, number).await
         }
-        Command::Status { provider, keys, chain } => status(&provider, &keys, &chain).await,
-        Command::Stake { provider, amount, pay } => {
+        ContractCommand::Status { provider, keys, chain } => status(&provider, &keys, &chain).await,
+        ContractCommand::Stake { provider, amount, pay } => {
             let payer = pay.open().await?;
             let terms = ops::provider_terms(&*payer.chain, &provider).await?;
             let stake = provider::stake_state(&*payer.chain, &provider).await?.stake;
@@ -140,7 +159,7 @@ pub async fn run(args: HostArgs) -> Result<()> {
             let stake = provider::stake_state(&*payer.chain, &provider).await?.stake;
             payer.explain("stake", before, report, json!({ "stake_nanoton": stake.0 })).await
         }
-        Command::Unstake { provider, amount, pay } => {
+        ContractCommand::Unstake { provider, amount, pay } => {
             let payer = pay.open().await?;
             let terms = owned(&payer, &provider).await?;
             let state = provider::stake_state(&*payer.chain, &provider).await?;
@@ -157,7 +176,7 @@ pub async fn run(args: HostArgs) -> Result<()> {
             let unlocks = provider::stake_state(&*payer.chain, &provider).await?.unlocks_at;
             payer.explain("unstake", before, report, json!({ "unlocks_at": unlocks.0 })).await
         }
-        Command::Withdraw { provider, pay } => {
+        ContractCommand::Withdraw { provider, pay } => {
             let payer = pay.open().await?;
             owned(&payer, &provider).await?;
             let free = provider::stake_state(&*payer.chain, &provider).await?.free;
@@ -168,8 +187,8 @@ pub async fn run(args: HostArgs) -> Result<()> {
             let report = ops::withdraw(&payer.account, &provider).await?;
             payer.explain("withdraw", before, report, json!({})).await
         }
-        Command::Claim { provider, data, pay } => claim(&pay, provider, data).await,
-        Command::Release { provider, channel, pay } => {
+        ContractCommand::Claim { provider, data, pay } => claim(&pay, provider, data).await,
+        ContractCommand::Release { provider, channel, pay } => {
             let payer = pay.open().await?;
             owned(&payer, &provider).await?;
             let state = ops::channel_state(&*payer.chain, &channel).await?;
@@ -186,7 +205,7 @@ pub async fn run(args: HostArgs) -> Result<()> {
             let report = ops::release_channel(&payer.account, &provider, &channel).await?;
             payer.explain("release-channel", before, report, json!({ "channel": channel.to_string() })).await
         }
-        Command::Revoke { provider, key, void, pay } => {
+        ContractCommand::Revoke { provider, key, void, pay } => {
             let payer = pay.open().await?;
             owned(&payer, &provider).await?;
             let claims =

@@ -1,0 +1,137 @@
+//! `cocoon host launch`: one guest in a virtual machine, kept running.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use cocoon_host::doctor::{Live, examine};
+use cocoon_host::vm::config::{PciAddress, Size, Tee};
+use cocoon_host::vm::supervise::{self, Event};
+use cocoon_host::vm::{GuestConfig, Plan};
+use serde_json::json;
+
+/// Run a guest and keep it running; Ctrl-C stops it cleanly. `docs/guides/provider.md` documents the configuration
+#[derive(Debug, Args)]
+pub struct LaunchArgs {
+    /// The guest's configuration
+    #[arg(long)]
+    config: PathBuf,
+    /// Another image folder
+    #[arg(long)]
+    image: Option<PathBuf>,
+    /// Another data folder
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// Another number of processors; changes the measurement
+    #[arg(long)]
+    vcpus: Option<u16>,
+    /// Other memory
+    #[arg(long)]
+    memory: Option<Size>,
+    /// Other GPUs
+    #[arg(long = "gpu")]
+    gpus: Vec<PciAddress>,
+    /// Another QEMU
+    #[arg(long)]
+    qemu: Option<PathBuf>,
+    /// Print the command line and run nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Start although `cocoon host doctor` finds something wrong
+    #[arg(long)]
+    anyway: bool,
+    /// Seconds that a guest gets to switch itself off
+    #[arg(long, default_value_t = 30)]
+    patience: u64,
+    /// One JSON object a line on standard output: started, ended, stopped
+    #[arg(long)]
+    json: bool,
+}
+
+fn plan(args: &LaunchArgs) -> Result<Plan> {
+    let mut config = GuestConfig::read(&args.config)?;
+    config.image = args.image.clone().unwrap_or(config.image);
+    config.data = args.data.clone().unwrap_or(config.data);
+    config.vcpus = args.vcpus.unwrap_or(config.vcpus);
+    config.memory = args.memory.unwrap_or(config.memory);
+    config.qemu = args.qemu.clone().unwrap_or(config.qemu);
+    if !args.gpus.is_empty() {
+        config.gpus.clone_from(&args.gpus);
+    }
+    // QEMU runs with this folder as its own, and its sockets' paths must be short and complete.
+    config.data = std::path::absolute(&config.data)?;
+    config.image = std::path::absolute(&config.image)?;
+    Ok(Plan::new(config, &Live::default())?)
+}
+
+/// Runs the command until it is told to stop.
+///
+/// # Errors
+/// The guest cannot be launched as it is configured or on this machine, or ended in a way that another start would not mend.
+pub async fn run(args: LaunchArgs) -> Result<ExitCode> {
+    let plan = plan(&args)?;
+    if args.dry_run {
+        println!("{}", plan.command);
+        return Ok(ExitCode::SUCCESS);
+    }
+    if plan.config.tee == Tee::Development {
+        eprintln!("DEVELOPMENT PLATFORM - NOT CONFIDENTIAL");
+    }
+    let wanted = plan.wanted();
+    let report = tokio::task::spawn_blocking(move || examine(&Live::default(), &wanted)).await?;
+    let wrong: Vec<String> = report.wrong().collect();
+    if !wrong.is_empty() && !args.anyway {
+        bail!("this machine is not fit for the guest (--anyway starts it all the same):\n{}", wrong.join("\n"));
+    }
+    let (stop, stopped) = mpsc::channel();
+    tokio::spawn(async move {
+        if let Err(error) = interrupted().await {
+            tracing::warn!(%error, "signals cannot be waited for");
+            return;
+        }
+        let _ = stop.send(());
+    });
+    let (name, json, patience) = (plan.config.name.clone(), args.json, Duration::from_secs(args.patience));
+    tokio::task::spawn_blocking(move || supervise::run(&plan, &stopped, patience, |event| tell(&name, json, &event)))
+        .await?
+        .context("the guest is not started again")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn interrupted() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        result = tokio::signal::ctrl_c() => result,
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+fn tell(name: &str, as_json: bool, event: &Event) {
+    if as_json {
+        let line = match event {
+            Event::Started { pid } => {
+                json!({"schema": "cocoon/launch/v1", "event": "started", "name": name, "pid": pid})
+            }
+            Event::Ended { why, again_in } => {
+                json!({"schema": "cocoon/launch/v1", "event": "ended", "name": name, "why": why,
+                                                     "again_in_ms": again_in.as_millis() as u64})
+            }
+            Event::Stopped { how } => {
+                json!({"schema": "cocoon/launch/v1", "event": "stopped", "name": name, "how": how})
+            }
+        };
+        println!("{line}");
+        return;
+    }
+    match event {
+        Event::Started { pid } => {
+            println!("{name}: runs as process {pid}; its console is console.log of its data folder")
+        }
+        Event::Ended { why, again_in } => println!("{name}: {why}; started again in {:.1} s", again_in.as_secs_f32()),
+        Event::Stopped { how } => println!("{name}: {how}"),
+    }
+}

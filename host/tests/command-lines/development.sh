@@ -1,0 +1,30 @@
+qemu-system-x86_64 \
+  -name try,process=try \
+  -no-user-config \
+  -nodefaults \
+  -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
+  -display none \
+  -no-reboot \
+  -accel tcg \
+  -machine pc-q35-10.0,memory-backend=mem0 \
+  -cpu max \
+  -smp 1,sockets=1,cores=1,threads=1 \
+  -m 1024M \
+  -object memory-backend-memfd,id=mem0,size=1024M,share=true,prealloc=false \
+  -bios /G/image/OVMF.fd \
+  -kernel /G/image/vmlinuz \
+  -initrd /G/image/initrd.cpio \
+  -append 'console=ttyS0 panic=-1 cocoon.verity=2f4b' \
+  -fw_cfg name=opt/cocoon/config,file=/G/enclave.toml \
+  -blockdev '{"driver":"raw","file":{"driver":"file","filename":"/G/image/model.img","locking":"off"},"node-name":"model","read-only":true}' \
+  -device virtio-blk-pci,drive=model,bus=pcie.0,addr=0x3,disable-legacy=on,iommu_platform=on \
+  -netdev user,id=net0,restrict=on,hostfwd=tcp:127.0.0.1:18443-:8443 \
+  -device virtio-net-pci,netdev=net0,bus=pcie.0,addr=0x5,romfile=,disable-legacy=on,iommu_platform=on \
+  -device virtio-rng-pci,bus=pcie.0,addr=0x4,disable-legacy=on,iommu_platform=on \
+  -device virtio-serial-pci,id=serial0,bus=pcie.0,addr=0x6,disable-legacy=on,iommu_platform=on \
+  -chardev socket,id=quotes,path=/G/data/quotes.sock,server=on,wait=off \
+  -device virtserialport,bus=serial0.0,nr=1,chardev=quotes,name=cocoon.quotes \
+  -chardev stdio,id=console,signal=off \
+  -serial chardev:console \
+  -chardev socket,id=qmp,path=/G/data/qmp.sock,server=on,wait=off \
+  -mon chardev=qmp,mode=control

@@ -1,0 +1,31 @@
+taskset \
+  --cpu-list 64-127,192-255 qemu-system-x86_64 \
+  -name cocoon-1,process=cocoon-1 \
+  -no-user-config \
+  -nodefaults \
+  -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
+  -display none \
+  -no-reboot \
+  -accel kvm \
+  -object sev-snp-guest,id=sev0,policy=0x20000,kernel-hashes=on,cbitpos=47,reduced-phys-bits=5,host-data=AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=,id-block=aWRibG9j,id-auth=YXV0aA== \
+  -machine pc-q35-10.2,confidential-guest-support=sev0,memory-backend=mem0,vmport=off \
+  -cpu EPYC-Genoa-v2 \
+  -smp 8,sockets=1,cores=8,threads=1 \
+  -m 32768M \
+  -object memory-backend-memfd,id=mem0,size=32768M,share=true,prealloc=false,hugetlb=on,hugetlbsize=1024M,host-nodes=1,policy=bind \
+  -bios /G/image/OVMF.amdsev.fd \
+  -kernel /G/image/vmlinuz \
+  -initrd /G/image/initrd.cpio \
+  -append 'console=ttyS0 panic=-1 cocoon.verity=2f4b' \
+  -blockdev '{"driver":"raw","file":{"driver":"file","filename":"/G/image/model.img","locking":"off"},"node-name":"model","read-only":true}' \
+  -device virtio-blk-pci,drive=model,bus=pcie.0,addr=0x3,disable-legacy=on,iommu_platform=on \
+  -netdev user,id=net0,restrict=on,hostfwd=tcp:127.0.0.1:18443-:8443 \
+  -device virtio-net-pci,netdev=net0,bus=pcie.0,addr=0x5,romfile=,disable-legacy=on,iommu_platform=on \
+  -object iommufd,id=iommufd0 \
+  -device pcie-root-port,id=pci.1,bus=pcie.0,chassis=1,addr=0x10 \
+  -device vfio-pci,host=0000:c1:00.0,bus=pci.1,iommufd=iommufd0 \
+  -fw_cfg name=opt/ovmf/X-PciMmio64Mb,string=1048576 \
+  -chardev stdio,id=console,signal=off \
+  -serial chardev:console \
+  -chardev socket,id=qmp,path=/G/data/qmp.sock,server=on,wait=off \
+  -mon chardev=qmp,mode=control

@@ -1,0 +1,31 @@
+qemu-system-x86_64 \
+  -name cocoon-0,process=cocoon-0 \
+  -no-user-config \
+  -nodefaults \
+  -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
+  -display none \
+  -no-reboot \
+  -accel kvm \
+  -object '{"id":"tdx","mrconfigid":"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8gISIjJCUmJygpKissLS4v","qom-type":"tdx-guest","quote-generation-socket":{"cid":"2","port":"4050","type":"vsock"}}' \
+  -machine pc-q35-10.1,kernel-irqchip=split,confidential-guest-support=tdx,memory-backend=mem0,hpet=off \
+  -cpu host \
+  -smp 16,sockets=1,cores=16,threads=1 \
+  -m 65536M \
+  -object memory-backend-memfd,id=mem0,size=65536M,share=true,prealloc=false \
+  -bios /G/image/OVMF.fd \
+  -kernel /G/image/vmlinuz \
+  -initrd /G/image/initrd.cpio \
+  -append 'console=ttyS0 panic=-1 cocoon.verity=2f4b' \
+  -blockdev '{"driver":"raw","file":{"driver":"file","filename":"/G/image/model.img","locking":"off"},"node-name":"model","read-only":true}' \
+  -device virtio-blk-pci,drive=model,bus=pcie.0,addr=0x3,disable-legacy=on,iommu_platform=on \
+  -device vhost-vsock-pci,guest-cid=42,bus=pcie.0,addr=0x5,disable-legacy=on,iommu_platform=on \
+  -object iommufd,id=iommufd0 \
+  -device pcie-root-port,id=pci.1,bus=pcie.0,chassis=1,addr=0x10 \
+  -device vfio-pci,host=0000:41:00.0,bus=pci.1,iommufd=iommufd0 \
+  -device pcie-root-port,id=pci.2,bus=pcie.0,chassis=2,addr=0x11 \
+  -device vfio-pci,host=0000:61:00.0,bus=pci.2,iommufd=iommufd0 \
+  -fw_cfg name=opt/ovmf/X-PciMmio64Mb,string=524288 \
+  -chardev stdio,id=console,signal=off \
+  -serial chardev:console \
+  -chardev socket,id=qmp,path=/G/data/qmp.sock,server=on,wait=off \
+  -mon chardev=qmp,mode=control
