@@ -30,6 +30,8 @@ pub struct Attestation {
     pub statement: SignedKeyStatement,
     /// When the registration ends.
     pub until: UnixTime,
+    /// The image that was measured, as the Registry lists it.
+    pub image: Digest,
 }
 
 /// Has the guest make evidence on the chain's newest block.
@@ -74,6 +76,7 @@ pub(crate) async fn attest(parties: &Parties<'_>, enclave: &str) -> Result<Attes
         bundle: encoded,
         statement: evidence.key_statement,
         until: verdict.until,
+        image: verdict.image,
     })
 }
 

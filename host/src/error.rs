@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use cocoon_attestation::Digest;
+
 /// Why the host cannot go on. No variant carries content.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -47,6 +49,14 @@ pub enum Error {
     /// The host's record could not be read or written.
     #[error("receipts cannot be kept: {0}; check the disk and the data folder")]
     Store(String),
+    /// Governance withdrew the guest's image.
+    #[error("the Registry has withdrawn the image {image}: {}", replacement(.allowed))]
+    Withdrawn {
+        /// The image that ran.
+        image: Digest,
+        /// What may run instead.
+        allowed: Vec<Digest>,
+    },
     /// The enclave contradicts itself.
     #[error(
         "the enclave {enclave} signed two receipts that contradict one another: both are kept as evidence, and it is asked nothing more"
@@ -58,4 +68,16 @@ pub enum Error {
     /// An address that cannot be listened on.
     #[error("cannot listen on {0}: {1}")]
     Listen(std::net::SocketAddr, std::io::Error),
+}
+
+/// Which image to launch instead.
+pub(crate) fn replacement(allowed: &[Digest]) -> String {
+    match allowed {
+        [] => "none replaces it yet".into(),
+        [one] => format!("launch {one} instead"),
+        several => {
+            let list: Vec<String> = several.iter().map(ToString::to_string).collect();
+            format!("launch one of these instead: {}", list.join(", "))
+        }
+    }
 }

@@ -27,7 +27,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use cocoon_attestation::{EnclaveKey, EvidenceId};
+use cocoon_attestation::{Digest, EnclaveKey, EvidenceId};
 use cocoon_protocol::wire::Announcement;
 use cocoon_settlement::account::Account;
 use cocoon_settlement::chain::Chain;
@@ -114,6 +114,8 @@ pub struct Ready {
     pub pid: u32,
     /// Where the host reaches it.
     pub base_url: String,
+    /// Its image, as the Registry lists it.
+    pub image: Digest,
     /// What the host announces.
     pub announcement: Announcement,
 }
@@ -128,6 +130,13 @@ pub enum Status {
     },
     /// Requests are served.
     Ready(Box<Ready>),
+    /// The Registry has withdrawn the guest's image: open answers are finished, new requests are refused.
+    Draining {
+        /// The guest, which still runs.
+        ready: Box<Ready>,
+        /// What is wrong and what to launch instead, in one line.
+        why: String,
+    },
 }
 
 pub(crate) struct Shared {
@@ -140,6 +149,8 @@ pub(crate) struct Shared {
     pub(crate) claimer: Claimer,
     /// The enclave contradicted itself and is to be replaced.
     pub(crate) condemned: AtomicBool,
+    /// Held once for each answer under way.
+    pub(crate) open: Arc<()>,
     pub(crate) status: watch::Sender<Status>,
     pub(crate) relay_url: RwLock<String>,
 }
@@ -147,9 +158,19 @@ pub(crate) struct Shared {
 impl Shared {
     fn with_ready<T>(&self, look: impl FnOnce(&Ready) -> T) -> Option<T> {
         match &*self.status.borrow() {
-            Status::Ready(ready) => Some(look(ready)),
+            Status::Ready(ready) | Status::Draining { ready, .. } => Some(look(ready)),
             Status::Starting { .. } => None,
         }
+    }
+
+    /// Whether the guest only finishes what it has begun.
+    pub(crate) fn draining(&self) -> bool {
+        matches!(&*self.status.borrow(), Status::Draining { .. })
+    }
+
+    /// Answers under way, receipts that are still fetched included.
+    pub(crate) fn open_answers(&self) -> usize {
+        Arc::strong_count(&self.open) - 1
     }
 
     /// Evidence id and base URL of the enclave.
@@ -162,6 +183,9 @@ impl Shared {
     }
 
     pub(crate) fn announcement(&self) -> Option<Announcement> {
+        if self.draining() {
+            return None;
+        }
         self.with_ready(|ready| ready.announcement.clone())
     }
 
@@ -203,6 +227,7 @@ impl Host {
             standing: relay::Standing::default(),
             reservations: reserve::Reservations::default(),
             condemned: AtomicBool::new(false),
+            open: Arc::default(),
             status: watch::Sender::new(Status::Starting { why: None }),
             relay_url: RwLock::new(format!("http://{address}")),
         });
@@ -244,6 +269,7 @@ impl Host {
                 let why = match self.status() {
                     Status::Starting { why } => why,
                     Status::Ready(_) => None,
+                    Status::Draining { why, .. } => Some(why),
                 };
                 let why = why.unwrap_or_else(|| "it is still starting".into());
                 Err(Error::Peer { url: "the enclave".into(), why })
@@ -277,6 +303,11 @@ impl Host {
     /// What the host is doing.
     pub fn status(&self) -> Status {
         self.shared.status.borrow().clone()
+    }
+
+    /// Answers under way.
+    pub fn open_answers(&self) -> usize {
+        self.shared.open_answers()
     }
 
     /// Process id of the enclave, if it runs.

@@ -134,6 +134,15 @@ async fn relay(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Byte
 
 async fn forward(shared: Arc<Shared>, headers: &HeaderMap, body: Bytes) -> Result<Response, Refused> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    // Counted before anything is looked at, so that a guest that drains does not end under a request that was let in.
+    let open = shared.open.clone();
+    if shared.draining() {
+        return Err(refuse(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the enclave's image was withdrawn: it finishes open answers and takes no new requests",
+            "ask another host",
+        ));
+    }
     let Some((_, base_url)) = shared.ready() else {
         return Err(refuse(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -155,7 +164,7 @@ async fn forward(shared: Arc<Shared>, headers: &HeaderMap, body: Bytes) -> Resul
     })?;
     let (error, what_to_do) = match response.status().as_u16() {
         200 => {
-            let sealed = Body::from_stream(pass_on(shared, voucher, response.into_body()));
+            let sealed = Body::from_stream(pass_on(shared, open, voucher, response.into_body()));
             return Ok(([(header::CONTENT_TYPE, wire::SEALED_RESPONSE)], sealed).into_response());
         }
         400 => (
@@ -275,10 +284,11 @@ async fn reserve(shared: &Shared, voucher: &SignedVoucher, now: UnixTime) -> Res
 /// Passes sealed bytes on as they come. Nothing that follows a receipt is passed on before the receipt is on disk.
 fn pass_on(
     shared: Arc<Shared>,
+    open: Arc<()>,
     voucher: SignedVoucher,
     mut body: Incoming,
 ) -> impl futures::Stream<Item = Result<Bytes, std::io::Error>> {
-    let mut open = OpenAnswer { shared: shared.clone(), voucher: Some(voucher) };
+    let mut open = OpenAnswer { shared: shared.clone(), open, voucher: Some(voucher) };
     stream! {
         let mut decoder = Decoder::new();
         while let Some(frame) = body.frame().await {
@@ -319,6 +329,7 @@ fn pass_on(
 /// An answer under way. If it is dropped before its receipt came, the client has hung up, and the receipt is fetched.
 struct OpenAnswer {
     shared: Arc<Shared>,
+    open: Arc<()>,
     voucher: Option<SignedVoucher>,
 }
 
@@ -338,9 +349,12 @@ impl OpenAnswer {
 impl Drop for OpenAnswer {
     fn drop(&mut self) {
         let Some(voucher) = self.voucher.take() else { return };
-        let shared = self.shared.clone();
+        let (shared, open) = (self.shared.clone(), self.open.clone());
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { fetch(shared, voucher).await });
+            runtime.spawn(async move {
+                fetch(shared, voucher).await;
+                drop(open);
+            });
         }
     }
 }

@@ -7,7 +7,9 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use cocoon_attestation::Digest;
 use cocoon_protocol::wire::{self, Announcement, EnclaveEvidence};
+use cocoon_settlement::ops;
 use hyper::Method;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -16,6 +18,8 @@ use crate::attest::{Attestation, Parties, attest};
 use crate::back_off::BackOff;
 use crate::launch::{LaunchSpec, RunningEnclave};
 use crate::{Error, Ready, Shared, Status, room};
+use crate::net::peer;
+use crate::{Error, Ready, Shared, Status};
 
 /// How often the guest's process is looked at.
 const WATCH: Duration = Duration::from_millis(100);
@@ -26,12 +30,19 @@ pub(crate) async fn run(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
     let mut back_off = BackOff::default();
     while !*stop.borrow() {
         let started = Instant::now();
-        let why = tokio::select! {
-            result = live(&shared) => match result { Ok(never) => match never {}, Err(error) => error.to_string() },
+        let error = tokio::select! {
+            result = live(&shared) => match result { Ok(never) => match never {}, Err(error) => error },
             _ = stop.changed() => break,
         };
-        tracing::warn!(why, "the enclave is started again");
-        shared.status.send_replace(Status::Starting { why: Some(why) });
+        shared.status.send_replace(Status::Starting { why: Some(error.to_string()) });
+        if let Error::Withdrawn { image, .. } = error {
+            tracing::error!(%error, "the enclave is not started again");
+            tokio::select! {
+                () = allowed_again(&shared, &image) => continue,
+                _ = stop.changed() => break,
+            }
+        }
+        tracing::warn!(%error, "the enclave is started again");
         tokio::select! {
             () = tokio::time::sleep(back_off.after(started.elapsed())) => {}
             _ = stop.changed() => break,
@@ -93,6 +104,7 @@ async fn serve(
             enclave_key: attestation.claims.enclave_key,
             pid: running.pid(),
             base_url: running.base_url.clone(),
+            image: attestation.image,
             announcement: announcement.clone(),
         })));
         announce(shared, &announcement).await;
@@ -106,6 +118,10 @@ async fn serve(
             }
             tokio::time::sleep(WATCH).await;
         }
+        if let Some(withdrawn) = withdrawn(shared, &attestation.image).await {
+            drain(shared, running, &withdrawn).await;
+            return Err(withdrawn);
+        }
         if Instant::now() >= renew {
             match attest(&parties(shared), &running.base_url).await {
                 Ok(renewed) => return Ok(renewed),
@@ -114,7 +130,8 @@ async fn serve(
             }
         }
         let url = format!("{}{}", running.base_url, wire::EVIDENCE_PATH);
-        match shared.http.call(Method::GET, &url, &[], Bytes::new()).await {
+        let asked = tokio::time::timeout(HEARTBEAT, shared.http.call(Method::GET, &url, &[], Bytes::new())).await;
+        match asked.unwrap_or_else(|_| Err(peer(&url, "it does not answer in time"))) {
             Ok((200, body)) => match EnclaveEvidence::from_cbor(&body) {
                 // After a renewal that failed on the way the guest already holds newer evidence than is registered.
                 Ok(evidence) if evidence.key_statement.statement.evidence_id == attestation.evidence_id => {
@@ -125,6 +142,42 @@ async fn serve(
             },
             Ok((status, _)) => tracing::warn!(status, "the guest gives no evidence"),
             Err(error) => tracing::warn!(%error, "the guest does not answer"),
+        }
+    }
+}
+
+/// The error if the Registry no longer allows an image. A chain that does not answer withdraws nothing.
+async fn withdrawn(shared: &Shared, image: &Digest) -> Option<Error> {
+    match ops::registry_params(shared.config.chain.as_ref(), &shared.config.registry).await {
+        Ok(params) if params.images.contains(image) => None,
+        Ok(params) => Some(Error::Withdrawn { image: *image, allowed: params.images }),
+        Err(error) => {
+            tracing::warn!(%error, "the Registry cannot be asked which images it allows");
+            None
+        }
+    }
+}
+
+/// Lets a guest finish its open answers, while new requests are refused.
+async fn drain(shared: &Shared, running: &mut RunningEnclave, withdrawn: &Error) {
+    tracing::error!(error = %withdrawn, open = shared.open_answers(), "the guest finishes its open answers");
+    shared.status.send_modify(|status| {
+        if let Status::Ready(ready) = status {
+            *status = Status::Draining { ready: ready.clone(), why: withdrawn.to_string() };
+        }
+    });
+    while shared.open_answers() > 0 && running.ended().is_none() {
+        tokio::time::sleep(WATCH).await;
+    }
+}
+
+/// Waits until the Registry allows an image.
+async fn allowed_again(shared: &Shared, image: &Digest) {
+    loop {
+        tokio::time::sleep(HEARTBEAT).await;
+        let params = ops::registry_params(shared.config.chain.as_ref(), &shared.config.registry).await;
+        if params.is_ok_and(|params| params.images.contains(image)) {
+            return;
         }
     }
 }

@@ -5,17 +5,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use cocoon_attestation::{EnclaveKey, UnixTime};
+use cocoon_attestation::{Digest, EnclaveKey, UnixTime};
 use cocoon_cli::data::DataDir;
 use cocoon_cli::demo::search;
 use cocoon_cli::network::{Network, Options, Tee};
 use cocoon_cli::tap::Recorder;
 use cocoon_cli::ui::{Output, Ui};
 use cocoon_client::Appraised;
+use cocoon_host::Status;
 use cocoon_protocol::voucher::SignedVoucher;
 use cocoon_protocol::wire;
+use cocoon_settlement::account::Account;
 use cocoon_settlement::cells::Voucher;
+use cocoon_settlement::chain::Chain;
 use cocoon_settlement::contracts::channel::ChannelInit;
+use cocoon_settlement::contracts::{Change, Listed};
 use cocoon_settlement::{Nanoton, NetworkId, ops};
 use http_body_util::{BodyExt, Full};
 use hyper::Request;
@@ -235,4 +239,73 @@ async fn a_prompt_sent_in_the_clear_is_found_in_what_host_and_gateway_saw() {
         assert!(leak.is_some(), "in clear to {target}");
     }
     world.network.stop().await;
+}
+
+fn signal(name: &str, pid: u32) {
+    assert!(Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success());
+}
+
+/// The enclave's process is halted while a request is on its way, so that its answer is open for as long as this test needs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_whose_image_is_withdrawn_finishes_what_it_has_begun_and_takes_nothing_new() {
+    let world = world(Tee::Tdx).await;
+    let network = &world.network;
+    let enclave = world.enclave().await;
+    let voucher = network.client.voucher(&enclave).await.unwrap();
+    let host = &network.host;
+    let Status::Ready(ready) = host.status() else { panic!("the host is ready") };
+    assert_eq!(ready.image, network.references.image.digest);
+
+    signal("-STOP", ready.pid);
+    let client = network.client.clone();
+    let body = World::body(true);
+    let asked = tokio::spawn(async move {
+        client.call("POST", "/v1/chat/completions", Some("cocoon-demo"), body).await?.finish().await
+    });
+    until("the request does not reach the host", || (host.open_answers() == 1).then_some(())).await;
+
+    let chain = network.chain.clone() as Arc<dyn Chain>;
+    let governance = Account::new(chain, world.data.secret("governance").unwrap()).unwrap();
+    let next = Digest([7; 32]);
+    let allow = Change::Allow(Listed::Image(next));
+    ops::propose(&governance, &network.registry, &allow).await.unwrap().success().unwrap();
+    ops::forbid(&governance, &network.registry, Listed::Image(ready.image)).await.unwrap().success().unwrap();
+    let why = until("the host does not drain", || match host.status() {
+        Status::Draining { why, .. } => Some(why),
+        _ => None,
+    })
+    .await;
+    assert!(why.contains(&ready.image.to_string()) && why.contains(&format!("launch {next} instead")), "{why}");
+    assert_eq!(host.announcement().map(|announcement| announcement.evidence_id), None, "it is announced no more");
+    let (status, reason) = world.offered(&enclave, &voucher).await;
+    assert_eq!(status, 503);
+    assert!(reason.contains("withdrawn"), "{reason}");
+
+    signal("-CONT", ready.pid);
+    let receipt = asked.await.unwrap().unwrap().unwrap().receipt.settlement.receipt;
+    assert_eq!(world.stored(&enclave.claims.enclave_key), (receipt.sequence, receipt.total), "the open answer is paid");
+    let why = until("the guest is not ended", || match host.status() {
+        Status::Starting { why } => why,
+        _ => None,
+    })
+    .await;
+    assert!(why.contains("withdrawn"), "{why}");
+    assert!(!std::path::Path::new(&format!("/proc/{}", ready.pid)).exists(), "the guest runs no longer");
+
+    let allow = Change::Allow(Listed::Image(ready.image));
+    ops::propose(&governance, &network.registry, &allow).await.unwrap().success().unwrap();
+    let again = host.ready(120 * SECOND).await.unwrap();
+    assert_ne!(again.enclave_key, ready.enclave_key, "an image that is allowed again is launched again");
+    world.network.stop().await;
+}
+
+async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + 120 * SECOND;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
