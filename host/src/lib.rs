@@ -4,7 +4,7 @@
 //! - [`launch`], [`endorse`], [`attest`]: from a binary to a key that is registered on-chain.
 //! - [`relay`]: sealed requests in, sealed answers out. - [`store`]: receipts, durable before they are acknowledged.
 //! - [`reserve`]: no more is promised than is there. - [`claim`] turns receipts into money. - [`room`] for further keys.
-//! - [`claim`] turns receipts into money. - [`doctor`]: whether a machine can protect guests. - [`vm`]: guests in virtual machines.
+//! - [`doctor`]: whether a machine can protect guests. - [`vm`]: guests in virtual machines.
 
 pub mod attest;
 mod back_off;

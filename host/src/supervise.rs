@@ -17,9 +17,8 @@ use tokio::time::Instant;
 use crate::attest::{Attestation, Parties, attest};
 use crate::back_off::BackOff;
 use crate::launch::{LaunchSpec, RunningEnclave};
-use crate::{Error, Ready, Shared, Status, room};
 use crate::net::peer;
-use crate::{Error, Ready, Shared, Status};
+use crate::{Error, Ready, Shared, Status, room};
 
 /// How often the guest's process is looked at.
 const WATCH: Duration = Duration::from_millis(100);
