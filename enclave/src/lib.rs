@@ -3,7 +3,7 @@
 //!
 //! - [`config`]: the measured configuration. - [`attester`], [`gpu`]: identity key, evidence, key epochs, the secure clock.
 //! - [`load`]: models, hashed and tried before they serve. - [`ledger`], [`limits`]: what each channel owes, and what it may ask for.
-//! - [`openai`]: the API inside the seal. - [`process`]: what the operating system may not keep. - [`egress`]: the way out, closed. - [`session`]: one sealed request from opening to receipt. - [`http`]: the only door.
+//! - [`openai`]: the API inside the seal. - [`process`]: what the operating system may not keep. - [`egress`]: the way out, closed. - [`session`]: one sealed request from opening to receipt. - [`http`], [`listen`]: the only door.
 
 pub mod attester;
 pub mod bench;
@@ -13,6 +13,7 @@ pub mod gpu;
 pub mod http;
 pub mod ledger;
 pub mod limits;
+pub mod listen;
 pub mod load;
 pub mod models;
 pub mod openai;

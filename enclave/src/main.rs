@@ -16,6 +16,7 @@ use cocoon_enclave::egress;
 use cocoon_enclave::gpu::{Gpus, NoGpus};
 use cocoon_enclave::ledger::Ledger;
 use cocoon_enclave::limits::Limits;
+use cocoon_enclave::listen::Listen;
 use cocoon_enclave::load::{self, Staged};
 use cocoon_enclave::process;
 use cocoon_enclave::session::Enclave;
@@ -38,9 +39,9 @@ enum Command {
         /// The model folder
         #[arg(long)]
         model: PathBuf,
-        /// Where the host reaches the enclave
+        /// Where the host reaches the enclave: an address and port, or vsock:PORT
         #[arg(long, default_value = "127.0.0.1:0")]
-        listen: SocketAddr,
+        listen: Listen,
         /// Who signs evidence
         #[arg(long, value_enum, default_value_t = Platform::Tsm)]
         platform: Platform,
@@ -106,6 +107,9 @@ fn default_questions() -> Vec<String> {
 }
 
 fn main() -> Result<()> {
+    if cocoon_init::is_first_process() {
+        cocoon_init::run();
+    }
     tracing_subscriber::fmt()
         .with_writer(io::stderr)
         .with_ansi(false)
@@ -140,7 +144,7 @@ fn main() -> Result<()> {
 /// Answers that may be open, generated and not yet read included, for each place in the queue.
 const OPEN_ANSWERS: usize = 4;
 
-async fn serve(config: PathBuf, model: PathBuf, listen: SocketAddr, platform: Platform) -> Result<()> {
+async fn serve(config: PathBuf, model: PathBuf, listen: Listen, platform: Platform) -> Result<()> {
     let tsm: Box<dyn Tsm> = match platform {
         Platform::Tsm => Box::new(ConfigfsTsm::default()),
         Platform::Development => {
@@ -149,7 +153,7 @@ async fn serve(config: PathBuf, model: PathBuf, listen: SocketAddr, platform: Pl
         }
     };
     let (config, config_digest) = Config::load(&config)?;
-    let listener = tokio::net::TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
+    let listener = listen.bind().await?;
     // Several GPUs find one another through sockets of this machine (NCCL), so there it is closed once they have.
     if !cfg!(feature = "nccl") {
         egress::close()?;
@@ -172,12 +176,8 @@ async fn serve(config: PathBuf, model: PathBuf, listen: SocketAddr, platform: Pl
     if cfg!(feature = "nccl") {
         egress::close()?;
     }
-    println!("{}", serde_json::json!({"listening": listener.local_addr()?.to_string()}));
-    // A streamed token must not wait for the acknowledgement of the last.
-    let listener = axum::serve::ListenerExt::tap_io(listener, |connection| {
-        let _ = connection.set_nodelay(true);
-    });
-    axum::serve(listener, cocoon_enclave::http::router(enclave)).await?;
+    println!("{}", serde_json::json!({"listening": listener.address()?}));
+    listener.serve(cocoon_enclave::http::router(enclave)).await?;
     Ok(())
 }
 
