@@ -43,6 +43,12 @@ test: test-tools build ## every test: Rust crates, the enclave's binary, the con
 	$(MAKE) --no-print-directory contracts-replay
 	$(CARGO) test --release --locked $(ENGINE)
 
+.PHONY: image-test
+image-test: enclave ## build the guest image twice and compare; check its disk; boot it under software emulation (fetches packages of Debian)
+	bash scripts/vm-tools $(TARGET)/vm-tools
+	PATH=$(TARGET)/vm-tools/bin:$$PATH COCOON_PACKAGES=$(TARGET)/packages \
+	  $(CARGO) test --release --locked -p cocoon-image --test image -- --ignored --test-threads=1
+
 .PHONY: lint
 lint: tools ## rustfmt, clippy with warnings denied, layering, licences and sources of dependencies
 	$(CARGO) fmt --all --check

@@ -1,7 +1,19 @@
-//! From the files of a release to the reference values that verifiers compare evidence with.
+//! Guest images, and the reference values that verifiers compare evidence with.
 //!
-//! An [`ImageManifest`] names the guest's binary and the model folders that it serves; [`ImageManifest::reference_values`]
-//! measures them by the same rules as the CPU and the enclave.
+//! [`guest::build`] makes the files that a virtual machine is launched from, out of the enclave's binary, a model folder and pinned
+//! packages of Debian. For guests that are processes on the development platform, an [`ImageManifest`] names the binary and the model
+//! folders; [`ImageManifest::reference_values`] measures them by the same rules as the CPU and the enclave.
+//!
+//! - [`guest`]: what an image is. - [`cpio`]: the initial ram disk. - [`erofs`], [`verity`]: the model's disk. - [`debian`]: packages.
+//! - [`modules`]: the kernel's modules.
+
+pub mod cpio;
+pub mod debian;
+pub mod erofs;
+mod files;
+pub mod guest;
+pub mod modules;
+pub mod verity;
 
 use std::path::{Path, PathBuf};
 
@@ -10,12 +22,12 @@ use cocoon_attestation::{Measurement, model_root};
 use cocoon_firmware_measurements::process_launch;
 use serde::{Deserialize, Serialize};
 
-/// Why an image could not be described.
+/// Why an image could not be built or described.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The manifest is not what it should be.
-    #[error("image manifest: {0}")]
+    /// Something that the image is made of is not what it should be.
+    #[error("image: {0}")]
     Manifest(String),
     /// The binary could not be measured.
     #[error(transparent)]
@@ -28,6 +40,66 @@ pub enum Error {
         /// What went wrong.
         source: cocoon_attestation::Error,
     },
+    /// A file could not be read or written.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: std::io::Error,
+    },
+    /// A tool of Debian's is missing or failed.
+    #[error("{tool}: {why}")]
+    Tool {
+        /// The tool.
+        tool: &'static str,
+        /// What it says.
+        why: String,
+    },
+    /// A pinned package could not be had.
+    #[error(
+        "{name} {version}: {why}\nMirrors drop a version when the next is out. Debian's snapshot archive keeps all: set {variable} to its \
+         address of this archive on a day when the version was current, or put the file into the packages' folder yourself"
+    )]
+    Package {
+        /// Its name.
+        name: String,
+        /// Its version.
+        version: String,
+        /// What went wrong.
+        why: String,
+        /// The environment variable that names another mirror.
+        variable: &'static str,
+    },
+    /// Nobody says where packages come from.
+    #[error(
+        "apt knows no mirror of {label}: run apt-get update, or, where this is not Debian, set {variable} to the address of one"
+    )]
+    NoMirror {
+        /// The archive.
+        label: &'static str,
+        /// The environment variable that names a mirror.
+        variable: &'static str,
+    },
+    /// The guest's libraries do not fit the binary.
+    #[error("{} does not run on the guest's libraries: {why}; build it on Debian 13 or older", program.display())]
+    Unfit {
+        /// The binary.
+        program: PathBuf,
+        /// What the loader says.
+        why: String,
+    },
+}
+
+impl Error {
+    pub(crate) fn file(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::File { path, source }
+    }
+
+    pub(crate) fn model(name: &str, source: cocoon_attestation::Error) -> Self {
+        Self::Model { name: name.to_owned(), source }
+    }
 }
 
 /// A model that the image serves.
@@ -76,7 +148,7 @@ impl ImageManifest {
         values.tdx.push(TdxReference { mrtd, rtmr0: None, rtmr1: None, rtmr2: None, rtmr3: None });
         values.snp.push(SnpReference { measurement: Measurement(launch.snp_measurement) });
         for model in &self.models {
-            let root = model_root(&model.path).map_err(|source| Error::Model { name: model.name.clone(), source })?;
+            let root = model_root(&model.path).map_err(|source| Error::model(&model.name, source))?;
             values.models.push(ModelReference { name: model.name.clone(), root: root.root });
         }
         Ok(values)
