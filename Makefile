@@ -11,6 +11,8 @@ ENGINE := -p cocoon-enclave -p cocoon-engine
 export COCOON_ENCLAVE_BIN ?= $(BIN)/cocoon-enclave
 # Where the contracts' tests write what TON's emulator did, for the local chain to do the same, and Rust's tests the other way round.
 export COCOON_TRACES ?= $(TARGET)/emulator-traces
+# QEMU and what looks into disk images, unpacked by scripts/vm-tools.
+export PATH := $(TARGET)/vm-tools/bin:$(PATH)
 
 .PHONY: help
 help: ## list the targets
@@ -38,6 +40,7 @@ demo: build ## the main job from nothing: evidence, sealed prompt, answer, recei
 
 .PHONY: test
 test: test-tools build ## every test: Rust crates, the enclave's binary, the contracts on TON's own emulator
+	bash scripts/vm-tools $(TARGET)/vm-tools
 	$(MAKE) --no-print-directory contracts-test
 	$(CARGO) test --release --locked
 	$(MAKE) --no-print-directory contracts-replay
@@ -46,8 +49,7 @@ test: test-tools build ## every test: Rust crates, the enclave's binary, the con
 .PHONY: image-test
 image-test: enclave ## build the guest image twice and compare; check its disk; boot it under software emulation (fetches packages of Debian)
 	bash scripts/vm-tools $(TARGET)/vm-tools
-	PATH=$(TARGET)/vm-tools/bin:$$PATH COCOON_PACKAGES=$(TARGET)/packages \
-	  $(CARGO) test --release --locked -p cocoon-image --test image -- --ignored --test-threads=1
+	COCOON_PACKAGES=$(TARGET)/packages $(CARGO) test --release --locked -p cocoon-image --test image -- --ignored --test-threads=1
 
 .PHONY: lint
 lint: tools ## rustfmt, clippy with warnings denied, layering, licences and sources of dependencies
