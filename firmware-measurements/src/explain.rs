@@ -104,7 +104,7 @@ fn differs(n: usize, events: &[&Event], quoted: Measurement, expected: &Register
     for (at, event) in computed.iter().enumerate() {
         let found = match events.get(at) {
             Some(found) if found.digest == event.digest.0 => continue,
-            Some(found) => format!("the log has {} with {}", shown(found), hex_of(&found.digest)),
+            Some(found) => format!("the log has {} with {}", shown(found), Measurement(found.digest)),
             None => "the log has no more".into(),
         };
         return Some(format!(
@@ -196,8 +196,4 @@ fn shown(event: &Event) -> String {
         true => format!("{kind} {:?}", String::from_utf8_lossy(&event.data)),
         false => kind,
     }
-}
-
-fn hex_of(digest: &[u8; 48]) -> Measurement {
-    Measurement(*digest)
 }

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use cocoon_attestation::Digest;
+use cocoon_firmware_measurements::Inspection;
 use cocoon_firmware_measurements::tdvf::PageOrder;
-use cocoon_firmware_measurements::tdx::{QemuVersion, TdxMachine, TdxMeasurements, measure};
-use cocoon_firmware_measurements::{Error, Inspection};
+use cocoon_firmware_measurements::tdx::{QemuVersion, TdxMachine, measure};
 use serde_json::json;
 
 use super::{acpi, print, read, read_if_named, size};
@@ -86,8 +86,7 @@ impl TdxArgs {
             page_order: self.page_order.map(PageOrder::from),
             acpi: acpi.as_ref(),
         };
-        let found: Result<TdxMeasurements, Error> = measure(&machine);
-        let found = found?;
+        let found = measure(&machine)?;
         if !self.json {
             return Ok(print::tdx(&found));
         }
