@@ -200,7 +200,7 @@ fn only_the_verifier_checks_signatures_on_evidence() {
     }
 }
 
-/// Two reads of hardware and virtual sockets, which Linux offers through an ioctl, a mapping and an address family of their own alone.
+/// What Linux offers through system calls alone: reads of hardware and virtual sockets on a host; mounts, modules, dm-verity and power in a guest.
 const UNSAFE: &[&str] = &["cocoon-host-device", "cocoon-init"];
 
 #[test]
