@@ -317,9 +317,12 @@ fn events(mut answer: Answer) -> Response {
                         yield Ok::<_, std::convert::Infallible>(kept);
                     }
                     if let Some(end) = end {
-                        match answer.finish().await {
-                            Ok(Some(_)) => yield Ok(piece.slice(end..)),
-                            Ok(None) => yield Ok(error_event(&Error::Receipt("the enclave sent none".into()))),
+                        match last(answer, piece.slice(end..)).await {
+                            Ok(last) => {
+                                for piece in last {
+                                    yield Ok(piece);
+                                }
+                            }
                             Err(failed) => yield Ok(error_event(&failed)),
                         }
                         return;
@@ -340,6 +343,18 @@ fn events(mut answer: Answer) -> Response {
         }
     };
     Body::from_stream(pieces).into_response()
+}
+
+/// The end of a stream from its first piece on, which may be long: a response repeats all that was said and asked.
+async fn last(mut answer: Answer, first: Bytes) -> Result<Vec<Bytes>, Error> {
+    let mut pieces = vec![first];
+    while let Some(piece) = answer.next().await? {
+        pieces.push(piece);
+    }
+    match answer.finish().await? {
+        Some(_) => Ok(pieces),
+        None => Err(Error::Receipt("the enclave sent none".into())),
+    }
 }
 
 async fn models(State(client): State<Arc<Client>>) -> Response {

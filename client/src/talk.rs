@@ -180,7 +180,8 @@ impl Client {
         })
     }
 
-    /// Signs a promise that covers `step` more than the enclave has earned so far.
+    /// The promise to pay the next request with: the last one while half a step of it is left, else one that covers a step more than the
+    /// enclave has earned so far.
     ///
     /// # Errors
     /// The prices are above this client's limits, or the channel cannot pay.
@@ -188,28 +189,43 @@ impl Client {
         self.check_prices(&enclave.prices)?;
         let account = self.account(enclave)?;
         let step = self.config.voucher_step;
-        if account.cap.saturating_sub(account.total) >= Nanoton(step.0 / 2) {
+        let left = account.cap.saturating_sub(account.total);
+        if left >= Nanoton(step.0 / 2) {
             return self.voucher_with_cap(enclave, account.cap);
         }
-        self.affordable(enclave, account.total.saturating_add(step).max(account.cap)).await
+        match self.raised_voucher(enclave, account.total.saturating_add(step)).await {
+            // What is left may do for this request, and the enclave says so if it does not.
+            Err(Error::ChannelEmpty | Error::SpendingLimit { .. }) if left > Nanoton(0) => {
+                self.voucher_with_cap(enclave, account.cap)
+            }
+            signed => signed,
+        }
     }
 
-    /// Signs a promise of `cap`, if the channel can pay what of it is not paid yet.
-    async fn affordable(&self, enclave: &Appraised, cap: Nanoton) -> Result<SignedVoucher, Error> {
+    /// Signs a promise of at least `least`, up to the next multiple of the step: a cap that everybody sees tells steps, and not what answers
+    /// cost. Where channel or spending limit end before that, it is all that they have left.
+    ///
+    /// # Errors
+    /// The channel cannot pay `least`, or the spending limit forbids it.
+    pub async fn raised_voucher(&self, enclave: &Appraised, least: Nanoton) -> Result<SignedVoucher, Error> {
         let (chain, channel) = (self.config.chain.as_ref(), self.config.channel.address());
+        let known = self.account(enclave)?;
         let state = ops::channel_state(chain, &channel).await?;
         let paid = ops::channel_paid(chain, &channel, &enclave.claims.enclave_key).await?;
-        if cap.saturating_sub(paid.paid) > state.available {
+        let payable = paid.paid.saturating_add(state.available);
+        if payable < least {
             return Err(Error::ChannelEmpty);
         }
+        let mut cap = whole_steps(least, self.config.voucher_step).min(payable);
         if let Some(limit) = self.config.spending_limit {
-            let (promised, known) = (self.state.promised(&channel)?, self.account(enclave)?);
-            let more = cap.saturating_sub(known.cap);
-            if promised.saturating_add(more) > limit {
+            let promised = self.state.promised(&channel)?;
+            let allowed = known.cap.saturating_add(limit.saturating_sub(promised));
+            if allowed < least {
                 return Err(Error::SpendingLimit { limit, promised });
             }
+            cap = cap.min(allowed);
         }
-        self.voucher_with_cap(enclave, cap)
+        self.voucher_with_cap(enclave, cap.max(known.cap))
     }
 
     /// Signs a promise of exactly `cap`, and records it.
@@ -376,7 +392,11 @@ impl Client {
                 return Err(Error::Relay { who: "enclave", status: head.status, reason });
             }
             let least = error["error"]["least_cap_nanoton"].as_u64().map_or(cap, Nanoton).max(cap);
-            voucher = self.affordable(enclave, least.saturating_add(self.config.voucher_step)).await?;
+            let more = least.saturating_add(self.config.voucher_step);
+            voucher = match self.raised_voucher(enclave, more).await {
+                Err(Error::ChannelEmpty | Error::SpendingLimit { .. }) => self.raised_voucher(enclave, least).await?,
+                signed => signed?,
+            };
         }
         Err(Error::CapRace)
     }
@@ -498,9 +518,29 @@ impl Expected<'_> {
     }
 }
 
+/// The least multiple of `step` that is not below `amount`; the amount itself where there is none.
+fn whole_steps(amount: Nanoton, step: Nanoton) -> Nanoton {
+    Nanoton(amount.0.checked_next_multiple_of(step.0).unwrap_or(amount.0))
+}
+
 fn refusal(body: &[u8]) -> String {
     match serde_json::from_slice::<Refusal>(body) {
         Ok(refusal) => format!("{}: {}", refusal.error, refusal.what_to_do),
         Err(_) => "it gave no reason".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn caps_are_whole_steps() {
+        for (amount, step, cap) in [(0, 10, 0), (1, 10, 10), (10, 10, 10), (11, 10, 20), (7, 1, 7)] {
+            assert_eq!(whole_steps(Nanoton(amount), Nanoton(step)), Nanoton(cap), "{amount} in steps of {step}");
+        }
+        for (amount, step) in [(u64::MAX, 10), (5, 0)] {
+            assert_eq!(whole_steps(Nanoton(amount), Nanoton(step)), Nanoton(amount), "no multiple to be had");
+        }
     }
 }

@@ -48,6 +48,9 @@ pub struct Config {
     /// Tokens a minute that one channel may use; 0 is any number.
     #[serde(default)]
     pub channel_tokens_per_minute: u64,
+    /// MiB of answers that may wait to be read, of all together; one may have an eighth of it.
+    #[serde(default = "two_hundred_and_fifty_six")]
+    pub unread_mib: usize,
 }
 
 fn day() -> u64 {
@@ -80,6 +83,10 @@ fn sixteen() -> usize {
 
 fn sixty_four() -> usize {
     64
+}
+
+fn two_hundred_and_fifty_six() -> usize {
+    256
 }
 
 impl Config {

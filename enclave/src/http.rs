@@ -9,6 +9,7 @@ use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use cocoon_attestation::Digest;
 use cocoon_protocol::Error;
 use cocoon_protocol::auth;
 use cocoon_protocol::sealed::{InnerRequest, MAX_SEALED_REQUEST};
@@ -20,10 +21,8 @@ use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
+use crate::out::FRAMES_WAITING;
 use crate::session::{Enclave, Terms};
-
-/// Frames that may wait for the host: a slow reader stops its own answer, never the engine.
-const FRAMES_WAITING: usize = 64;
 
 /// The interface of `docs/protocol.md`.
 pub fn router(enclave: Arc<Enclave>) -> Router {
@@ -100,11 +99,20 @@ async fn sealed(State(enclave): State<Arc<Enclave>>, headers: HeaderMap, body: B
 #[derive(Deserialize)]
 struct ReceiptsQuery {
     channel: String,
+    /// The request whose charge must be in it.
+    request: Option<String>,
 }
 
 async fn receipts(State(enclave): State<Arc<Enclave>>, Query(query): Query<ReceiptsQuery>) -> Response {
     let Ok(channel) = query.channel.parse::<Address>() else { return StatusCode::BAD_REQUEST.into_response() };
-    match enclave.ledger.latest(&channel) {
+    let request = match query.request.map(|request| request.parse::<Digest>()).transpose() {
+        Ok(request) => request,
+        Err(_) => return StatusCode::BAD_REQUEST.into_response(),
+    };
+    if request.is_some_and(|request| enclave.open.contains(&request)) {
+        return StatusCode::ACCEPTED.into_response();
+    }
+    match enclave.ledger.latest(&channel, enclave.attester.key()) {
         Some(receipt) => ([(header::CONTENT_TYPE, "application/octet-stream")], receipt.to_bytes()).into_response(),
         None => StatusCode::NOT_FOUND.into_response(),
     }

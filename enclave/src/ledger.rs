@@ -1,6 +1,11 @@
 //! What each channel owes this enclave. Nothing is ever served past a voucher's cap, however many requests run at once.
+//!
+//! A channel that was charged is remembered for as long as the key lives, which is as long as this process: forgotten, it could come back with
+//! another voucher, and a total that began again at nothing would contradict the receipts signed before, for which a provider's stake is
+//! taken. So as little as possible is kept of each, and nothing of a channel that was never charged.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cocoon_attestation::UnixTime;
@@ -36,15 +41,18 @@ pub enum Error {
     Signing,
 }
 
-/// Channels that are remembered at once: 200 bytes each, roughly.
-const MAX_CHANNELS: usize = 100_000;
+/// Channels that are remembered at once: 73 bytes each, in a table of at most 2^20 entries.
+const MAX_CHANNELS: usize = 900_000;
 
-#[derive(Default)]
+/// All that is kept of a channel. Signatures are deterministic, so the last receipt can be signed again, byte for byte.
+#[derive(Clone, Copy, Default)]
 struct Account {
     total: Nanoton,
     reserved: Nanoton,
+    /// Of the last receipt; 0 if there is none.
     sequence: u64,
-    latest: Option<SignedSettlementReceipt>,
+    /// Of the last receipt.
+    time: UnixTime,
 }
 
 /// All channels of this enclave's key.
@@ -52,6 +60,7 @@ pub struct Ledger {
     network: NetworkId,
     provider: Address,
     accounts: Mutex<HashMap<Address, Account>>,
+    most: usize,
     #[cfg(test)]
     cap_off: bool,
 }
@@ -70,6 +79,7 @@ impl Ledger {
             network,
             provider,
             accounts: Mutex::default(),
+            most: MAX_CHANNELS,
             #[cfg(test)]
             cap_off: false,
         }
@@ -90,10 +100,11 @@ impl Ledger {
         let charge = |tokens: TokenCounts| tokens.charge(&voucher.prices).map_err(|_| Error::Overflow);
         let amount = charge(spoken)?.max(charge(thought)?);
         let mut accounts = self.lock();
-        if accounts.len() >= MAX_CHANNELS && !accounts.contains_key(&voucher.channel) {
+        let known = accounts.get(&voucher.channel).copied();
+        if known.is_none() && accounts.len() >= self.most {
             return Err(Error::TooManyChannels);
         }
-        let account = accounts.entry(voucher.channel).or_default();
+        let mut account = known.unwrap_or_default();
         let used = account.total.checked_add(account.reserved).ok_or(Error::Overflow)?;
         let left = voucher.cap.saturating_sub(used);
         #[cfg(test)]
@@ -102,12 +113,26 @@ impl Ledger {
             return Err(Error::CapReached { cap: voucher.cap, used, needed: amount });
         }
         account.reserved = account.reserved.checked_add(amount).ok_or(Error::Overflow)?;
+        accounts.insert(voucher.channel, account);
         Ok(Reservation { ledger: self, voucher: voucher.clone(), amount })
     }
 
-    /// The latest receipt of a channel.
-    pub fn latest(&self, channel: &Address) -> Option<SignedSettlementReceipt> {
-        self.lock().get(channel)?.latest.clone()
+    /// The latest receipt of a channel, as `key` signed it.
+    pub fn latest(&self, channel: &Address, key: &SigningKey) -> Option<SignedSettlementReceipt> {
+        let account = self.lock().get(channel).copied().filter(|account| account.sequence > 0)?;
+        SignedSettlementReceipt::sign(self.receipt(channel, &account, key), key).ok()
+    }
+
+    fn receipt(&self, channel: &Address, account: &Account, key: &SigningKey) -> SettlementReceipt {
+        SettlementReceipt {
+            network: self.network,
+            provider: self.provider,
+            channel: *channel,
+            enclave_key: key.enclave_key(),
+            sequence: account.sequence,
+            total: account.total,
+            time: account.time,
+        }
     }
 }
 
@@ -126,22 +151,16 @@ impl Reservation<'_> {
         let charge = tokens.charge(&self.voucher.prices).map_err(|_| Error::Overflow)?.min(self.amount);
         let mut accounts = self.ledger.lock();
         let account = accounts.entry(self.voucher.channel).or_default();
-        let total = account.total.checked_add(charge).ok_or(Error::Overflow)?;
-        let sequence = account.sequence + 1;
-        let receipt = SettlementReceipt {
-            network: self.ledger.network,
-            provider: self.ledger.provider,
-            channel: self.voucher.channel,
-            enclave_key: key.enclave_key(),
-            sequence,
-            total,
+        let settled = Account {
+            total: account.total.checked_add(charge).ok_or(Error::Overflow)?,
+            sequence: account.sequence + 1,
             // The request came while the voucher held, however long its answer took: the contract pays up to that second.
             time: time.min(self.voucher.expiry),
+            ..*account
         };
+        let receipt = self.ledger.receipt(&self.voucher.channel, &settled, key);
         let signed = SignedSettlementReceipt::sign(receipt, key).map_err(|_| Error::Signing)?;
-        account.total = total;
-        account.sequence = sequence;
-        account.latest = Some(signed.clone());
+        *account = settled;
         drop(accounts);
         Ok((charge, signed))
     }
@@ -149,8 +168,13 @@ impl Reservation<'_> {
 
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
-        if let Some(account) = self.ledger.lock().get_mut(&self.voucher.channel) {
+        if let Entry::Occupied(mut entry) = self.ledger.lock().entry(self.voucher.channel) {
+            let account = entry.get_mut();
             account.reserved = account.reserved.saturating_sub(self.amount);
+            // Never charged, and nothing is set aside: no receipt was signed that another could contradict.
+            if account.sequence == 0 && account.reserved == Nanoton(0) {
+                entry.remove();
+            }
         }
     }
 }
@@ -236,6 +260,55 @@ mod tests {
         let short = Voucher { expiry: UnixTime(7), ..voucher(1_000) };
         let (_, signed) = ledger.reserve(&short, 10, 5).unwrap().settle(served(10, 5), UnixTime(9), &key).unwrap();
         assert_eq!(signed.receipt.time, UnixTime(7));
+    }
+
+    /// A voucher of another channel.
+    fn of(channel: u8, cap: u64) -> Voucher {
+        Voucher { channel: address(channel), ..voucher(cap) }
+    }
+
+    #[test]
+    fn who_was_never_charged_is_not_remembered() {
+        let (ledger, key) = (Ledger { most: 2, ..ledger() }, SigningKey::from_seed(&[1; 32]).unwrap());
+        for channel in 10..20 {
+            assert!(matches!(ledger.reserve(&of(channel, 0), 10, 5), Err(Error::CapReached { .. })));
+            drop(ledger.reserve(&of(channel, 100), 10, 5).unwrap());
+        }
+        assert_eq!(ledger.lock().len(), 0);
+        let (running, other) =
+            (ledger.reserve(&of(1, 100), 10, 5).unwrap(), ledger.reserve(&of(2, 100), 1, 1).unwrap());
+        assert_eq!(ledger.reserve(&of(3, 100), 1, 1).err(), Some(Error::TooManyChannels));
+        let second = ledger.reserve(&of(1, 100), 1, 1).expect("a channel that is known is served");
+        drop(running);
+        second.settle(served(1, 1), UnixTime(7), &key).unwrap();
+        drop(other);
+        assert_eq!(ledger.lock().keys().collect::<Vec<_>>(), [&address(1)]);
+    }
+
+    /// However long it has been away, and whatever it promises now: its total goes on where it was.
+    #[test]
+    fn a_channel_that_comes_back_goes_on_where_it_was() {
+        let (ledger, key) = (Ledger { most: 2, ..ledger() }, SigningKey::from_seed(&[1; 32]).unwrap());
+        let first = Voucher { expiry: UnixTime(100), ..voucher(30) };
+        let (_, before) = ledger.reserve(&first, 10, 5).unwrap().settle(served(10, 5), UnixTime(90), &key).unwrap();
+        for channel in 10..20 {
+            drop(ledger.reserve(&of(channel, 100), 10, 5).unwrap());
+        }
+        assert_eq!(ledger.latest(&address(1), &key).unwrap().to_bytes(), before.to_bytes(), "the very receipt");
+        let again = ledger.reserve(&first, 10, 5).err().unwrap();
+        assert_eq!(again, Error::CapReached { cap: Nanoton(30), used: Nanoton(20), needed: Nanoton(20) });
+        let later = Voucher { expiry: UnixTime(10_000), ..voucher(40) };
+        let (_, after) = ledger.reserve(&later, 10, 5).unwrap().settle(served(10, 5), UnixTime(9_000), &key).unwrap();
+        assert_eq!((after.receipt.sequence, after.receipt.total), (2, Nanoton(40)));
+        assert_eq!(ledger.latest(&address(1), &key).unwrap().to_bytes(), after.to_bytes());
+        assert!(ledger.latest(&address(9), &key).is_none());
+    }
+
+    #[test]
+    fn a_channel_takes_as_little_as_the_documentation_says() {
+        assert!(size_of::<(Address, Account)>() <= 72);
+        // A table is full at seven eighths.
+        assert!(MAX_CHANNELS <= (1 << 20) / 8 * 7);
     }
 
     #[test]

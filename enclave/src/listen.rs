@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
+use crate::out::Door;
 use anyhow::{Context, Result};
 use axum::Router;
 use tokio::net::TcpListener;
@@ -86,9 +87,9 @@ impl Listener {
                 let listener = axum::serve::ListenerExt::tap_io(listener, |connection| {
                     let _ = connection.set_nodelay(true);
                 });
-                axum::serve(listener, router).await
+                axum::serve(Door(listener), router).await
             }
-            Self::Vsock(listener) => axum::serve(listener, router).await,
+            Self::Vsock(listener) => axum::serve(Door(listener), router).await,
         }
     }
 }

@@ -19,8 +19,15 @@ use cocoon_enclave::limits::Limits;
 use cocoon_enclave::listen::Listen;
 use cocoon_enclave::load::{self, Staged};
 use cocoon_enclave::process;
-use cocoon_enclave::session::Enclave;
+use cocoon_enclave::session::{Enclave, OpenRequests};
+use cocoon_enclave::unread::Unread;
 use cocoon_engine::EngineConfig;
+use zeroizing_alloc::ZeroAlloc;
+
+/// Overwrites memory when it is freed: prompts and answers pass through strings of JSON, of templates and of the tokenizer, which nobody
+/// else overwrites.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<std::alloc::System> = ZeroAlloc(std::alloc::System);
 
 #[derive(Parser)]
 #[command(version, about = "The guest of Cocoon: answers sealed prompts inside a confidential virtual machine")]
@@ -171,8 +178,9 @@ async fn serve(config: PathBuf, model: PathBuf, listen: Listen, platform: Platfo
     let ledger = Ledger::new(config.network(), config.provider);
     let open = OPEN_ANSWERS * (config.waiting + config.concurrent).max(1);
     let limits = Limits::new(open, config.channel_concurrent, config.channel_tokens_per_minute);
+    let unread = Unread::new(config.unread_mib.saturating_mul(1 << 20));
     let attester = Attester::new(config, config_digest, root, tsm, gpus)?;
-    let enclave = Arc::new(Enclave { attester, ledger, models, limits });
+    let enclave = Arc::new(Enclave { attester, ledger, models, limits, unread, open: OpenRequests::default() });
     if cfg!(feature = "nccl") {
         egress::close()?;
     }

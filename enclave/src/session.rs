@@ -1,27 +1,30 @@
 //! One sealed request, from opening to receipt.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use aws_lc_rs::digest;
 use bytes::Bytes;
 use cocoon_attestation::{Digest, EvidenceId, UnixTime};
-use cocoon_engine::{Event, Meter, Prompt};
+use cocoon_engine::{Event, Prompt};
 use cocoon_protocol::auth::Expected;
 use cocoon_protocol::frame::Frame;
 use cocoon_protocol::receipt::{FullReceipt, SignedSettlementReceipt, TokenCounts};
-use cocoon_protocol::sealed::{AnswerHead, InnerRequest, Opened, ResponseSealer};
+use cocoon_protocol::sealed::{InnerRequest, Opened};
 use cocoon_protocol::voucher::SignedVoucher;
 use cocoon_protocol::wire::RECEIPT_TRAILER;
 use cocoon_settlement::Nanoton;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 
 use crate::attester::Attester;
-use crate::ledger::{self, Ledger, Reservation};
-use crate::limits::{self, Limits};
+use crate::ledger::{Ledger, Reservation};
+use crate::limits::Limits;
 use crate::models::{Model, Models};
-use crate::openai::{self, Answer, ApiError, Embed, Generate, Input, Splitter};
+use crate::openai::{self, Answer, ApiError, Embed, Generate, Input};
+use crate::out::{Gone, Out};
+use crate::refusals::{crowded, engine_error, failed_error, ledger_error, limits_error, whole_fits};
+use crate::running::{Next, Running};
+use crate::unread::Unread;
 
 /// Everything a request needs.
 pub struct Enclave {
@@ -33,12 +36,38 @@ pub struct Enclave {
     pub models: Models,
     /// What each channel may ask for.
     pub limits: Limits,
+    /// What may wait to be read.
+    pub unread: Arc<Unread>,
+    /// Requests that may still be charged.
+    pub open: OpenRequests,
 }
 
-/// How long an answer waits for its reader before it counts as given up: it is charged then, and its place is free.
-const STALLED: Duration = Duration::from_secs(30);
-/// Events of one answer that may wait for it to be written.
-const EVENTS_WAITING: usize = 64;
+/// Requests that may still be charged, by [`cocoon_protocol::sealed::request_id`]: a host whose client hung up asks when one has ended.
+#[derive(Default)]
+pub struct OpenRequests(Mutex<HashSet<Digest>>);
+
+impl OpenRequests {
+    fn with<T>(&self, act: impl FnOnce(&mut HashSet<Digest>) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether this one is.
+    pub fn contains(&self, request: &Digest) -> bool {
+        self.with(|open| open.contains(request))
+    }
+}
+
+/// One of [`OpenRequests`], until it is dropped.
+struct Open {
+    enclave: Arc<Enclave>,
+    request: Digest,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.enclave.open.with(|open| open.remove(&self.request));
+    }
+}
 
 /// Under what a request was opened.
 pub struct Terms {
@@ -50,76 +79,31 @@ pub struct Terms {
     pub unpaid: Option<String>,
 }
 
-/// The host has closed its connection: nobody reads any more.
-struct Gone;
-
-/// Where an answer goes: sealed, framed, to the host.
-struct Out {
-    sealer: ResponseSealer,
-    frames: mpsc::Sender<Bytes>,
-    digest: digest::Context,
-}
-
-impl Out {
-    fn new(sealer: ResponseSealer, frames: mpsc::Sender<Bytes>, salt: &[u8; 32]) -> Self {
-        let mut digest = digest::Context::new(&digest::SHA256);
-        digest.update(salt);
-        Self { sealer, frames, digest }
-    }
-
-    async fn send(&mut self, frame: Frame) -> Result<(), Gone> {
-        match tokio::time::timeout(STALLED, self.frames.send(frame.encode())).await {
-            Ok(sent) => sent.map_err(|_| Gone),
-            Err(_) => Err(Gone),
-        }
-    }
-
-    async fn head(&mut self, status: u16, content_type: &str, more: &[(&str, String)]) -> Result<(), Gone> {
-        let mut headers = vec![("content-type".to_owned(), content_type.to_owned())];
-        headers.extend(more.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
-        let head = AnswerHead { status, headers };
-        let sealed = self.sealer.head(&head).map_err(|_| Gone)?;
-        self.send(Frame::Sealed(sealed.into())).await
-    }
-
-    async fn data(&mut self, data: &[u8]) -> Result<(), Gone> {
-        self.digest.update(data);
-        let sealed = self.sealer.data(data).map_err(|_| Gone)?;
-        self.send(Frame::Sealed(sealed.into())).await
-    }
-
-    async fn refuse(mut self, error: &ApiError) -> Result<(), Gone> {
-        let again: Vec<_> = error.retry_after.iter().map(|seconds| ("retry-after", seconds.to_string())).collect();
-        self.head(error.status, "application/json", &again).await?;
-        self.data(&error.body()).await?;
-        self.finish(&[]).await
-    }
-
-    async fn finish(self, trailer: &[(String, String)]) -> Result<(), Gone> {
-        let sealed = self.sealer.finish(trailer).map_err(|_| Gone)?;
-        let _ = self.frames.send(Frame::Sealed(sealed.into()).encode()).await;
-        Ok(())
-    }
-
-    fn body_digest(&self) -> Digest {
-        let mut out = [0; 32];
-        out.copy_from_slice(self.digest.clone().finish().as_ref());
-        Digest(out)
-    }
-}
-
 impl Enclave {
     /// Answers a request that was opened under this evidence into `frames`. If the host goes away, what was generated until then is charged all the same, and the
-    /// receipt waits for the host.
-    pub async fn answer(self: Arc<Self>, opened: Opened, terms: Terms, frames: mpsc::Sender<Bytes>) {
-        let Opened { request, sealer, .. } = opened;
-        let mut salt = [0; 32];
-        if getrandom::fill(&mut salt).is_err() {
-            return;
+    /// receipt waits for the host. The request counts as open from this call on, and not only when the future is polled.
+    pub fn answer(
+        self: Arc<Self>,
+        opened: Opened,
+        terms: Terms,
+        frames: mpsc::Sender<Bytes>,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let Opened { request, enc, sealer } = opened;
+        let open = terms.unpaid.is_none().then(|| {
+            let request = Digest::of(&[&enc]);
+            self.open.with(|open| open.insert(request));
+            Open { enclave: self.clone(), request }
+        });
+        async move {
+            let _open = open;
+            let mut salt = [0; 32];
+            if getrandom::fill(&mut salt).is_err() {
+                return;
+            }
+            let out = Out::new(sealer, frames, &salt);
+            // Nobody reads any more where this fails, so there is nobody to tell.
+            let _ = self.serve(&request, &terms, salt, out).await;
         }
-        let out = Out::new(sealer, frames, &salt);
-        // Nobody reads any more where this fails, so there is nobody to tell.
-        let _ = self.serve(&request, &terms, salt, out).await;
     }
 
     async fn serve(&self, request: &InnerRequest, terms: &Terms, salt: [u8; 32], mut out: Out) -> Result<(), Gone> {
@@ -214,9 +198,10 @@ impl Enclave {
                 return Err(ApiError::invalid("dimensions", message));
             }
             entered.used(tokens);
-            Ok((model, tokens, vectors, reservation))
+            Ok((model, tokens, vectors, reservation, entered))
         };
-        let (model, prompt, vectors, reservation) = match prepared.await {
+        // The place is held until the answer has been read.
+        let (model, prompt, vectors, reservation, _entered) = match prepared.await {
             Ok(prepared) => prepared,
             Err(error) => return out.refuse(&error).await,
         };
@@ -234,7 +219,7 @@ impl Enclave {
         generate: Generate,
         voucher: &SignedVoucher,
         context: Context,
-        out: Out,
+        mut out: Out,
     ) -> Result<(), Gone> {
         let mut generate = generate;
         let inputs = std::mem::take(&mut generate.inputs);
@@ -257,6 +242,7 @@ impl Enclave {
             let room = |prompt: &Prompt| model.engine.context() - prompt.tokens();
             let wanted = |prompt: &Prompt| generate.max_tokens.unwrap_or(u64::MAX).min(room(prompt));
             let most = prompts.iter().map(wanted).sum::<u64>() * generate.choices as u64;
+            whole_fits(&generate, most, self.unread.most())?;
             let reservation =
                 self.ledger.reserve(&voucher.voucher, prompt_tokens, most).map_err(|error| ledger_error(&error))?;
             Ok((model, entered, prompts, prompt_tokens, most, reservation))
@@ -268,9 +254,16 @@ impl Enclave {
         let created = self.attester.now().map_or(0, |now| now.0);
         let choices = prompts.len() * generate.choices;
         let repeated = std::mem::take(&mut generate.repeated);
-        let answer = Answer::new(generate.style, &generate.model, created, choices, generate.include_usage, repeated);
+        let mut answer =
+            Answer::new(generate.style, &generate.model, created, choices, generate.include_usage, repeated);
+        if generate.stream {
+            answer = answer.not_kept();
+        }
+        if let Some(top) = generate.sampling.logprobs {
+            out.pad_to(PADDED + (top + 1) * PADDED_SCORE);
+        }
         let tokens = TokenCounts { prompt: prompt_tokens, ..TokenCounts::default() };
-        let running = Running::start(model, &generate, &prompts);
+        let running = Running::start(model, &generate, &prompts, self.unread.begin());
         // From here on a place in the queue is held by what is being generated, not by what is waiting to be read.
         drop(prompts);
         let mut served =
@@ -284,59 +277,17 @@ impl Enclave {
 /// Header, inside the seal, with the identifier of an answer and its receipt.
 pub use cocoon_protocol::wire::RECEIPT_ID_HEADER as RECEIPT_HEADER;
 
+/// Bytes of a stream that go out together at most.
+const TOGETHER: usize = 8 << 10;
+
+/// What a streamed token is padded to where it comes with scores, in bytes, and what more for each score: nearly all fit.
+const PADDED: usize = 512;
+const PADDED_SCORE: usize = 128;
+
 struct Context {
     evidence_id: EvidenceId,
     salt: [u8; 32],
     request_digest: Digest,
-}
-
-/// The generations of one answer. Dropping them stops them.
-struct Running {
-    /// Stops its tasks when dropped.
-    _tasks: JoinSet<()>,
-    events: mpsc::Receiver<(usize, Event)>,
-    meters: Arc<Mutex<Vec<Meter>>>,
-    splitters: Vec<Splitter>,
-}
-
-impl Running {
-    fn start(model: &Model, generate: &Generate, prompts: &[Prompt]) -> Self {
-        let (sender, events) = mpsc::channel(EVENTS_WAITING);
-        let meters: Arc<Mutex<Vec<Meter>>> = Arc::default();
-        let (mut tasks, mut splitters) = (JoinSet::new(), Vec::new());
-        for prompt in prompts {
-            for number in 0..generate.choices {
-                let choice = splitters.len();
-                let thoughts = generate.thoughts && model.engine.thinks();
-                splitters.push(Splitter::new(thoughts, prompt.thinking, generate.calls));
-                let (engine, prompt, sender, meters) =
-                    (model.engine.clone(), prompt.clone(), sender.clone(), meters.clone());
-                let mut sampling = generate.sampling.clone();
-                sampling.seed = sampling.seed.map(|seed| seed.wrapping_add(number as u64));
-                let max_tokens = generate.max_tokens.unwrap_or(u64::MAX);
-                tasks.spawn(async move {
-                    let Ok(mut generation) = engine.generate(prompt, sampling, max_tokens).await else {
-                        let _ = sender.send((choice, Event::Failed)).await;
-                        return;
-                    };
-                    meters.lock().unwrap_or_else(PoisonError::into_inner).push(generation.meter());
-                    loop {
-                        let event = generation.next().await;
-                        let last = !matches!(event, Event::Token(_) | Event::Rest(_));
-                        if sender.send((choice, event)).await.is_err() || last {
-                            return;
-                        }
-                    }
-                });
-            }
-        }
-        Self { _tasks: tasks, events, meters, splitters }
-    }
-
-    /// Tokens generated so far.
-    fn tokens(&self) -> u64 {
-        self.meters.lock().unwrap_or_else(PoisonError::into_inner).iter().map(Meter::tokens).sum()
-    }
 }
 
 /// A request that is being answered and will be charged.
@@ -399,7 +350,20 @@ impl Served<'_> {
     ) -> Result<Option<String>, Gone> {
         let mut waiting = Vec::new();
         let head = [(RECEIPT_HEADER, answer.id.clone())];
+        let mut first = None;
         if generate.stream {
+            // Whether the engine can follow a schema shows with the first token: if not, it is refused with a status, as where nothing is streamed.
+            if generate.sampling.schema.is_some() {
+                let next = tokio::select! {
+                    next = running.next() => next,
+                    () = out.closed() => return Err(Gone),
+                };
+                if let Next::Said(_, failed @ (Event::Failed | Event::Schema)) = &next {
+                    out.error(&failed_error(failed, generate)).await?;
+                    return Ok(None);
+                }
+                first = Some(next);
+            }
             out.head(200, "text/event-stream", &head).await?;
             waiting = answer.begin();
         }
@@ -414,20 +378,28 @@ impl Served<'_> {
         let mut reasons: Vec<&'static str> = Vec::new();
         while reasons.len() < running.splitters.len() {
             // What has come meanwhile goes out together.
-            let next = match running.events.try_recv() {
-                Ok(next) => Some(next),
-                Err(_) => {
+            let next = match first.take().or_else(|| running.try_next()) {
+                Some(next) => next,
+                None => {
                     if generate.stream && !waiting.is_empty() {
                         out.data(&waiting).await?;
                         waiting.clear();
                     }
                     tokio::select! {
-                        next = running.events.recv() => next,
-                        () = out.frames.closed() => return Err(Gone),
+                        next = running.next() => next,
+                        () = out.closed() => return Err(Gone),
                     }
                 }
             };
-            let (choice, event) = next.unwrap_or((0, Event::Failed));
+            let (choice, event) = match next {
+                Next::Said(choice, event) => (choice, event),
+                // Its reader is too slow, and counts as gone.
+                Next::TooMuch if generate.stream => return Err(Gone),
+                Next::TooMuch => {
+                    out.error(&crowded()).await?;
+                    return Ok(None);
+                }
+            };
             let splitter = &mut running.splitters[choice];
             let written = match event {
                 Event::Token(token) => {
@@ -449,19 +421,26 @@ impl Served<'_> {
                     written
                 }
                 failed => {
-                    let error = if failed == Event::Schema { schema_error() } else { failure() };
+                    let error = failed_error(&failed, generate);
                     if generate.stream {
                         waiting.extend(openai::error_event(generate.style, &error));
                         out.data(&waiting).await?;
                     } else {
-                        out.head(error.status, "application/json", &[]).await?;
-                        out.data(&error.body()).await?;
+                        out.error(&error).await?;
                     }
                     return Ok(None);
                 }
             };
             if generate.stream {
                 waiting.extend(written);
+                // What has come meanwhile is no longer than one that waits may be.
+                if waiting.len() >= TOGETHER {
+                    out.data(&waiting).await?;
+                    waiting.clear();
+                }
+            } else if !running.keep(answer.grown()) {
+                out.error(&crowded()).await?;
+                return Ok(None);
             }
         }
         if generate.stream {
@@ -506,53 +485,5 @@ impl Served<'_> {
         }
         .sign(self.enclave.attester.key())
         .to_trailer()
-    }
-}
-
-fn failure() -> ApiError {
-    ApiError::other(500, "server_error", "engine_failed", cocoon_engine::Error::Failed.to_string())
-}
-
-fn schema_error() -> ApiError {
-    ApiError::invalid("response_format", cocoon_engine::Error::Schema.to_string())
-}
-
-fn limits_error(error: limits::Error) -> ApiError {
-    ApiError {
-        retry_after: Some(error.retry_after()),
-        ..ApiError::other(429, "rate_limit_error", "rate_limit_exceeded", error.to_string())
-    }
-}
-
-fn engine_error(error: &cocoon_engine::Error) -> ApiError {
-    use cocoon_engine::Error;
-    match error {
-        Error::Busy => {
-            ApiError { retry_after: Some(1), ..ApiError::other(429, "rate_limit_error", "busy", error.to_string()) }
-        }
-        Error::ContextFull { .. } => ApiError {
-            param: Some("messages".into()),
-            ..ApiError::other(400, "invalid_request_error", "context_length_exceeded", error.to_string())
-        },
-        Error::Template => ApiError::invalid("messages", error.to_string()),
-        Error::EmptyPrompt | Error::NoSuchToken { .. } | Error::Tokenizer => {
-            ApiError::invalid("prompt", error.to_string())
-        }
-        Error::TooShort => ApiError::invalid("input", error.to_string()),
-        Error::Incapable(_) => ApiError::invalid("model", error.to_string()),
-        Error::Schema => schema_error(),
-        Error::Failed => failure(),
-        _ => ApiError::other(503, "server_error", "engine_ended", error.to_string()),
-    }
-}
-
-fn ledger_error(error: &ledger::Error) -> ApiError {
-    match error {
-        ledger::Error::CapReached { used, needed, .. } => ApiError {
-            least_cap: Some(used.saturating_add(*needed)),
-            ..ApiError::other(402, "payment_error", "voucher_cap_reached", error.to_string())
-        },
-        ledger::Error::TooManyChannels => ApiError::other(503, "server_error", "too_many_channels", error.to_string()),
-        _ => ApiError::other(400, "payment_error", "amount_out_of_range", error.to_string()),
     }
 }

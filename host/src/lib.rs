@@ -14,6 +14,7 @@ pub mod endorse;
 mod error;
 pub mod launch;
 mod net;
+mod owed;
 pub mod relay;
 pub mod reserve;
 pub mod room;

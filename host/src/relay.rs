@@ -13,8 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use cocoon_attestation::{EnclaveKey, UnixTime};
 use cocoon_protocol::frame::{Decoder, Frame};
-use cocoon_protocol::receipt::SignedSettlementReceipt;
-use cocoon_protocol::sealed::MAX_SEALED_REQUEST;
+use cocoon_protocol::sealed::{self, MAX_SEALED_REQUEST};
 use cocoon_protocol::voucher::SignedVoucher;
 use cocoon_protocol::wire::{self, Refusal};
 use cocoon_settlement::chain::Chain;
@@ -27,12 +26,9 @@ use hyper::body::Incoming;
 use tokio::sync::Mutex;
 
 use crate::Shared;
+use crate::owed::OpenAnswer;
 use crate::reserve::Reservation;
 use crate::store::Store;
-
-/// How often, and how long apart, the host asks for the receipt of a client that hung up.
-const RECEIPT_TRIES: u32 = 50;
-const RECEIPT_WAIT: Duration = Duration::from_millis(100);
 
 /// Sees what reaches and leaves the host, so that anybody can search it for what should not be there.
 pub trait Tap: Send + Sync {
@@ -135,7 +131,7 @@ async fn relay(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Byte
 async fn forward(shared: Arc<Shared>, headers: &HeaderMap, body: Bytes) -> Result<Response, Refused> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     // Counted before anything is looked at, so that a guest that drains does not end under a request that was let in.
-    let open = shared.open.clone();
+    let under_way = shared.open.clone();
     if shared.draining() {
         return Err(refuse(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -157,6 +153,8 @@ async fn forward(shared: Arc<Shared>, headers: &HeaderMap, body: Bytes) -> Resul
         .map_err(|error| refuse(StatusCode::PAYMENT_REQUIRED, &error.to_string(), "send a signed voucher"))?;
     accept(&shared, &voucher).await?;
     let url = format!("{base_url}{}", wire::SEALED_PATH);
+    // From here on the enclave may generate, and may be owed, whether or not the client waits for its answer.
+    let mut open = OpenAnswer::new(shared.clone(), under_way, voucher.clone(), base_url, sealed::request_id(&body));
     let passed =
         [(wire::ENCLAVE_HEADER, evidence_id), (wire::VOUCHER_HEADER, header), ("content-type", wire::SEALED_REQUEST)];
     let response = shared.http.send(Method::POST, &url, &passed, body).await.map_err(|_| {
@@ -164,7 +162,7 @@ async fn forward(shared: Arc<Shared>, headers: &HeaderMap, body: Bytes) -> Resul
     })?;
     let (error, what_to_do) = match response.status().as_u16() {
         200 => {
-            let sealed = Body::from_stream(pass_on(shared, open, voucher, response.into_body()));
+            let sealed = Body::from_stream(pass_on(shared, open, response.into_body()));
             return Ok(([(header::CONTENT_TYPE, wire::SEALED_RESPONSE)], sealed).into_response());
         }
         400 => (
@@ -178,6 +176,7 @@ async fn forward(shared: Arc<Shared>, headers: &HeaderMap, body: Bytes) -> Resul
         503 => ("the enclave cannot take requests now", "try again shortly or ask another"),
         _ => ("the enclave failed", "try again or ask another"),
     };
+    open.settled();
     Err(refuse(response.status(), error, what_to_do))
 }
 
@@ -284,11 +283,9 @@ async fn reserve(shared: &Shared, voucher: &SignedVoucher, now: UnixTime) -> Res
 /// Passes sealed bytes on as they come. Nothing that follows a receipt is passed on before the receipt is on disk.
 fn pass_on(
     shared: Arc<Shared>,
-    open: Arc<()>,
-    voucher: SignedVoucher,
+    mut open: OpenAnswer,
     mut body: Incoming,
 ) -> impl futures::Stream<Item = Result<Bytes, std::io::Error>> {
-    let mut open = OpenAnswer { shared: shared.clone(), open, voucher: Some(voucher) };
     stream! {
         let mut decoder = Decoder::new();
         while let Some(frame) = body.frame().await {
@@ -324,85 +321,4 @@ fn pass_on(
         // It ended by itself: whatever it owed a receipt for has come.
         open.settled();
     }
-}
-
-/// An answer under way. If it is dropped before its receipt came, the client has hung up, and the receipt is fetched.
-struct OpenAnswer {
-    shared: Arc<Shared>,
-    open: Arc<()>,
-    voucher: Option<SignedVoucher>,
-}
-
-impl OpenAnswer {
-    fn settled(&mut self) {
-        self.voucher = None;
-    }
-
-    async fn keep(&mut self, receipt: &[u8]) -> Result<(), crate::Error> {
-        let Some(voucher) = self.voucher.take() else {
-            return Err(crate::Error::Store("a second receipt for one answer".into()));
-        };
-        keep_receipt(self.shared.clone(), &voucher, receipt).await
-    }
-}
-
-impl Drop for OpenAnswer {
-    fn drop(&mut self) {
-        let Some(voucher) = self.voucher.take() else { return };
-        let (shared, open) = (self.shared.clone(), self.open.clone());
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                fetch(shared, voucher).await;
-                drop(open);
-            });
-        }
-    }
-}
-
-/// Verifies a receipt and puts it on disk.
-async fn keep_receipt(shared: Arc<Shared>, voucher: &SignedVoucher, receipt: &[u8]) -> Result<(), crate::Error> {
-    let signed = SignedSettlementReceipt::from_bytes(receipt)?;
-    signed.verify()?;
-    let (receipt, promise) = (&signed.receipt, &voucher.voucher);
-    let fits = receipt.network == promise.network
-        && receipt.channel == promise.channel
-        && receipt.enclave_key == promise.enclave_key
-        && receipt.provider == shared.config.provider;
-    if !fits {
-        return Err(crate::Error::Store("the enclave's receipt is for something else".into()));
-    }
-    // Waiting for the disk blocks a thread, and other answers go on meanwhile.
-    let writing = shared.clone();
-    let kept = tokio::task::spawn_blocking(move || writing.store.keep_receipt(&signed))
-        .await
-        .map_err(|error| crate::Error::Store(error.to_string()))?;
-    if let Err(crate::Error::Equivocation { .. }) = kept {
-        shared.condemned.store(true, std::sync::atomic::Ordering::Relaxed);
-    }
-    kept
-}
-
-/// The client hung up: the enclave has stopped, and signs for what it had generated.
-async fn fetch(shared: Arc<Shared>, voucher: SignedVoucher) {
-    let promise = &voucher.voucher;
-    let before = newest(&shared.store, &voucher);
-    let Some((_, base_url)) = shared.ready() else { return };
-    let url = format!("{base_url}{}?channel={}", wire::RECEIPTS_PATH, promise.channel);
-    for _ in 0..RECEIPT_TRIES {
-        tokio::time::sleep(RECEIPT_WAIT).await;
-        let Ok((200, body)) = shared.http.call(Method::GET, &url, &[], Bytes::new()).await else { continue };
-        if let Err(error) = keep_receipt(shared.clone(), &voucher, &body).await {
-            tracing::error!(%error, "the receipt of a client that hung up was not kept");
-            return;
-        }
-        if newest(&shared.store, &voucher) > before {
-            return;
-        }
-    }
-    tracing::warn!("no receipt for a client that hung up: nothing had been generated, or the enclave is gone");
-}
-
-fn newest(store: &Store, voucher: &SignedVoucher) -> u64 {
-    let receipt = store.receipt(&voucher.voucher.channel, &voucher.voucher.enclave_key);
-    receipt.ok().flatten().map_or(0, |receipt| receipt.receipt.sequence)
 }

@@ -32,7 +32,8 @@ pub const EVIDENCE_PATH: &str = "/v1/evidence";
 pub const ATTEST_PATH: &str = "/v1/attest";
 /// Enclave: a sealed request.
 pub const SEALED_PATH: &str = "/v1/sealed";
-/// Enclave: the latest settlement receipt of a channel.
+/// Enclave: the latest settlement receipt of a channel, by the query's `channel`; with `request` ([`crate::sealed::request_id`]) only once that
+/// request has ended.
 pub const RECEIPTS_PATH: &str = "/v1/receipts";
 /// Host and gateway: relay of a sealed request.
 pub const RELAY_PATH: &str = "/v1/relay";

@@ -3,7 +3,7 @@
 use cocoon_attestation::{Digest, EvidenceId, UnixTime};
 use cocoon_protocol::Error;
 use cocoon_protocol::sealed::{
-    AnswerHead, ENC_LEN, Field, HEADER_LEN, InnerRequest, Receiver, RequestSealer, ResponseOpener,
+    AnswerHead, ENC_LEN, Field, HEADER_LEN, InnerRequest, Receiver, RequestSealer, ResponseOpener, request_id,
 };
 use cocoon_protocol::statement::KeyStatement;
 use futures::executor::block_on;
@@ -66,6 +66,8 @@ fn a_request_and_its_streamed_answer_come_through() {
     assert_eq!(enc.len(), ENC_LEN);
     let (sealed, opener) = sealer.seal(&request()).unwrap();
     assert_eq!(sealed[HEADER_LEN..HEADER_LEN + ENC_LEN], enc);
+    assert_eq!(request_id(&sealed), Some(Digest::of(&[&enc])));
+    assert_eq!(request_id(&sealed[..HEADER_LEN + ENC_LEN - 1]), None);
     let (body, trailer) = open(opener, answer(&receiver, &sealed).concat()).unwrap();
     assert_eq!(body, b"first second");
     assert_eq!(trailer, [("cocoon-receipt".to_owned(), "r".to_owned())]);
@@ -105,7 +107,45 @@ fn requests_of_like_size_look_alike() {
         let request = InnerRequest { body: body.to_vec().into(), ..request() };
         RequestSealer::new(&statement).unwrap().seal(&request).unwrap().0.len()
     };
-    assert_eq!(length(b"yes"), length(&[b'x'; 500]));
+    assert_eq!(length(b"yes"), length(&[b'x'; 4_000]));
+    assert!(length(b"yes") < length(&[b'x'; 4_200]));
+}
+
+/// Sizes of the pieces of an answer with this head, one piece of data and this trailer; padded for long events or not.
+fn sizes(head: AnswerHead, least: usize, data: usize, trailer: &[Field]) -> [usize; 3] {
+    let receiver = Receiver::new();
+    let (sealed, opener) = sealed(&receiver);
+    let mut sealer = receiver.open(&sealed, NOW).unwrap().sealer;
+    sealer.pad_to(least);
+    let pieces =
+        [sealer.head(&head).unwrap(), sealer.data(&vec![b'x'; data]).unwrap(), sealer.finish(trailer).unwrap()];
+    block_on(async {
+        let mut answer = opener.open(Cursor::new(pieces.concat())).unwrap();
+        assert_eq!(answer.head().await.unwrap(), head);
+        assert_eq!(answer.next().await.unwrap().unwrap().len(), data);
+        assert_eq!(answer.finish().await.unwrap(), trailer);
+    });
+    pieces.map(|piece| piece.len())
+}
+
+#[test]
+fn heads_tokens_and_ends_look_alike() {
+    let head = |status, headers: &[(&str, &str)]| AnswerHead {
+        status,
+        headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+    };
+    let receipt = |length| vec![("cocoon-receipt".to_owned(), "r".repeat(length))];
+    let streamed = head(200, &[("content-type", "text/event-stream"), ("cocoon-receipt-id", "chatcmpl-0123456789ab")]);
+    let expected = sizes(streamed.clone(), 0, 230, &receipt(700));
+    assert_eq!(sizes(streamed.clone(), 0, 1, &receipt(700)), expected, "a short token");
+    assert_eq!(sizes(streamed.clone(), 0, 504, &receipt(700)), expected, "a long one");
+    assert_eq!(sizes(head(400, &[("content-type", "application/json")]), 0, 230, &[]), expected, "a refusal");
+    assert_eq!(sizes(head(429, &[("retry-after", "1")]), 0, 230, &receipt(900)), expected, "a longer receipt");
+    assert!(sizes(streamed.clone(), 0, 505, &receipt(700))[1] > expected[1]);
+    let wide = sizes(streamed.clone(), 2_000, 1, &receipt(700));
+    assert_eq!(wide, sizes(streamed, 2_000, 1_900, &receipt(700)));
+    assert_eq!([wide[0], wide[2]], [expected[0], expected[2]]);
+    assert!(wide[1] > 2_000);
 }
 
 #[test]

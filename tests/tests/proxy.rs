@@ -79,6 +79,73 @@ fn what_comes_from_elsewhere_or_is_asked_wrongly_is_refused_in_openais_words() {
     }
 }
 
+/// A response repeats the format that it was asked for: with a long one its last event takes several pieces of the sealed answer.
+#[test]
+fn a_long_last_event_comes_whole() {
+    let data = tempfile::tempdir().unwrap();
+    let up = Up::start(data.path());
+    let schema = serde_json::json!({"type": "string", "enum": ["yes"], "description": "long ".repeat(8_000)});
+    let body = serde_json::json!({"model": "cocoon-demo", "input": "x", "stream": true, "max_output_tokens": 20,
+        "text": {"format": {"type": "json_schema", "name": "long", "schema": schema}}});
+    let request = format!(
+        "POST /v1/responses HTTP/1.0\r\nhost: {{host}}\r\n{JSON}content-length: {}\r\n\r\n{body}",
+        body.to_string().len()
+    );
+    let (status, said) = raw(up.proxy(), &request);
+    assert_eq!(status, 200, "{said}");
+    let last = said.trim_end().rsplit("\n\n").next().unwrap();
+    let (kind, event) = last.split_once("\ndata: ").expect("an event");
+    assert_eq!(kind, "event: response.completed");
+    let event: Value = serde_json::from_str(event).expect("the whole of it");
+    assert_eq!(event["response"]["text"]["format"]["schema"], schema);
+    assert_eq!(event["response"]["output"][0]["content"][0]["text"], "\"yes\"");
+}
+
+/// A schema that the engine cannot follow is refused in one way, streamed or not.
+#[test]
+fn a_schema_that_cannot_be_followed_is_refused_with_a_status() {
+    let data = tempfile::tempdir().unwrap();
+    let up = Up::start(data.path());
+    let impossible = serde_json::json!({"type": "string", "pattern": "(unclosed"});
+    let format = serde_json::json!({"type": "json_schema", "json_schema": {"name": "n", "schema": impossible}});
+    let messages = serde_json::json!([{"role": "user", "content": "x"}]);
+    let tool = serde_json::json!({"type": "function", "function":
+        {"name": "f", "parameters": {"type": "object", "properties": {"a": impossible}}}});
+    let cases = [
+        ("chat/completions", serde_json::json!({"messages": messages, "response_format": format}), "response_format"),
+        (
+            "chat/completions",
+            serde_json::json!({"messages": messages, "tools": [tool], "tool_choice": "required"}),
+            "tools",
+        ),
+        (
+            "responses",
+            serde_json::json!({"input": "x", "text": {"format": {"type": "json_schema", "name": "n", "schema": impossible}}}),
+            "text.format",
+        ),
+    ];
+    for (path, mut body, param) in cases {
+        for stream in [false, true] {
+            body["model"] = "cocoon-demo".into();
+            body["stream"] = stream.into();
+            let request = format!(
+                "POST /v1/{path} HTTP/1.0\r\nhost: {{host}}\r\n{JSON}content-length: {}\r\n\r\n{body}",
+                body.to_string().len()
+            );
+            let (status, said) = raw_whole(up.proxy(), &request);
+            assert_eq!(status, 400, "{path}, streamed {stream}: {said}");
+            let (head, error) = said.split_once("\r\n\r\n").unwrap();
+            assert!(head.contains("application/json") && !head.contains("cocoon-receipt-id"), "{head}");
+            let error: Value = serde_json::from_str(error).unwrap();
+            assert_eq!(
+                (&error["error"]["param"], &error["error"]["type"]),
+                (&param.into(), &"invalid_request_error".into()),
+                "{path}, streamed {stream}"
+            );
+        }
+    }
+}
+
 #[test]
 fn sixteen_requests_at_once_are_all_answered_whole() {
     let data = tempfile::tempdir().unwrap();

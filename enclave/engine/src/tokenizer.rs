@@ -16,7 +16,11 @@ pub(crate) struct Tokenizer {
 
 impl Tokenizer {
     pub(crate) fn load(path: &Path) -> Result<Self, Error> {
-        let inner = Inner::from_file(path).map_err(|error| Error::Load(format!("{}: {error}", path.display())))?;
+        let mut inner = Inner::from_file(path).map_err(|error| Error::Load(format!("{}: {error}", path.display())))?;
+        // It would keep ten thousand words of everybody's prompts, and time would tell which.
+        let mut model = inner.get_model().clone();
+        model.resize_cache(0);
+        inner.with_model(model);
         let text = std::fs::read_to_string(path).map_err(|_| Error::NoModel(path.to_owned()))?;
         let byte_level = text.contains("\"ByteLevel\"");
         Ok(Self { inner, bytes: if byte_level { byte_level_alphabet() } else { HashMap::new() } })

@@ -15,7 +15,13 @@ pub type Scores = (Logprob, Vec<Logprob>);
 pub struct Said {
     text: String,
     thoughts: String,
+    /// Characters of text, which old log-probabilities count by.
+    characters: usize,
     calls: Vec<(String, Call)>,
+    called: usize,
+    /// Scores, as chats have them: JSON with commas between.
+    chat_scores: String,
+    /// Scores, as completions have them.
     scores: Vec<Scores>,
     reason: &'static str,
 }
@@ -41,6 +47,10 @@ pub struct Answer {
     include_usage: bool,
     repeated: Value,
     said: Vec<Said>,
+    /// Whether what was said is kept for [`Self::whole`].
+    kept: bool,
+    /// Bytes that it has grown by since [`Self::grown`] was asked.
+    grown: usize,
     items: Vec<Value>,
     open: Option<Open>,
     sequence: u64,
@@ -80,10 +90,22 @@ impl Answer {
             include_usage,
             repeated,
             said: (0..choices).map(|_| Said::default()).collect(),
+            kept: true,
+            grown: 0,
             items: Vec::new(),
             open: None,
             sequence: 0,
         }
+    }
+
+    /// One that is only streamed: it is not kept, and there is no whole of it.
+    pub fn not_kept(self) -> Self {
+        Self { kept: false, ..self }
+    }
+
+    /// Bytes that what is kept has grown by since this was asked last, roughly.
+    pub fn grown(&mut self) -> usize {
+        std::mem::take(&mut self.grown)
     }
 
     fn event(&mut self, kind: &str, mut value: Value) -> Vec<u8> {
@@ -138,7 +160,7 @@ impl Answer {
                 }
                 (Style::Completion, Piece::Text(text)) => {
                     let scores = scores_left.take().map(|scores| {
-                        self.completion_scores(std::slice::from_ref(scores), self.said[choice].text.chars().count())
+                        self.completion_scores(std::slice::from_ref(scores), self.said[choice].characters)
                     });
                     out.extend(
                         self.chunk(json!({"index": choice, "text": text, "logprobs": scores, "finish_reason": null})),
@@ -148,14 +170,24 @@ impl Answer {
                 (Style::Response, Piece::Thought(text)) => out.extend(self.streamed(true, text)),
                 _ => {}
             }
-            let style = self.style;
+            let (style, kept) = (self.style, self.kept);
             match piece {
-                Piece::Text(text) => self.said[choice].text.push_str(&text),
-                Piece::Thought(text) => self.said[choice].thoughts.push_str(&text),
+                Piece::Text(text) => {
+                    self.said[choice].characters += text.chars().count();
+                    if kept {
+                        self.said[choice].text.push_str(&text);
+                        self.grown += text.len();
+                    }
+                }
+                Piece::Thought(text) if kept => {
+                    self.said[choice].thoughts.push_str(&text);
+                    self.grown += text.len();
+                }
+                Piece::Thought(_) => {}
                 Piece::Call(call) => {
                     let id = identifier("call_");
                     if style == Style::Chat {
-                        let index = self.said[choice].calls.len();
+                        let index = self.said[choice].called;
                         let mut value = chat_call(&id, &call);
                         value["index"] = index.into();
                         out.extend(self.delta(choice, json!({"tool_calls": [value]}), None));
@@ -163,15 +195,41 @@ impl Answer {
                     if style == Style::Response {
                         out.extend(self.streamed_call(&id, &call));
                     }
-                    self.said[choice].calls.push((id, call));
+                    self.said[choice].called += 1;
+                    if kept {
+                        self.grown += call.name.len() + call.arguments.len();
+                        self.said[choice].calls.push((id, call));
+                    }
                 }
             }
         }
         if let (Some(scores), Style::Chat) = (scores_left, self.style) {
             out.extend(self.delta(choice, json!({"content": ""}), Some(scores)));
         }
-        self.said[choice].scores.extend(scores);
+        if let Some(scores) = scores.filter(|_| self.kept) {
+            self.keep_scores(choice, scores);
+        }
         out
+    }
+
+    fn keep_scores(&mut self, choice: usize, scores: Scores) {
+        let said = &mut self.said[choice];
+        match self.style {
+            Style::Chat => {
+                let text = chat_score(&scores).to_string();
+                self.grown += text.len() + 1;
+                if !said.chat_scores.is_empty() {
+                    said.chat_scores.push(',');
+                }
+                said.chat_scores.push_str(&text);
+            }
+            Style::Completion => {
+                let size = |score: &Logprob| size_of::<Logprob>() + score.token.capacity() + score.bytes.capacity();
+                self.grown += size(&scores.0) + scores.1.iter().map(size).sum::<usize>();
+                said.scores.push(scores);
+            }
+            Style::Response => {}
+        }
     }
 
     /// A choice is whole.
@@ -207,22 +265,33 @@ impl Answer {
 
     /// The body of an answer that is not streamed.
     pub fn whole(&mut self, tokens: TokenCounts) -> Vec<u8> {
-        let head = json!({"id": self.id, "created": self.created, "model": self.model, "usage": usage(tokens)});
-        let choices = |write: &dyn Fn(usize, &Said) -> Value| -> Value {
-            self.said.iter().enumerate().map(|(index, said)| write(index, said)).collect()
-        };
-        let mut body = match self.style {
+        let object = match self.style {
             Style::Response => return self.response(self.status(), Some(tokens)).to_string().into_bytes(),
-            Style::Chat => json!({"object": "chat.completion", "choices": choices(&chat_choice)}),
-            Style::Completion => json!({"object": "text_completion", "choices": choices(&|index, said| {
-                let scores = (!said.scores.is_empty()).then(|| self.completion_scores(&said.scores, 0));
-                json!({"index": index, "text": said.text, "logprobs": scores, "finish_reason": said.reason})
-            })}),
+            Style::Chat => "chat.completion",
+            Style::Completion => "text_completion",
         };
-        if let (Value::Object(body), Value::Object(head)) = (&mut body, head) {
-            body.extend(head);
+        let head = json!({"object": object, "id": self.id, "created": self.created, "model": self.model, "usage": usage(tokens)});
+        // Put together as text: a tree of it all would take ten times the memory.
+        let mut body = head.to_string();
+        body.pop();
+        body.push_str(r#","choices":["#);
+        for index in 0..self.said.len() {
+            if index > 0 {
+                body.push(',');
+            }
+            body.push_str(&match self.style {
+                Style::Chat => chat_choice(index, &self.said[index]),
+                _ => self.completion_choice(index),
+            });
         }
-        body.to_string().into_bytes()
+        body.push_str("]}");
+        body.into_bytes()
+    }
+
+    fn completion_choice(&self, index: usize) -> String {
+        let said = &self.said[index];
+        let scores = (!said.scores.is_empty()).then(|| self.completion_scores(&said.scores, 0));
+        json!({"index": index, "text": said.text, "logprobs": scores, "finish_reason": said.reason}).to_string()
     }
 
     /// The old form of log-probabilities. `offset`: characters of text before.
@@ -378,7 +447,7 @@ fn chat_call(id: &str, call: &Call) -> Value {
     json!({"id": id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}})
 }
 
-fn chat_choice(index: usize, said: &Said) -> Value {
+fn chat_choice(index: usize, said: &Said) -> String {
     let content = if said.text.is_empty() && !said.calls.is_empty() { Value::Null } else { said.text.as_str().into() };
     let mut message = json!({"role": "assistant", "content": content, "refusal": null});
     if !said.thoughts.is_empty() {
@@ -387,9 +456,12 @@ fn chat_choice(index: usize, said: &Said) -> Value {
     if !said.calls.is_empty() {
         message["tool_calls"] = said.calls.iter().map(|(id, call)| chat_call(id, call)).collect();
     }
-    let scores: Vec<Value> = said.scores.iter().map(chat_score).collect();
-    let scores = (!scores.is_empty()).then(|| json!({"content": scores, "refusal": null}));
-    json!({"index": index, "message": message, "logprobs": scores, "finish_reason": said.reason})
+    let scores = match said.chat_scores.as_str() {
+        "" => "null".to_owned(),
+        scores => format!(r#"{{"content":[{scores}],"refusal":null}}"#),
+    };
+    let reason = Value::from(said.reason);
+    format!(r#"{{"index":{index},"message":{message},"logprobs":{scores},"finish_reason":{reason}}}"#)
 }
 
 fn chat_score((own, top): &Scores) -> Value {

@@ -63,11 +63,12 @@ pub(super) fn write_head(head: &AnswerHead) -> Vec<u8> {
     out
 }
 
-/// The end of an answer's content, and its trailer.
-pub(super) fn write_end(trailer: &[Field]) -> Vec<u8> {
+/// The end of an answer's content, and its trailer, padded with zeros (section 3.8) to the Padmé length of at least `floor` bytes.
+pub(super) fn write_end(trailer: &[Field], floor: usize) -> Vec<u8> {
     let mut out = vec![0];
     write_field_lines(&mut out, trailer);
     out.push(0);
+    out.resize(padded(out.len(), floor), 0);
     out
 }
 

@@ -8,17 +8,29 @@ use super::padding::padded;
 use super::varint;
 use crate::Error;
 
-/// The least length of a record, so that most tokens of a stream look alike.
-const FLOOR: usize = 256;
+/// The least length of a record, so that tokens of a stream look alike.
+pub(super) const FLOOR: usize = 512;
 const HEADER: usize = 8;
+/// Bytes of the length before a record.
+const LENGTH: usize = 2;
 /// The most data in one record: a sealed chunk of ohttp holds 16 KiB.
 pub(super) const MAX_DATA: usize = 12 * 1024;
 const MAX_RECORD: usize = 16 * 1024;
 
-/// Appends one record of at most [`MAX_DATA`] bytes of data, and its length before it as Binary HTTP wants it.
-pub(super) fn write_record(out: &mut Vec<u8>, data: &[u8]) {
-    let length = padded(HEADER + data.len(), FLOOR);
-    varint::write(out, length as u64);
+/// Appends one record of at most [`MAX_DATA`] bytes of data, padded to the Padmé length of at least `floor` bytes.
+pub(super) fn write_record(out: &mut Vec<u8>, data: &[u8], floor: usize) {
+    write(out, data, padded(HEADER + data.len(), floor));
+}
+
+/// Appends a record without data, so that all of `out` gets the Padmé length of at least `floor` bytes.
+pub(super) fn fill(out: &mut Vec<u8>, floor: usize) {
+    let before = out.len() + LENGTH;
+    write(out, &[], padded(before + HEADER, floor) - before);
+}
+
+/// Appends a record of so many bytes, and its length before it as Binary HTTP wants it.
+fn write(out: &mut Vec<u8>, data: &[u8], length: usize) {
+    varint::write_two(out, length as u64);
     let end = out.len() + length;
     out.reserve(length);
     // Both lengths are far below 2^32.
@@ -70,7 +82,7 @@ mod tests {
     /// The record alone, without the length before it.
     fn record(data: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
-        write_record(&mut out, data);
+        write_record(&mut out, data, FLOOR);
         let (length, record) = varint::read(&out).unwrap();
         assert_eq!(length, record.len() as u64);
         record.to_vec()
@@ -78,7 +90,7 @@ mod tests {
 
     #[test]
     fn records_survive_any_split_and_hide_small_lengths() {
-        assert_eq!(record(b"a").len(), record(&[7; 200]).len());
+        assert_eq!(record(b"a").len(), record(&[7; FLOOR - HEADER]).len());
         let wire = [record(b"one"), record(b""), record(&[9; MAX_DATA])].concat();
         for step in [1, 2, 7, 255, 4096, wire.len()] {
             let mut records = Records::default();
@@ -91,6 +103,25 @@ mod tests {
             }
             assert_eq!(read, [b"one".to_vec(), Vec::new(), vec![9; MAX_DATA]]);
             assert!(records.is_whole());
+        }
+    }
+
+    #[test]
+    fn what_is_filled_has_one_length_and_holds_no_data() {
+        for before in 0..=118 {
+            let mut out = vec![1; before];
+            fill(&mut out, 128);
+            assert_eq!(out.len(), 128);
+            let (length, filling) = varint::read(&out[before..]).unwrap();
+            assert_eq!(length, filling.len() as u64);
+            let mut records = Records::default();
+            records.push(filling.into());
+            assert!(records.next_data().unwrap().unwrap().is_empty() && records.is_whole());
+        }
+        for (before, after) in [(119, 144), (1_000, 1_024)] {
+            let mut out = vec![1; before];
+            fill(&mut out, 128);
+            assert_eq!(out.len(), after);
         }
     }
 

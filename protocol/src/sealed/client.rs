@@ -15,7 +15,7 @@ use crate::Error;
 use crate::statement::KeyStatement;
 
 /// The least length of a request before it is sealed.
-const REQUEST_FLOOR: usize = 1024;
+const REQUEST_FLOOR: usize = 4096;
 /// How much of an answer is asked for at a time, in bytes.
 const READ: usize = 1 << 14;
 

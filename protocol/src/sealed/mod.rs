@@ -15,6 +15,7 @@ mod replay;
 mod server;
 mod varint;
 
+use cocoon_attestation::Digest;
 use zeroize::Zeroizing;
 
 pub use client::{OpenAnswer, RequestSealer, ResponseOpener};
@@ -28,6 +29,11 @@ pub const ENC_LEN: usize = 1120;
 pub const HEADER_LEN: usize = 7;
 /// The largest sealed request that is taken, in bytes.
 pub const MAX_SEALED_REQUEST: usize = 1 << 20;
+
+/// Names a sealed request among an enclave's: SHA-256 of its encapsulated key, which is accepted once. `None` if it is too short to have one.
+pub fn request_id(sealed: &[u8]) -> Option<Digest> {
+    sealed.get(HEADER_LEN..HEADER_LEN + ENC_LEN).map(|enc| Digest::of(&[enc]))
+}
 
 /// Name and value of an inner header or trailer.
 pub type Field = (String, String);

@@ -13,6 +13,10 @@ use super::replay::ReplayGuard;
 use super::{AnswerHead, ENC_LEN, Field, HEADER_LEN, InnerRequest, MAX_SEALED_REQUEST, binary_http};
 use crate::Error;
 
+/// The least length of an answer's head before it is sealed, in bytes.
+const HEAD_FLOOR: usize = 128;
+/// The least length of an answer's end before it is sealed, in bytes: a receipt takes some 750.
+const END_FLOOR: usize = 1024;
 /// Requests that one epoch remembers: with a key an hour, 290 requests a second.
 const EPOCH_CAPACITY: usize = 1 << 20;
 
@@ -162,12 +166,19 @@ pub struct ResponseSealer {
     /// What stands before the first chunk, until it is sent.
     nonce: Option<[u8; RESPONSE_NONCE_LEN]>,
     writer: Writer,
+    floor: usize,
 }
 
 impl ResponseSealer {
     fn new(key: ResponseKey) -> Result<Self, Error> {
         let (nonce, writer) = key.seal()?;
-        Ok(Self { nonce: Some(nonce), writer })
+        Ok(Self { nonce: Some(nonce), writer, floor: body::FLOOR })
+    }
+
+    /// Pads every piece of the body that follows to at least so many bytes, where they hold more about each token than text. Pieces are never
+    /// padded less than they are without this.
+    pub fn pad_to(&mut self, least: usize) {
+        self.floor = least.clamp(body::FLOOR, MAX_DATA);
     }
 
     /// Where to seal so many bytes to, after what has to stand before them.
@@ -182,7 +193,8 @@ impl ResponseSealer {
     /// # Errors
     /// The crypto library fails.
     pub fn head(&mut self, head: &AnswerHead) -> Result<Vec<u8>, Error> {
-        let plain = binary_http::write_head(head);
+        let mut plain = binary_http::write_head(head);
+        body::fill(&mut plain, HEAD_FLOOR);
         let mut out = self.begin(plain.len());
         self.writer.write(&plain, &mut out)?;
         Ok(out)
@@ -193,11 +205,11 @@ impl ResponseSealer {
     /// # Errors
     /// As [`Self::head`].
     pub fn data(&mut self, data: &[u8]) -> Result<Vec<u8>, Error> {
-        let mut out = self.begin(data.len() + data.len() / 8);
+        let mut out = self.begin(data.len() + data.len() / 8 + self.floor);
         let mut plain = Vec::new();
         for piece in data.chunks(MAX_DATA) {
             plain.clear();
-            body::write_record(&mut plain, piece);
+            body::write_record(&mut plain, piece, self.floor);
             self.writer.write(&plain, &mut out)?;
         }
         Ok(out)
@@ -208,7 +220,7 @@ impl ResponseSealer {
     /// # Errors
     /// As [`Self::head`].
     pub fn finish(mut self, trailer: &[Field]) -> Result<Vec<u8>, Error> {
-        let plain = binary_http::write_end(trailer);
+        let plain = binary_http::write_end(trailer, END_FLOOR);
         let mut out = self.begin(plain.len());
         self.writer.write(&plain, &mut out)?;
         self.writer.finish(&mut out)?;

@@ -10,6 +10,15 @@ pub(super) fn write(out: &mut Vec<u8>, value: u64) {
     }
 }
 
+/// Writes two bytes where one would do, so that the value does not change how long its own length is. Two are enough for lengths of
+/// records, and a reader takes any form.
+pub(super) fn write_two(out: &mut Vec<u8>, value: u64) {
+    match value {
+        0..=0x3f => out.extend_from_slice(&(value as u16 | 0x4000).to_be_bytes()),
+        _ => write(out, value),
+    }
+}
+
 /// The integer at the start of `bytes`, in whatever form, and what follows it; `None` while it is not there whole.
 pub(super) fn read(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let first = *bytes.first()?;
@@ -46,6 +55,10 @@ mod tests {
             out.push(7);
             assert_eq!(read(&out), Some((value, &[7][..])));
         }
-        assert_eq!(read(&[0x40, 0x25]), Some((37, &[][..])), "a longer form of 37");
+        let mut out = Vec::new();
+        write_two(&mut out, 37);
+        write_two(&mut out, 15_293);
+        assert_eq!(hex::encode(&out), "40257bbd");
+        assert_eq!(read(&out[..2]), Some((37, &[][..])), "a longer form of 37");
     }
 }

@@ -154,7 +154,7 @@ impl Traffic {
                 let (_, content, _) = answer.whole().await?;
                 let error: Value = serde_json::from_slice(&content)?;
                 let least = error["error"]["least_cap_nanoton"].as_u64().context("a cap to raise to")?;
-                voucher = self.client.voucher_with_cap(&self.enclave, cocoon_settlement::Nanoton(least))?;
+                voucher = self.client.raised_voucher(&self.enclave, cocoon_settlement::Nanoton(least)).await?;
                 continue;
             }
             let mut records = Vec::new();
@@ -298,11 +298,12 @@ async fn streams(traffic: &Traffic) -> Result<()> {
         let asked = traffic.ask(CHAT, &exactly(tokens, true)).await?;
         let chunks = asked.body_chunks()?;
         let texts: Vec<usize> = asked.texts().filter(|texts| *texts > 0).collect();
-        // The watcher knows how long an event is from asking itself. Two events are no tokens, and the last record holds none.
+        // The watcher knows how long an event is from asking itself. The first record and the last hold no token.
         if let Some((data, _)) = asked.records.iter().zip(asked.texts()).find(|(_, texts)| *texts == 1 && event == 0) {
             event = data.split(|byte| *byte == b'\n').next().map_or(1, <[u8]>::len) + 2;
         }
-        let events = |size: usize| (size - OVERHEAD + event / 2) / event;
+        let least = chunks.iter().map(|(size, _)| *size).min().context("a record")?;
+        let events = |size: usize| if size == least { 1 } else { (size - OVERHEAD + event / 2) / event };
         let told: usize = chunks[..chunks.len() - 1].iter().map(|(size, _)| events(*size)).sum();
         let with = |least: usize, most: usize| texts.iter().filter(|n| (least..=most).contains(*n)).count();
         let mut sizes: Vec<usize> = chunks.iter().map(|(size, _)| *size).collect();
@@ -314,7 +315,7 @@ async fn streams(traffic: &Traffic) -> Result<()> {
             with(1, 1),
             with(2, 2),
             with(3, usize::MAX),
-            told.saturating_sub(2),
+            told.saturating_sub(1),
             asked.seen.pieces.iter().map(|(_, piece)| piece.len()).sum::<usize>(),
             runs(sizes)
         );
@@ -415,7 +416,7 @@ async fn unstreamed(traffic: &Traffic) -> Result<()> {
     Ok(())
 }
 
-/// What is not padded: the head before the body and the trailer behind it.
+/// What is around an answer: the head before the body and the trailer behind it.
 async fn endings(traffic: &Traffic) -> Result<()> {
     table(&["answer", "head", "trailer", "20 times the same: heads", "trailers"]);
     let tools = json!([{"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}]);
@@ -457,14 +458,14 @@ async fn endings(traffic: &Traffic) -> Result<()> {
 async fn vouchers(traffic: &Traffic) -> Result<()> {
     let step = traffic.client.config().voucher_step;
     let (mut channels, mut distinct) = (BTreeMap::new(), Vec::<(String, u64)>::new());
-    table(&["request", "cap in the voucher, nanoton", "less the client's step", "earned until then, by receipts"]);
+    table(&["request", "cap in the voucher, nanoton", "of the client's steps", "earned until then, by receipts"]);
     let mut earned = traffic.client.account(&traffic.enclave)?.total.0;
     for request in 1..=60 {
         let asked = traffic.ask(CHAT, &exactly(20 + request % 7, true)).await?;
         let voucher = SignedVoucher::from_header(&asked.seen.voucher)?.voucher;
         channels.insert(voucher.channel.to_string(), ());
         if distinct.last().is_none_or(|(last, _)| *last != asked.seen.voucher) {
-            println!("| {request} | {} | {} | {earned} |", voucher.cap.0, voucher.cap.0.saturating_sub(step.0));
+            println!("| {request} | {} | {} | {earned} |", voucher.cap.0, voucher.cap.0 as f64 / step.0 as f64);
             distinct.push((asked.seen.voucher.clone(), request));
         }
         earned = asked.receipt.context("a receipt")?.settlement.receipt.total.0;

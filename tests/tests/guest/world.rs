@@ -27,8 +27,9 @@ pub const PRICES: Prices = Prices { prompt: 1_000_000, cached: 100_000, completi
 const PROVIDER: Address = Address { workchain: 0, hash: [0x11; 32] };
 
 pub struct Guest {
-    child: Child,
-    address: String,
+    pub child: Child,
+    /// Where it listens.
+    pub address: String,
     _config: tempfile::TempDir,
 }
 
@@ -44,16 +45,30 @@ pub struct Reply {
     pub body: Vec<u8>,
 }
 
+impl Reply {
+    /// From its bytes.
+    pub fn parse(bytes: &[u8]) -> Self {
+        let split = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("an HTTP response");
+        let status = std::str::from_utf8(&bytes[9..12]).unwrap().parse().unwrap();
+        Self { status, body: bytes[split + 4..].to_vec() }
+    }
+}
+
 pub fn model() -> PathBuf {
     cocoon_tests::demo_model()
 }
 
 impl Guest {
     pub fn start() -> Self {
+        Self::with("")
+    }
+
+    /// One with more lines of configuration.
+    pub fn with(more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("guest.toml");
         let text = format!(
-            "network = -217\nprovider = \"{PROVIDER}\"\nchannel_code_hash = \"{}\"\nchannel_code_depth = {}\nmodel_name = \"cocoon-demo\"\n",
+            "network = -217\nprovider = \"{PROVIDER}\"\nchannel_code_hash = \"{}\"\nchannel_code_depth = {}\nmodel_name = \"cocoon-demo\"\n{more}",
             hex::encode(channel_code_hash()),
             channel_code_depth()
         );
@@ -91,9 +106,7 @@ impl Guest {
         let mut stream = self.send(method, path, headers, body);
         let mut reply = Vec::new();
         stream.read_to_end(&mut reply).unwrap();
-        let split = reply.windows(4).position(|window| window == b"\r\n\r\n").expect("an HTTP response");
-        let head = String::from_utf8(reply[..split].to_vec()).unwrap();
-        Reply { status: head[9..12].parse().unwrap(), body: reply[split + 4..].to_vec() }
+        Reply::parse(&reply)
     }
 
     /// HTTP/1.0, so that the body is neither chunked nor the connection kept.
@@ -110,7 +123,12 @@ impl Guest {
     }
 
     pub fn attest(&self) -> EnclaveEvidence {
-        let beacon = Beacon { seqno: 7, root_hash: Digest([7; 32]), time: UnixTime(BEACON_TIME) };
+        self.attest_on(7, BEACON_TIME)
+    }
+
+    /// Evidence on another block.
+    pub fn attest_on(&self, seqno: u32, time: u64) -> EnclaveEvidence {
+        let beacon = Beacon { seqno, root_hash: Digest([7; 32]), time: UnixTime(time) };
         let request = AttestRequest { beacon, nonce_root: Digest::ZERO };
         let reply = self.http("POST", wire::ATTEST_PATH, &[], &request.to_cbor());
         assert_eq!(reply.status, 200);

@@ -4,13 +4,14 @@ use std::io::Read;
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cocoon_protocol::frame::{Decoder, Frame};
+use cocoon_protocol::sealed::request_id;
 use cocoon_settlement::Nanoton;
 
-use super::enclave::{Enclave, in_turn, long, parsed, wordy};
-use super::world::{Client, PRICES, Sealed, claims};
+use super::enclave::{DEADLINE, Enclave, in_turn, long, wordy};
+use super::world::{Client, PRICES, Reply, Sealed, claims};
 
 /// Nanoton for so many prompt and generated tokens, at prices of whole nanoton a token.
 fn charge(prompt: u64, completion: u64) -> Nanoton {
@@ -61,7 +62,7 @@ fn who_reads_slowly_or_not_at_all_holds_up_nobody_and_nothing_grows() {
     println!("{} KB more with one answer unread and one half read", grown >> 10);
     assert!(grown < 32 << 20, "{} MB more for two answers", grown >> 20);
 
-    let answer = sealed.open(&parsed(&reading.join().unwrap()));
+    let answer = sealed.open(&Reply::parse(&reading.join().unwrap()));
     let receipt = answer.receipt.unwrap();
     assert_eq!(receipt.verify(&claims(evidence).enclave_key).unwrap().tokens.completion, 200);
     assert!(answer.body.ends_with(b"data: [DONE]\n\n"), "slow or not, it gets the whole answer");
@@ -135,4 +136,96 @@ fn who_goes_away_pays_for_what_came_and_a_few_tokens_more() {
     // It has stopped: nothing is charged any more, and others are answered.
     enclave.ask(Client::new(evidence, 67).chat(evidence, "")).receipt.unwrap();
     assert_eq!(enclave.receipt(&client), Some(receipt));
+}
+
+/// What nobody reads has a bound for each answer, whatever its tokens come with: beyond it the reader counts as gone, and pays for what was
+/// generated until then.
+#[test]
+fn an_answer_that_nobody_reads_is_given_up_where_it_takes_too_much() {
+    const TOKENS: u64 = 900;
+    const CHOICES: u64 = 8;
+    let _turn = in_turn();
+    // One answer may have 768 KiB waiting, beside what the kernel takes for its reader.
+    let enclave = Enclave::start("unread_mib = 4\n");
+    let evidence = &enclave.evidence;
+    let prompt = enclave.ask(Client::new(evidence, 68).chat(evidence, "")).receipt.unwrap().receipt.tokens.prompt;
+    // As many bytes as a thousand tokens can be: 7,200 tokens with 21 scores each take 20 MB while they wait.
+    let more = wordy(TOKENS) + &format!(r#","n":{CHOICES}"#);
+    let before = enclave.resident();
+    let unread: Vec<_> = [110, 111, 112]
+        .into_iter()
+        .map(|number| {
+            let client = Client::new(evidence, number);
+            let sealed = client.chat(evidence, &more);
+            let request = request_id(&sealed.body).unwrap();
+            (enclave.send(&sealed), client, request)
+        })
+        .collect();
+    let mut most = 0;
+    for (stream, client, request) in &unread {
+        let deadline = Instant::now() + DEADLINE;
+        let receipt = loop {
+            most = most.max(enclave.resident().saturating_sub(before));
+            match enclave.receipt_with(client, request) {
+                Ok(receipt) => break receipt,
+                Err(status) => assert!(status == 202 && Instant::now() < deadline, "status {status}"),
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        let generated = receipt.total.0.checked_sub(charge(prompt, 0).0).unwrap() / charge(0, 1).0;
+        println!("{generated} tokens were generated");
+        assert!(generated > 0 && generated < CHOICES * TOKENS, "{generated} tokens, as if somebody had read them");
+        assert_eq!(receipt.sequence, 1);
+        assert_eq!(stream.peek(&mut [0]).unwrap(), 1, "what came of it can still be read");
+    }
+    println!("{} KB more for three answers that nobody reads", most >> 10);
+    assert!(most < 16 << 20, "{} MB more for three answers", most >> 20);
+    // Others are answered whole meanwhile.
+    let answer = enclave.ask(Client::new(evidence, 113).chat(evidence, &wordy(100)));
+    assert!(answer.body.ends_with(b"data: [DONE]\n\n"));
+}
+
+/// A whole answer is kept until it is whole, so one that could take too much is refused before it costs anything.
+#[test]
+fn a_whole_answer_that_could_take_too_much_is_refused_and_streamed_it_is_not() {
+    let _turn = in_turn();
+    let enclave = Enclave::start("unread_mib = 4\n");
+    let (evidence, client) = (&enclave.evidence, Client::new(&enclave.evidence, 114));
+    let ask = |more: &str| enclave.ask(client.chat(evidence, more));
+    // 768 KiB are 233 tokens of 21 scores.
+    let refused = ask(r#","logprobs":true,"top_logprobs":20,"max_tokens":300"#);
+    let error = &refused.json()["error"];
+    assert_eq!((refused.head.status, error["param"].as_str()), (400, Some("logprobs")), "{error}");
+    assert!(refused.receipt.is_none());
+    for more in ["\"max_tokens\":200", "\"max_tokens\":300,\"stream\":true"] {
+        let answer = ask(&format!(r#","logprobs":true,"top_logprobs":20,{more}"#));
+        assert_eq!(answer.head.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+    }
+}
+
+/// A host whose client hung up must not take another answer's receipt for the one that it waits for.
+#[test]
+fn a_receipt_is_given_out_for_a_request_only_once_that_has_ended() {
+    let _turn = in_turn();
+    let enclave = Enclave::shared();
+    let (evidence, client) = (&enclave.evidence, Client::new(&enclave.evidence, 115));
+    let unread = client.chat(evidence, &(wordy(700) + r#","n":2"#));
+    let request = request_id(&unread.body).unwrap();
+    assert_eq!(enclave.receipt_with(&client, &request), Err(404), "before it was sent");
+    let stream = enclave.send(&unread);
+    stream.peek(&mut [0]).unwrap();
+    assert_eq!(enclave.receipt_with(&client, &request), Err(202));
+    let other = enclave.ask(client.chat(evidence, "")).receipt.unwrap().receipt.settlement.receipt;
+    assert_eq!(enclave.receipt(&client).unwrap(), other, "the other one has ended");
+    assert_eq!(enclave.receipt_with(&client, &request), Err(202), "and this one has not");
+    drop(stream);
+    let deadline = Instant::now() + DEADLINE;
+    let last = loop {
+        match enclave.receipt_with(&client, &request) {
+            Ok(receipt) => break receipt,
+            Err(status) => assert!(status == 202 && Instant::now() < deadline, "status {status}"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    assert!(last.sequence == 2 && last.total > other.total, "both are in it");
 }

@@ -1,0 +1,185 @@
+//! What an answer under way is owed: its receipt, which comes with its end, or is fetched where the client hung up before.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cocoon_attestation::Digest;
+use cocoon_protocol::receipt::SignedSettlementReceipt;
+use cocoon_protocol::voucher::SignedVoucher;
+use cocoon_protocol::wire;
+use hyper::Method;
+
+use crate::net::Http;
+use crate::{Error, Shared};
+
+/// How often the host asks for the receipt of a client that hung up, and how long it waits before: longer each time, two minutes in all.
+const TRIES: u32 = 70;
+const FIRST_WAIT: Duration = Duration::from_millis(20);
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
+/// An answer under way. If it is dropped before its receipt came, the client has hung up, and the receipt is fetched.
+pub(crate) struct OpenAnswer {
+    shared: Arc<Shared>,
+    /// Held as long as anything is owed: a guest that drains waits for it.
+    under_way: Arc<()>,
+    owed: Option<Owed>,
+}
+
+/// A receipt that has not come.
+struct Owed {
+    voucher: SignedVoucher,
+    /// Base URL of the enclave that was asked.
+    enclave: String,
+    /// Names the request; `None` for what is too short to be one, which no enclave answers.
+    request: Option<Digest>,
+}
+
+impl OpenAnswer {
+    /// Of an enclave at this base URL.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        under_way: Arc<()>,
+        voucher: SignedVoucher,
+        enclave: String,
+        request: Option<Digest>,
+    ) -> Self {
+        Self { shared, under_way, owed: Some(Owed { voucher, enclave, request }) }
+    }
+
+    /// Nothing is owed any more.
+    pub(crate) fn settled(&mut self) {
+        self.owed = None;
+    }
+
+    /// Takes the receipt that came.
+    ///
+    /// # Errors
+    /// It is not what is owed, or cannot be kept.
+    pub(crate) async fn keep(&mut self, receipt: &[u8]) -> Result<(), Error> {
+        let Some(owed) = self.owed.take() else {
+            return Err(Error::Store("a second receipt for one answer".into()));
+        };
+        keep_receipt(self.shared.clone(), &owed.voucher, receipt).await
+    }
+}
+
+impl Drop for OpenAnswer {
+    fn drop(&mut self) {
+        let Some(owed) = self.owed.take() else { return };
+        let (shared, under_way) = (self.shared.clone(), self.under_way.clone());
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                fetch(shared, owed).await;
+                drop(under_way);
+            });
+        }
+    }
+}
+
+/// Verifies a receipt and puts it on disk.
+async fn keep_receipt(shared: Arc<Shared>, voucher: &SignedVoucher, receipt: &[u8]) -> Result<(), Error> {
+    let signed = SignedSettlementReceipt::from_bytes(receipt)?;
+    signed.verify()?;
+    let (receipt, promise) = (&signed.receipt, &voucher.voucher);
+    let fits = receipt.network == promise.network
+        && receipt.channel == promise.channel
+        && receipt.enclave_key == promise.enclave_key
+        && receipt.provider == shared.config.provider;
+    if !fits {
+        return Err(Error::Store("the enclave's receipt is for something else".into()));
+    }
+    // Waiting for the disk blocks a thread, and other answers go on meanwhile.
+    let writing = shared.clone();
+    let kept = tokio::task::spawn_blocking(move || writing.store.keep_receipt(&signed))
+        .await
+        .map_err(|error| Error::Store(error.to_string()))?;
+    if let Err(Error::Equivocation { .. }) = kept {
+        shared.condemned.store(true, Ordering::Relaxed);
+    }
+    kept
+}
+
+/// The client hung up: the enclave stops, and signs for what it had generated.
+async fn fetch(shared: Arc<Shared>, owed: Owed) {
+    let Some(request) = owed.request else { return };
+    let channel = owed.voucher.voucher.channel;
+    let url = format!("{}{}?channel={channel}&request={request}", owed.enclave, wire::RECEIPTS_PATH);
+    let runs = || shared.ready().is_some_and(|(_, url)| url == owed.enclave);
+    let Some(receipt) = last_word(&shared.http, &url, runs).await else { return };
+    if let Err(error) = keep_receipt(shared, &owed.voucher, &receipt).await {
+        tracing::error!(%error, "the receipt of a client that hung up was not kept");
+    }
+}
+
+/// The receipt that has a request's charge in it, as soon as the enclave says that the request has ended. Others of the channel may be charged
+/// before it is, so a newer receipt alone is no sign. `None` if the channel was never charged, or the enclave runs no more.
+async fn last_word(http: &Http, url: &str, runs: impl Fn() -> bool) -> Option<Bytes> {
+    let mut wait = FIRST_WAIT;
+    for _ in 0..TRIES {
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(LONGEST_WAIT);
+        if !runs() {
+            break;
+        }
+        match http.call(Method::GET, url, &[], Bytes::new()).await {
+            Ok((200, receipt)) => return Some(receipt),
+            Ok((404, _)) => return None,
+            // 202: it has not ended. Anything else may change.
+            _ => {}
+        }
+    }
+    tracing::warn!("no receipt for a client that hung up: its enclave is gone");
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use axum::http::StatusCode;
+    use axum::routing::get;
+
+    use super::*;
+
+    /// An enclave that answers so often with 202, and then with this; gives its URL and how often it was asked.
+    async fn enclave(pending: u32, then: (StatusCode, &'static str)) -> (String, Arc<AtomicU32>) {
+        let asked = Arc::new(AtomicU32::new(0));
+        let counter = asked.clone();
+        let answer = move || async move {
+            match counter.fetch_add(1, Ordering::SeqCst) < pending {
+                true => (StatusCode::ACCEPTED, "the receipt of another request"),
+                false => then,
+            }
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/receipts", listener.local_addr().unwrap());
+        let router = axum::Router::new().route("/receipts", get(answer));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        (url, asked)
+    }
+
+    #[tokio::test]
+    async fn the_receipt_is_waited_for_until_the_request_has_ended() {
+        let http = Http::new(None);
+        for (pending, then, expected) in [
+            (0, (StatusCode::OK, "its receipt"), Some("its receipt")),
+            (4, (StatusCode::OK, "its receipt"), Some("its receipt")),
+            (2, (StatusCode::NOT_FOUND, ""), None),
+        ] {
+            let (url, asked) = enclave(pending, then).await;
+            let found = last_word(&http, &url, || true).await;
+            assert_eq!(found.as_deref(), expected.map(str::as_bytes));
+            assert_eq!(asked.load(Ordering::SeqCst), pending + 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_enclave_that_runs_no_more_is_not_asked() {
+        let (url, asked) = enclave(1_000, (StatusCode::OK, "")).await;
+        let counter = asked.clone();
+        let found = last_word(&Http::new(None), &url, move || counter.load(Ordering::SeqCst) < 2).await;
+        assert_eq!((found, asked.load(Ordering::SeqCst)), (None, 2));
+    }
+}
