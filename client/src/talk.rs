@@ -38,6 +38,8 @@ pub struct Client {
     directory: Mutex<Option<(u64, Vec<Appraised>)>>,
     /// The latest promise to each enclave: a new one is signed only for a higher cap or before it expires.
     promises: Mutex<HashMap<EnclaveKey, SignedVoucher>>,
+    /// Held while a cap is raised.
+    raising: tokio::sync::Mutex<()>,
 }
 
 /// A sealed request that has not been sent yet.
@@ -72,6 +74,7 @@ impl Client {
             state,
             directory: Mutex::default(),
             promises: Mutex::default(),
+            raising: tokio::sync::Mutex::default(),
         }))
     }
 
@@ -208,6 +211,8 @@ impl Client {
     /// # Errors
     /// The channel cannot pay `least`, or the spending limit forbids it.
     pub async fn raised_voucher(&self, enclave: &Appraised, least: Nanoton) -> Result<SignedVoucher, Error> {
+        // One after another: the spending limit holds over all enclaves together.
+        let _raising = self.raising.lock().await;
         let (chain, channel) = (self.config.chain.as_ref(), self.config.channel.address());
         let known = self.account(enclave)?;
         let state = ops::channel_state(chain, &channel).await?;

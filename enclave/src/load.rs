@@ -138,7 +138,7 @@ const ANSWER_TOKENS: usize = 48;
 const ALIKE: f32 = 0.999;
 /// How much less likely than the likeliest, in nats, a recorded token may be. Sums of floats differ in their last bits with the processor and
 /// with how many answers are computed together, and where two tokens are about as likely the other one comes first; what computes wrongly is
-/// off by far more (`docs/performance.md`).
+/// off by far more.
 const ABOUT_AS_LIKELY: f32 = 0.5;
 /// Likeliest tokens among which a recorded one is looked for.
 const LIKELIEST: usize = 20;

@@ -318,7 +318,6 @@ fn pass_on(
                 }
             }
         }
-        // It ended by itself: whatever it owed a receipt for has come.
-        open.settled();
+        // Where no receipt came before this end, the enclave gave the answer up and may still have signed for it: dropped, it is asked.
     }
 }

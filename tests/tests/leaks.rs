@@ -262,7 +262,7 @@ fn prompts_and_answers_are_nowhere_but_in_the_enclave_and_the_client() {
     // Nothing is asked any more: the enclave has overwritten what it was asked and what it said.
     match needles.in_process("enclave", enclave) {
         Ok(mut hits) => {
-            // Of what a schema makes a model say, mistral.rs keeps fragments of 16 bytes at times (`docs/decisions/0011`).
+            // Of what a schema makes a model say, mistral.rs keeps fragments of 16 bytes at times (`docs/decisions/0014`).
             let forced = ["tool", "tool enum", "the answer itself"];
             let fragments: Vec<_> = hits.extract_if(.., |hit| forced.contains(&hit.secret.as_str())).collect();
             println!("{} fragments of what a schema forced are left in the enclave's memory", fragments.len());

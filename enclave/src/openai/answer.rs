@@ -203,8 +203,14 @@ impl Answer {
                 }
             }
         }
-        if let (Some(scores), Style::Chat) = (scores_left, self.style) {
-            out.extend(self.delta(choice, json!({"content": ""}), Some(scores)));
+        // The scores of a token whose text waits for the next one.
+        match (scores_left, self.style) {
+            (Some(scores), Style::Chat) => out.extend(self.delta(choice, json!({"content": ""}), Some(scores))),
+            (Some(scores), Style::Completion) => {
+                let scores = self.completion_scores(std::slice::from_ref(scores), self.said[choice].characters);
+                out.extend(self.chunk(json!({"index": choice, "text": "", "logprobs": scores, "finish_reason": null})));
+            }
+            (None, _) | (_, Style::Response) => {}
         }
         if let Some(scores) = scores.filter(|_| self.kept) {
             self.keep_scores(choice, scores);

@@ -122,6 +122,12 @@ pub(super) fn read(fields: &mut Fields, nested: bool, chat: &mut Chat, into: &mu
                 "strict arguments can be promised only where a call is certain: set tool_choice to required or to a function, or leave strict out",
             ));
         }
+        if into.sampling.schema.is_some() {
+            return Err(ApiError::invalid(
+                "tools",
+                "no call can come where response_format holds the whole answer to a schema: leave one of them out, or set tool_choice to none",
+            ));
+        }
         into.calls = Calls::Tagged { several };
     } else {
         if into.sampling.schema.is_some() {

@@ -109,6 +109,11 @@ pub async fn run(Throughput { rounds, tokens, gpu }: Throughput) -> Result<()> {
     let pid = network.enclave_pid().context("an enclave's process")?;
     let mut engine = InProcess::raw(&model, tokens, most)?;
     println!("\nA model {name}, {tokens} tokens an answer, {rounds} runs of each side in turn.\n");
+    if !gpu {
+        println!(
+            "On a CPU the engine has one sequence at a time: of 4 streams, 3 wait for their turn, on every side.\n"
+        );
+    }
     println!(
         "| streams | side | tokens/s | of mistral.rs | TTFT p50, ms | gap p50, ms | gap p99, ms | processor ms/token |"
     );
@@ -141,7 +146,7 @@ pub async fn run(Throughput { rounds, tokens, gpu }: Throughput) -> Result<()> {
         if server.is_some() {
             println!("| {streams} {}", served.row("mistral.rs's HTTP server", of));
         }
-        println!("| {streams} {}", cocoon.row("the whole of Cocoon", of));
+        println!("| {streams} {}", cocoon.row("Cocoon: SDK, gateway, host, enclave", of));
     }
     if server.is_none() && !gpu {
         println!(
