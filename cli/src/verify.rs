@@ -576,7 +576,7 @@ mod tests {
         assert_eq!(run(&["--event-log", &file("log", &log)]).unwrap(), accepted);
         assert!(failure(&["--event-log", &bad]).contains("no event log"));
 
-        let refused = appraise_tdx_with_events(
+        let refused = cocoon_verifier::appraise_tdx_with_events(
             &platform.tdx_quote(&TdxSpec::default()),
             &platform.tdx_collateral(&CollateralSpec::default()),
             None,
