@@ -6,7 +6,7 @@ import { toNano } from '@ton/core';
 import { keyOf } from './support/cells.mjs';
 import { conserved, keyCount, prune, ready, refused, revoke, slash, stake, stakeOf, taken, unstake,
     withdraw } from './support/acts.mjs';
-import { DAY, NOW, World } from './support/world.mjs';
+import { DAY, exitCode, NOW, OP, plain, World } from './support/world.mjs';
 
 const LOCK = 7 * DAY + 3 * DAY + DAY; // longest attestation, claim window, a day
 
@@ -175,4 +175,17 @@ test('too little value is refused for every operation of a Provider', async () =
     await refused(w, w.owner, w.provider, 101, () => withdraw(w, { value }));
     await refused(w, w.owner, w.provider, 101, () => revoke(w, key, false, { value }));
     await refused(w, w.stranger, w.provider, 101, () => prune(w, key, { value }));
+    const released = plain(OP.releaseChannel).storeAddress(w.channel);
+    await refused(w, w.owner, w.provider, 101, () => w.send(w.owner, w.provider, value, released));
+    assert.equal((await w.state()).status, 0);
+});
+
+test('a second release brings its value back to the owner', async () => {
+    const w = await ready();
+    taken(await w.release(), w.channel);
+    const [owner, channel] = [await w.balance(w.owner.address), await w.balance(w.channel)];
+    const result = await conserved(w, () => w.release());
+    assert.deepEqual([exitCode(result, w.provider), exitCode(result, w.channel)], [0, 140]);
+    assert.equal(owner - (await w.balance(w.owner.address)), result.fees - w.rent(result));
+    assert.equal(await w.balance(w.channel), channel - w.rent(result));
 });

@@ -6,7 +6,7 @@ import { Address, beginCell, contractAddress, Dictionary, toNano } from '@ton/co
 import { keyPairFromSeed, sha256_sync } from '@ton/crypto';
 import { createShardAccount } from '@ton/sandbox';
 import { keyOf } from './support/cells.mjs';
-import { change, propose, ready, refused, within } from './support/acts.mjs';
+import { change, propose, ready, refused, taken, within } from './support/acts.mjs';
 import { channelState, CODE, DAY, exitCode, IMAGE, MODEL, NOW, OP, providerState, World } from './support/world.mjs';
 
 const elsewhere = new Address(0, Buffer.alloc(32, 0xcc));
@@ -294,4 +294,27 @@ test('a verifier set that was replaced attests no more', async () => {
     await refused(w, w.owner, w.registry, 105, () => w.attest(later));
     await w.attest({ ...later, setEpoch: 1 });
     assert.equal((await w.record()).setEpoch, 1);
+});
+
+test('too little value is refused for every operation of a Channel', async () => {
+    const w = await ready();
+    const value = toNano('0.003');
+    const call = (op, from, value) => w.call(op, from, w.channel, value);
+    await refused(w, w.client, w.channel, 101, () => call(OP.topUp, w.client, toNano('0.0015')));
+    await refused(w, w.client, w.channel, 101, () => call(OP.startClose, w.client, value));
+    assert.equal((await w.state()).status, 0);
+    taken(await w.startClose(), w.channel);
+    w.chain.now = NOW + 3 * DAY;
+    await refused(w, w.stranger, w.channel, 101, () => call(OP.finishClose, w.stranger, value));
+    assert.equal((await w.state()).status, 1);
+    taken(await w.finishClose(), w.channel);
+    w.chain.now = NOW + 30 * DAY;
+    await refused(w, w.stranger, w.channel, 101, () => call(OP.delete, w.stranger, value));
+    assert.equal((await w.state()).status, 2);
+    // A Provider attaches enough to a release; here a person stands in its place.
+    w.channelInit = channelState({ provider: w.owner.address, owner: w.owner.address, client: w.client.address, clientKey: w.clientKeys.publicKey });
+    w.channel = contractAddress(0, w.channelInit);
+    taken(await w.topUp(toNano('1')), w.channel);
+    await refused(w, w.owner, w.channel, 101, () => call(OP.release, w.owner, value));
+    taken(await call(OP.release, w.owner, toNano('0.05')), w.channel);
 });
