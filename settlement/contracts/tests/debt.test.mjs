@@ -1,11 +1,13 @@
-// Contracts that nobody touched for years owe rent. TON takes it from what an account holds, never from a message that comes: so every
-// operation does what it does without a debt, and what is owed comes out of what stays in the account.
+// Contracts that nobody touched for years owe rent. TON takes it from what an account holds. A message that can bounce is credited after
+// that, so its value is not touched; one that cannot is credited before, and pays the debt first. Every operation does what it does
+// without a debt all the same: what is owed comes out of what is in the account, which of a message that cannot bounce is its value.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { toNano } from '@ton/core';
-import { change, conserved, propose, ready, slash, stake, stakeOf, taken, unstake, withdraw } from './support/acts.mjs';
-import { DAY, NOW, OP, plain, World } from './support/world.mjs';
+import { anchor, cancel, change, conserved, forbid, propose, prune, ready, revoke, revokeKey, slash, stake, stakeOf, taken, tighten,
+    unstake, withdraw } from './support/acts.mjs';
+import { DAY, exitCode, IMAGE, NOW, OP, plain, World } from './support/world.mjs';
 
 const DEBT = 60000000;
 
@@ -72,5 +74,72 @@ test('Registry and Provider in debt attest, and the Channel pays a claim', async
         const item = { voucher: { expiry: until }, receipt: { time: w.chain.now } };
         taken(await conserved(w, () => w.claim([item])), w.channel);
         assert.equal((await w.paid()).paid, toNano('1'));
+    }
+});
+
+/** Operations of people besides attesting and claiming: who owes rent, what is done then, and what makes ready for it before. */
+const operations = {
+    propose: ['registry', (w) => propose(w, change.maxLifetime(3600), { value: toNano('0.9') })],
+    cancel: ['registry', (w) => cancel(w, 0, { value: toNano('0.9') }), (w) => propose(w, change.maxLifetime(3600))],
+    forbid: ['registry', (w) => forbid(w, 0, IMAGE, { value: toNano('0.9') })],
+    tighten: ['registry', (w) => tighten(w, { threshold: 4, maxLifetime: DAY }, { value: toNano('0.9') })],
+    revokeKey: ['registry', (w) => revokeKey(w, w.enclave.publicKey, true, { value: toNano('0.9') }),
+        (w) => w.send(w.stranger, w.provider, toNano('100'), plain(OP.fund))],
+    anchor: ['registry', (w) => anchor(w, {}, { value: toNano('0.9') })],
+    releaseChannel: ['provider', (w) => w.release(w.owner, toNano('0.2')), (w) => w.topUp(toNano('100'))],
+    fund: ['provider', (w) => w.send(w.stranger, w.provider, toNano('1'), plain(OP.fund))],
+    stake: ['provider', (w) => stake(w, toNano('1'))],
+    unstake: ['provider', (w) => unstake(w, 0n, { value: toNano('0.2') })],
+    withdraw: ['provider', (w) => withdraw(w, { value: toNano('0.2') })],
+    revoke: ['provider', (w) => revoke(w, w.enclave.publicKey, true, { value: toNano('0.2') })],
+    prune: ['provider', (w) => prune(w, w.enclave.publicKey, { value: toNano('0.2') })],
+    slash: ['provider', (w) => slash(w, { sequence: 1, total: 2n }, { sequence: 2, total: 1n }, { value: toNano('0.2') })],
+    topUp: ['channel', (w) => w.topUp(toNano('1'))],
+    startClose: ['channel', (w) => w.call(OP.startClose, w.client, w.channel, toNano('0.2'))],
+    finishClose: ['channel', (w) => w.call(OP.finishClose, w.client, w.channel, toNano('0.2')), (w) => w.startClose()],
+    delete: ['channel', (w) => w.call(OP.delete, w.client, w.channel, toNano('0.2')), async (w) => {
+        await w.startClose();
+        w.chain.now += 3 * DAY;
+        await w.finishClose();
+    }],
+};
+for (const [name, [at, act, prepare]] of Object.entries(operations)) {
+    test(`${name} is taken by a contract in debt, whether its message can bounce or not`, async () => {
+        for (const bounce of [true, false]) {
+            const w = await World.create();
+            await w.attest();
+            await w.topUp(toNano('0.06'));
+            await prepare?.(w);
+            await inDebt(w, w[at]);
+            w.bounce = bounce;
+            const held = await w.balance(w[at]);
+            const result = taken(await act(w), w[at]);
+            const tx = result.transactions.find((t) => t.inMessage?.info.dest?.equals(w[at]));
+            const { storageFeesCollected: collected, storageFeesDue: owed } = tx.description.storagePhase;
+            assert.equal(tx.description.creditFirst, !bounce);
+            // The debt is what the account holds no longer, and all of it is taken from a message that cannot bounce.
+            assert.deepEqual(bounce ? [collected, owed > 0n] : [collected > held + 50000000n, owed ?? 0n], bounce ? [held, true] : [true, 0n], name);
+        }
+    });
+}
+
+test('a Channel in debt pays a claim out of a deposit', async () => {
+    for (const bounce of [true, false]) {
+        const w = await World.create();
+        await w.topUp(toNano('0.06'));
+        await inDebt(w, w.channel);
+        await w.send(w.owner, w.provider, toNano('5'), plain(OP.fund));
+        const [until, expiry] = [w.chain.now + DAY, w.chain.now + 3600];
+        taken(await w.attest({ until, expiry }), w.provider);
+        const item = { voucher: { expiry: until }, receipt: { time: w.chain.now } };
+        // Nothing is there to pay for the rent of its entry.
+        const empty = await w.claim([item]);
+        assert.deepEqual([exitCode(empty, w.provider), exitCode(empty, w.channel)], [0, 137]);
+        w.bounce = bounce;
+        taken(await w.topUp(toNano('2')), w.channel);
+        w.bounce = true;
+        taken(await conserved(w, () => w.claim([item])), w.channel);
+        assert.equal((await w.paid()).paid, toNano('1'));
+        assert.equal(await due(w, w.channel), 0n);
     }
 });

@@ -77,6 +77,7 @@ export function exitCode(result, to) {
 export class World {
     static async create({ verifiers = 5, threshold = 3, timeLock = 2 * DAY, wallets = false } = {}) {
         const w = new World();
+        w.bounce = true;
         w.chain = await Blockchain.create();
         record(w.chain);
         w.chain.now = NOW;
@@ -108,7 +109,7 @@ export class World {
     /** Every message that enters the world; keeps count of gas and fees per contract call. */
     async send(from, to, value, body, init) {
         const cell = body instanceof Cell ? body : body.endCell();
-        const result = await from.send({ to, value, body: cell, init, bounce: true });
+        const result = await from.send({ to, value, body: cell, init, bounce: this.bounce });
         result.gas = result.transactions.slice(1).reduce((sum, t) => sum + (t.description.computePhase?.gasUsed ?? 0n), 0n);
         result.fees = result.transactions.reduce((sum, t) => sum + t.totalFees.coins
             + forwardFees(t), 0n);
@@ -192,8 +193,8 @@ export class World {
 
     startClose(from = this.client) { return this.call(OP.startClose, from, this.channel); }
     finishClose(from = this.client) { return this.call(OP.finishClose, from, this.channel); }
-    release(from = this.owner) {
-        return this.send(from, this.provider, toNano('0.05'), plain(OP.releaseChannel).storeAddress(this.channel));
+    release(from = this.owner, value = toNano('0.05')) {
+        return this.send(from, this.provider, value, plain(OP.releaseChannel).storeAddress(this.channel));
     }
 
     async get(to, method, args = []) {
