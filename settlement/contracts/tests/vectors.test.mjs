@@ -49,3 +49,20 @@ if (process.env.WRITE_VECTORS) {
 test('signed cells are those of the published vectors', () => {
     assert.deepEqual(produced, JSON.parse(readFileSync(file, 'utf8')));
 });
+
+test('every operation has the same number in schema.tlb and in the contracts', () => {
+    const read = (path, pattern) => {
+        const text = readFileSync(new URL(path, import.meta.url), 'utf8');
+        return new Map([...text.matchAll(pattern)].map(([, a, b]) => (/^[0-9a-f]+$/.test(b) ? [a, b] : [b, a])));
+    };
+    const schema = read('../../schema.tlb', /^(\w+)#([0-9a-f]{2}|[0-9a-f]{8}) (?:(?!= \w+;)[^])*= (?:Message|Change);/gm);
+    const snake = (name) => name.replace(/(?<!^)[A-Z]/g, (letter) => `_${letter}`).toLowerCase();
+    const tolk = new Map();
+    for (const [name, number] of read('../src/messages.tolk', /^struct \(0x([0-9a-f]+)\) (\w+)/gm)) tolk.set(snake(name), number);
+    // What the virtual machine puts before a body that bounces, and a name that the Provider's message has already.
+    assert.ok(tolk.delete('bounced'));
+    tolk.set('release', tolk.get('release_to_client'));
+    assert.ok(tolk.delete('release_to_client'));
+    assert.equal(schema.size, 36);
+    assert.deepEqual([...schema].sort(), [...tolk].sort());
+});

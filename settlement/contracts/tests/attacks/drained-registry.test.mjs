@@ -28,7 +28,8 @@ test('an external message is not accepted', async () => {
     const w = await ready();
     for (const at of [w.registry, w.provider, w.channel]) {
         const before = await w.balance(at);
-        await assert.rejects(w.chain.sendMessage({ info: { type: 'external-in', dest: at, importFee: 0n }, body: plain(OP.fund).endCell() }));
+        await assert.rejects(w.chain.sendMessage({ info: { type: 'external-in', dest: at, importFee: 0n }, body: plain(OP.fund).endCell() }),
+            { message: /External message not accepted/, exitCode: 11 });
         assert.equal(await w.balance(at), before);
     }
 });
