@@ -128,6 +128,12 @@ impl Claimer {
                 let spent = report.fees.saturating_add(FIRST_ITEM_FEE);
                 if report.paid.saturating_add(value) > spent {
                     self.claim(store, item, &mut report).await?;
+                } else {
+                    // The same batch, sent again, would only be refused again.
+                    let now = self.account.chain().head().await?.time;
+                    for due in item {
+                        store.refuse(&due.earned.receipt, now)?;
+                    }
                 }
             }
         }

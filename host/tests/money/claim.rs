@@ -72,7 +72,7 @@ async fn what_is_refused_costs_once_and_others_are_paid() {
     assert_eq!((second.items, second.fees), (0, Nanoton(0)));
 }
 
-/// Whatever does not make up for the refusal of its batch is left for later.
+/// Whatever does not make up for the refusal of its batch is left for later, and costs nothing until then.
 #[tokio::test]
 async fn a_refused_batch_does_not_make_a_round_cost_more_than_it_brings() {
     let (folder, world) = (tempfile::tempdir().unwrap(), world().await);
@@ -80,10 +80,13 @@ async fn a_refused_batch_does_not_make_a_round_cost_more_than_it_brings() {
     world.earn(&store, 41, 41, Nanoton(16_000_000), Nanoton(16_000_000));
     world.earn(&store, 42, 99, Nanoton(16_000_000), Nanoton(16_000_000));
     let before = world.account.balance().await.unwrap();
-    let round = Claimer::new(world.account.clone(), world.provider).round(&store, &AT_ONCE).await.unwrap();
+    let claimer = Claimer::new(world.account.clone(), world.provider);
+    let round = claimer.round(&store, &AT_ONCE).await.unwrap();
     assert_eq!((round.items, round.paid), (0, Nanoton(0)));
     let lost = before.checked_sub(world.account.balance().await.unwrap()).unwrap();
     assert!(lost == round.fees && lost < Nanoton(15_000_000), "{lost}");
+    let again = claimer.round(&store, &AT_ONCE).await.unwrap();
+    assert_eq!((again.items, again.fees), (0, Nanoton(0)), "the same batch is not sent again");
 }
 
 /// Its owner retires the key of an enclave that goes on serving: what it earned before is paid all the same.
