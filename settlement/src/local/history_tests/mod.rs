@@ -5,6 +5,7 @@
 //! is written whole to the folder that `COCOON_TRACES` names, for TON's own emulator to do the same.
 
 mod client_side;
+mod money;
 mod parties;
 mod promises;
 mod provider_side;
@@ -22,6 +23,7 @@ use tycho_executor::ParsedConfig;
 use tycho_types::cell::{Cell, HashBytes};
 use tycho_types::models::ShardAccount;
 
+use self::money::{Ledger, PAID, REFUND};
 use self::parties::{CLIENTS, Enclave, GOVERNANCE, Known, OWNERS, Place, STRANGER, person, public};
 use self::random::Random;
 use self::trace::Trace;
@@ -57,6 +59,8 @@ struct History {
     places: Vec<Place>,
     enclaves: Vec<Enclave>,
     known: Vec<Known>,
+    /// What contracts sent to people and arrived, in nanoton, by recipient and operation.
+    credits: BTreeMap<(Address, u32), u128>,
     delivered: usize,
     paid_claims: usize,
     unlocked: usize,
@@ -125,6 +129,7 @@ impl History {
                     seed,
                     paid: BTreeMap::new(),
                     opened: None,
+                    ledger: Ledger::default(),
                     gone: false,
                 });
             }
@@ -141,6 +146,7 @@ impl History {
             places,
             enclaves: Vec::new(),
             known: Vec::new(),
+            credits: BTreeMap::new(),
             delivered: 0,
             paid_claims: 0,
             unlocked: 0,
@@ -192,7 +198,7 @@ impl History {
 fn promises_hold_in_random_histories() {
     let seed = std::env::var("COCOON_HISTORY_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1u64);
     let (mut delivered, mut paid, mut unlocked, mut pruned, mut again) = (0, 0, 0, 0, 0);
-    let (mut slashed, mut vain) = (0, 0);
+    let (mut slashed, mut vain, mut credited) = (0, 0, [0; 2]);
     let (mut kinds, mut refusals) = (BTreeMap::new(), BTreeMap::new());
     for n in 0..=HISTORIES {
         let (goal, trace) = match n {
@@ -208,6 +214,8 @@ fn promises_hold_in_random_histories() {
             }
         }
         history.end();
+        credited[0] += history.credited(PAID);
+        credited[1] += history.credited(REFUND);
         delivered += history.delivered;
         paid += history.paid_claims;
         unlocked += history.unlocked;
@@ -231,6 +239,8 @@ fn promises_hold_in_random_histories() {
     assert!(delivered >= MESSAGES);
     // The histories are no walk around the subject.
     assert!(paid > delivered / 200, "only {paid} payments");
+    let all = [OWNERS.len(), CLIENTS.len()].map(|people| people * (HISTORIES + 1));
+    assert_eq!(credited, all, "owners that were paid and clients that were refunded, in all histories");
     assert!(unlocked > 0, "stake never came back");
     assert!(pruned > 50 && again > 10, "{pruned} keys were forgotten and {again} attested again");
     assert!(slashed > 10 && vain > 100, "stake was lost {slashed} times and in vain asked for {vain} times");

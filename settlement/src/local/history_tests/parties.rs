@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use cocoon_attestation::types::EnclaveKey;
 
+use super::money::Ledger;
 use crate::address::Address;
 use crate::cells::{SettlementReceipt, Signature, Voucher};
 use crate::contracts::ChannelInit;
@@ -58,6 +59,7 @@ pub(super) struct Place {
     /// By enclave, and never forgotten, whatever the contracts forget.
     pub paid: BTreeMap<usize, u64>,
     pub opened: Option<u64>,
+    pub ledger: Ledger,
     /// Deleted: the client opened another one, with a new salt.
     pub gone: bool,
 }

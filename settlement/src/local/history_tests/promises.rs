@@ -6,6 +6,7 @@ use cocoon_attestation::types::{EnclaveKey, UnixTime};
 use tycho_types::cell::{CellSlice, HashBytes};
 use tycho_types::models::Account;
 
+use super::money::Ledger;
 use super::parties::Place;
 use super::{History, TON, UNLOCKS, WINDOW};
 use crate::address::{Address, NetworkId};
@@ -134,8 +135,8 @@ impl History {
                 self.places[n].gone = true;
                 self.pending.retain(|(from, to), _| (*from, *to) != (init.client, init.address()));
                 init.salt = [0x80 + self.places.len() as u8; 32];
-                let (paid, opened) = (BTreeMap::new(), None);
-                self.places.push(Place { init, provider, client, seed, paid, opened, gone: false });
+                let (paid, opened, ledger) = (BTreeMap::new(), None, Ledger::default());
+                self.places.push(Place { init, provider, client, seed, paid, opened, ledger, gone: false });
             }
             _ => {}
         }
@@ -161,7 +162,7 @@ impl History {
     }
 
     /// Nobody is paid twice for a total, or without an attestation that covers the receipt, or more than client and enclave
-    /// signed for; and what is paid is what is recorded.
+    /// signed for, by a voucher that had not expired at the receipt's time; and what is paid is what is recorded.
     pub(super) fn paid(&mut self, n: usize, account: &Account, mut amount: u64) {
         for (e, enclave) in self.enclaves.iter().enumerate() {
             if enclave.provider != self.places[n].provider {
@@ -174,11 +175,11 @@ impl History {
                 continue;
             }
             let opened = self.places[n].opened.expect("an open Channel");
-            let covered = self.known.iter().any(|known| {
+            let of = || self.known.iter().filter(|known| known.channel == n && known.enclave == e);
+            let covered = of().any(|known| {
                 let time = known.receipt.time.0;
-                known.channel == n
-                    && known.enclave == e
-                    && known.receipt.total.0.min(self.most(n, e)) >= paid
+                known.receipt.total.0 >= paid
+                    && of().any(|of| of.voucher.cap.0 >= paid && of.voucher.expiry.0 >= time)
                     && time + 600 >= opened
                     && enclave.ever.iter().any(|(since, until)| time >= *since && time <= *until)
             });
@@ -229,5 +230,6 @@ impl History {
             let stake = self.ints(&account, "stake", &[]);
             assert!(Self::balance(Some(&account)) >= u128::from(stake[0] + stake[1]), "stake is missing");
         }
+        self.settled_up();
     }
 }

@@ -7,6 +7,7 @@ use tycho_types::models::{
 };
 
 use super::History;
+use super::money::{Money, outs};
 use super::parties::person;
 use crate::address::Address;
 use crate::local::config;
@@ -66,6 +67,9 @@ impl History {
             || self.places.iter().any(|place| place.init.address() == to);
         if !is_contract {
             // A person, or nobody: what arrives stays.
+            let message = cell.parse::<Message<'_>>().unwrap();
+            let (MsgInfo::Int(info), mut body) = (&message.info, message.body) else { panic!("not internal") };
+            self.credit(to, body.load_u32().unwrap_or_default(), info.value.tokens.into());
             return;
         }
         self.delivered += 1;
@@ -110,14 +114,16 @@ impl History {
         }
         let state = (output.new_state.clone(), new);
         self.accounts.insert(to, state.0);
-        let mut paid = 0;
+        let outs = outs(&transaction);
+        let paid = outs.iter().map(|out| out.amount).sum();
+        if let Some(n) = self.places.iter().position(|place| place.init.address() == to) {
+            let IntAddr::Std(from) = header.src.clone() else { panic!("a message from nowhere") };
+            let money = Money { had, came, has, fees, rent };
+            self.channel_moved(n, from.into(), op, !info.aborted, &money, &outs);
+        }
         for message in transaction.iter_out_msgs() {
             let message = message.unwrap();
             let MsgInfo::Int(info) = &message.info else { continue };
-            let mut body = message.body;
-            if body.load_u32().is_ok_and(|op| op == 0x4304_0001) {
-                paid += body.load_u64().unwrap();
-            }
             let IntAddr::Std(address) = &info.dst else { continue };
             let cell = CellBuilder::build_from(&message).unwrap();
             self.pending.entry((to, address.clone().into())).or_default().push_back(cell);
