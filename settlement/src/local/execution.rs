@@ -27,8 +27,8 @@ pub struct Execution {
     pub before: Cell,
     /// The message.
     pub message: Cell,
-    /// The transaction and the account after it; `None` for an external message that the account did not accept.
-    pub outcome: Option<(Cell, Cell)>,
+    /// The transaction and the account after it; the exit code for an external message that the account did not accept.
+    pub outcome: Result<(Cell, Cell), i32>,
 }
 
 impl Execution {
@@ -41,9 +41,9 @@ impl Execution {
     ) -> Result<Self, Error> {
         let outcome = match delivery {
             Delivery::Done(output) => {
-                Some((output.transaction.inner().clone(), CellBuilder::build_from(&output.new_state)?))
+                Ok((output.transaction.inner().clone(), CellBuilder::build_from(&output.new_state)?))
             }
-            Delivery::NotAccepted(_) => None,
+            Delivery::NotAccepted(exit_code) => Err(*exit_code),
         };
         Ok(Self {
             now: params.block_unixtime,
@@ -55,17 +55,20 @@ impl Execution {
         })
     }
 
-    /// As one line of JSON, without its end: `now` and `lt` as numbers, `seed` in hex, the cells as bags of cells in base64.
+    /// As one line of JSON, without its end: `now` and `lt` as numbers, `seed` in hex, the cells as bags of cells in base64, and
+    /// `exitCode` only if the message was not accepted.
     pub fn to_json(&self) -> String {
         let boc = |cell: &Cell| BASE64_STANDARD.encode(Boc::encode(cell));
+        let outcome = self.outcome.as_ref();
         json!({
             "now": self.now,
             "lt": self.min_lt,
             "seed": hex::encode(self.rand_seed),
             "before": boc(&self.before),
             "message": boc(&self.message),
-            "after": self.outcome.as_ref().map(|(_, after)| boc(after)),
-            "transaction": self.outcome.as_ref().map(|(transaction, _)| boc(transaction)),
+            "after": outcome.ok().map(|(_, after)| boc(after)),
+            "transaction": outcome.ok().map(|(transaction, _)| boc(transaction)),
+            "exitCode": outcome.err(),
         })
         .to_string()
     }

@@ -24,6 +24,7 @@ export function record(chain) {
             message: args.message.toBoc().toString('base64'),
             after: result.success ? result.shardAccount : null,
             transaction: result.success ? result.transaction : null,
+            exitCode: result.success ? null : result.vmResults?.vmExitCode,
         }) + '\n');
         return { result, ...rest };
     };
