@@ -125,7 +125,7 @@ fn platform(options: &mut Options, config: &GuestConfig, facts: &MachineFacts) -
     match config.tee {
         Tee::Tdx => {
             options.option("-accel", "kvm");
-            options.option("-object", tdx_object(&config.tdx.clone().unwrap_or_default()).to_string());
+            options.option("-object", json_option(tdx_object(&config.tdx.clone().unwrap_or_default())));
             options.option(
                 "-machine",
                 format!("{machine},kernel-irqchip=split,confidential-guest-support=tdx,memory-backend=mem0,hpet=off"),
@@ -148,6 +148,12 @@ fn platform(options: &mut Options, config: &GuestConfig, facts: &MachineFacts) -
         }
     }
     Ok(())
+}
+
+/// An option in JSON, its keys in one order however serde_json is built.
+fn json_option(mut value: Value) -> String {
+    value.sort_all_objects();
+    value.to_string()
 }
 
 fn tdx_object(tdx: &Tdx) -> Value {
@@ -213,7 +219,7 @@ fn devices(options: &mut Options, config: &GuestConfig, image: &Image) {
     if let Some(model) = &image.model {
         let node = json!({"node-name": "model", "driver": "raw", "read-only": true,
                           "file": {"driver": "file", "filename": model, "locking": "off"}});
-        options.option("-blockdev", node.to_string());
+        options.option("-blockdev", json_option(node));
         options.option("-device", format!("virtio-blk-pci,drive=model,bus=pcie.0,addr=0x3,{SHARED}"));
     }
     match (config.network.vsock, config.network.tcp) {
