@@ -159,6 +159,24 @@ async fn a_busy_api_is_asked_again_as_it_wishes_and_given_up_in_the_end() {
     assert_eq!(asked.lock().unwrap().len(), 5);
 }
 
+/// A lower bound of what passed: waits only ever get longer.
+#[tokio::test]
+async fn an_api_that_names_a_wait_is_not_asked_before_it_is_over() {
+    let account = Address::basechain([8; 32]);
+    let v3 = json!({ "accounts": [] });
+    let v2 = json!({ "ok": true, "result": { "state": "uninitialized", "balance": "0" } });
+    for (version, answer) in [("v3", v3), ("v2/jsonRPC", v2)] {
+        let busy = (429, Some(1), json!({ "error": "Ratelimit exceed" }));
+        let (url, asked) = scripted(vec![busy, (200, None, answer)]).await;
+        let client = Toncenter::with_options(&format!("{url}/api/{version}"), NetworkId::TESTNET, options(0)).unwrap();
+        let began = std::time::Instant::now();
+        // What it says in the end does not matter here.
+        let _ = client.account(&account).await;
+        assert!(began.elapsed() >= Duration::from_secs(1), "{version} was asked again at once");
+        assert_eq!(asked.lock().unwrap().len(), 2, "{version}");
+    }
+}
+
 #[tokio::test]
 async fn an_old_block_and_one_that_goes_back_and_another_network_are_refused() {
     let at = |script: Script| async {
@@ -185,27 +203,71 @@ async fn an_old_block_and_one_that_goes_back_and_another_network_are_refused() {
     assert!(error.contains("it is mainnet, and you named testnet"), "{error}");
 }
 
+/// A real trace, as the local chain's index tells it.
+async fn real_trace() -> Value {
+    let (chain, [_, client]) = served().await;
+    let payer = Account::new(client, GIVER).unwrap();
+    let report = payer.send(Address::basechain([7; 32]), Nanoton(1), None, None).await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut connection = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    tokio::spawn(rpc::serve(listener, chain));
+    let get = format!("GET /api/v3/traces?msg_hash={} HTTP/1.0\r\n\r\n", hex::encode(report.message));
+    connection.write_all(get.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await.unwrap();
+    serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+}
+
+/// The same trace, in which transactions from this one on (by their order) are guesses about blocks to come.
+fn emulated_from(trace: &Value, from: usize) -> Value {
+    let mut changed = trace.clone();
+    let trace = &mut changed["traces"][0];
+    let order = trace["transactions_order"].as_array().unwrap().clone();
+    for hash in &order[from..] {
+        trace["transactions"][hash.as_str().unwrap()]["emulated"] = json!(true);
+    }
+    changed
+}
+
+#[tokio::test]
+async fn a_trace_is_finished_when_all_of_it_is_in_blocks() {
+    let ask = async |answer: Value| {
+        let (url, _) = scripted(vec![(200, None, answer)]).await;
+        let client = Toncenter::with_options(&format!("{url}/api/v3"), NetworkId::TESTNET, options(0)).unwrap();
+        client.trace(&[1; 32]).await.unwrap()
+    };
+    let whole = real_trace().await;
+    let known = ask(whole.clone()).await.unwrap();
+    assert!(known.finished && known.transactions.len() > 1);
+    let with = |path: &str, value: Value| {
+        let mut changed = whole.clone();
+        *changed.pointer_mut(&format!("/traces/0{path}")).unwrap() = value;
+        changed
+    };
+    for (path, value) in [
+        ("/is_incomplete", json!(true)),
+        ("/trace_info/trace_state", json!("pending")),
+        ("/trace_info/pending_messages", json!(1)),
+    ] {
+        let trace = ask(with(path, value)).await.unwrap();
+        assert!(!trace.finished, "{path}");
+        assert_eq!(trace.transactions, known.transactions, "{path}");
+    }
+    let half = ask(emulated_from(&whole, 1)).await.unwrap();
+    assert!(!half.finished);
+    assert_eq!(half.transactions, known.transactions[..1], "what is only a guess has not happened");
+    assert_eq!(ask(emulated_from(&whole, 0)).await, None);
+}
+
 #[tokio::test]
 async fn a_message_whose_answer_got_lost_is_looked_for_and_only_the_same_bytes_are_sent_again() {
     let request = Wallet::new(GIVER, NetworkId::TESTNET).unwrap().request(0, START, &[], true).unwrap();
-    let arrived = {
-        // A real trace, as the local chain's index tells it.
-        let (chain, [_, client]) = served().await;
-        let payer = Account::new(client, GIVER).unwrap();
-        let report = payer.send(Address::basechain([7; 32]), Nanoton(1), None, None).await.unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut connection = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        tokio::spawn(rpc::serve(listener, chain));
-        let get = format!("GET /api/v3/traces?msg_hash={} HTTP/1.0\r\n\r\n", hex::encode(report.message));
-        connection.write_all(get.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer).await.unwrap();
-        serde_json::from_str::<Value>(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
-    };
+    let arrived = real_trace().await;
     let none = json!({ "traces": [] });
     let refused = json!({ "error": "LITE_SERVER_UNKNOWN: cannot apply external message: exitcode=133" });
     // Lost, sent again, refused as a replay: the first had arrived.
-    let (url, asked) = scripted(vec![(503, None, json!({})), (500, None, refused.clone()), (200, None, arrived)]).await;
+    let (url, asked) =
+        scripted(vec![(503, None, json!({})), (500, None, refused.clone()), (200, None, arrived.clone())]).await;
     let client = Toncenter::with_options(&format!("{url}/api/v3"), NetworkId::TESTNET, options(0)).unwrap();
     assert_eq!(client.send(request.clone()).await.unwrap(), request.repr_hash().0);
     let asked = asked.lock().unwrap().clone();
@@ -214,10 +276,12 @@ async fn a_message_whose_answer_got_lost_is_looked_for_and_only_the_same_bytes_a
         "{asked:?}"
     );
 
-    // Refused for good: no trace of it.
-    let (url, _) = scripted(vec![(503, None, json!({})), (500, None, refused), (200, None, none)]).await;
-    let client = Toncenter::with_options(&format!("{url}/api/v3"), NetworkId::TESTNET, options(0)).unwrap();
-    assert!(matches!(client.send(request).await, Err(Error::NotAccepted { exit_code: 133, .. })));
+    // Refused for good: no trace of it, or only a guess of what it would do.
+    for trace in [none, emulated_from(&arrived, 0)] {
+        let (url, _) = scripted(vec![(503, None, json!({})), (500, None, refused.clone()), (200, None, trace)]).await;
+        let client = Toncenter::with_options(&format!("{url}/api/v3"), NetworkId::TESTNET, options(0)).unwrap();
+        assert!(matches!(client.send(request.clone()).await, Err(Error::NotAccepted { exit_code: 133, .. })));
+    }
 }
 
 #[tokio::test]

@@ -137,20 +137,20 @@ impl Toncenter {
         let answer = self.get(&path).await?;
         let Some(trace) = list(&answer["traces"], "a list of traces")?.first() else { return Ok(None) };
         let what = "a trace";
-        let transactions = list(&trace["transactions_order"], what)?
+        // An emulated transaction is a guess about a block that does not exist yet: nothing has arrived by it.
+        let all = list(&trace["transactions_order"], what)?
             .iter()
-            .map(|hash| transaction(&trace["transactions"][hash.as_str().unwrap_or_default()]))
-            .collect::<Result<Vec<_>, _>>()?;
+            .map(|hash| &trace["transactions"][hash.as_str().unwrap_or_default()]);
+        let (emulated, made): (Vec<_>, Vec<_>) = all.partition(|tx| tx["emulated"] == true);
+        let transactions = made.into_iter().map(transaction).collect::<Result<Vec<_>, _>>()?;
         if transactions.is_empty() {
             return Ok(None);
         }
         let info = &trace["trace_info"];
         let pending: u64 =
             if info["pending_messages"].is_null() { 0 } else { number(&info["pending_messages"], what)? };
-        // An emulated transaction is a guess about a block that does not exist yet.
-        let emulated =
-            trace["transactions"].as_object().is_some_and(|all| all.values().any(|tx| tx["emulated"] == true));
-        let finished = info["trace_state"] == "complete" && trace["is_incomplete"] != true && pending == 0 && !emulated;
+        let finished =
+            info["trace_state"] == "complete" && trace["is_incomplete"] != true && pending == 0 && emulated.is_empty();
         Ok(Some(Trace { transactions, finished }))
     }
 }
