@@ -89,7 +89,7 @@ fn accounts(ours: &ShardAccount, theirs: &ShardAccount) -> (Option<Account>, Opt
     let [mut ours, theirs] = [ours, theirs].map(|of| of.load_account().expect("an account"));
     if let (Some(ours), Some(theirs)) = (&mut ours, &theirs) {
         // A hash that only large accounts carry, of a dictionary that each implementation keeps its own way.
-        ours.storage_stat.storage_extra = theirs.storage_stat.storage_extra.clone();
+        ours.storage_stat.storage_extra = theirs.storage_stat.storage_extra;
         // What an account without code is said to take.
         if (&ours.state, &theirs.state) == (&AccountState::Uninit, &AccountState::Uninit) {
             ours.storage_stat.used = theirs.storage_stat.used.clone();
