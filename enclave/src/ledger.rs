@@ -308,7 +308,7 @@ mod tests {
     fn a_channel_takes_as_little_as_the_documentation_says() {
         assert!(size_of::<(Address, Account)>() <= 72);
         // A table is full at seven eighths.
-        assert!(MAX_CHANNELS <= (1 << 20) / 8 * 7);
+        const { assert!(MAX_CHANNELS <= (1 << 20) / 8 * 7) };
     }
 
     #[test]
