@@ -289,7 +289,7 @@ async fn streams(traffic: &Traffic) -> Result<()> {
         "tokens",
         "records of the body",
         "of them with 1, 2, more tokens",
-        "tokens, told by sizes",
+        "tokens, told by records",
         "sealed answer, bytes",
         "sizes of records",
     ]);
