@@ -1,6 +1,6 @@
 //! Readers that are slow, that do not read, and that go away.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -114,9 +114,14 @@ fn who_goes_away_pays_for_what_came_and_a_few_tokens_more() {
         head.extend(byte);
     }
     // The head, who speaks, and forty pieces of text.
-    while frames < 42 {
-        let mut piece = [0; 4_096];
-        let length = stream.read(&mut piece).unwrap();
+    let mut piece = [0; 4_096];
+    loop {
+        // What has come by then was sent before the reader went, however late a busy machine lets it look.
+        stream.set_nonblocking(frames >= 42).unwrap();
+        let length = match stream.read(&mut piece) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            length => length.unwrap(),
+        };
         assert!(length > 0, "it goes on for as long as somebody reads");
         decoder.push(&piece[..length]);
         while let Some(frame) = decoder.next_frame().unwrap() {
@@ -132,8 +137,7 @@ fn who_goes_away_pays_for_what_came_and_a_few_tokens_more() {
     let charged = charged.checked_sub(charge(first.tokens.prompt, 0)).unwrap().0 / charge(0, 1).0;
     println!("{read} tokens read and {charged} charged");
     assert!(charged >= read && read >= 20, "{read} tokens came and {charged} are charged");
-    // How many more depends on when a busy machine tells the enclave; it is far from all that was asked for.
-    assert!(charged <= 450, "{read} tokens came and {charged} are charged");
+    assert!(charged <= read + 50, "{read} tokens came and {charged} are charged");
     // It has stopped: nothing is charged any more, and others are answered.
     enclave.ask(Client::new(evidence, 67).chat(evidence, "")).receipt.unwrap();
     assert_eq!(enclave.receipt(&client), Some(receipt));
