@@ -60,6 +60,9 @@ struct State {
     chosen: Vec<Chosen>,
     /// Tokens to choose again: those of an attempt that the engine did not survive.
     replay: Vec<u32>,
+    /// The position that was asked for last, and, where scores under a schema are wanted, its logits before the schema forbade any.
+    asked: Option<usize>,
+    logits: Vec<f32>,
 }
 
 /// Chooses for one answer.
@@ -80,7 +83,13 @@ impl Chooser {
             Some(number) => seed[..8].copy_from_slice(&number.to_le_bytes()),
             None => getrandom::fill(&mut seed).map_err(|_| crate::Error::Random)?,
         }
-        let state = State { random: ChaCha12Rng::from_seed(seed), chosen: Vec::new(), replay: Vec::new() };
+        let state = State {
+            random: ChaCha12Rng::from_seed(seed),
+            chosen: Vec::new(),
+            replay: Vec::new(),
+            asked: None,
+            logits: Vec::new(),
+        };
         Ok(Self {
             sampling,
             prompt,
@@ -117,6 +126,7 @@ impl Chooser {
     pub(crate) fn rewind(&self, keep: usize, replay: bool) -> Vec<u32> {
         let mut state = self.lock();
         state.chosen.truncate(keep);
+        state.asked = None;
         let kept: Vec<u32> = state.chosen.iter().map(|chosen| chosen.token).collect();
         state.replay = if replay { kept.clone() } else { Vec::new() };
         kept
@@ -125,14 +135,23 @@ impl Chooser {
     fn choose(&self, logits: &[f32], context: &[u32]) -> u32 {
         let step = context.len().saturating_sub(self.prompt);
         let mut state = self.lock();
-        // The engine asks again for the same position where a schema forbids the first choice.
+        // The engine asks again for the same position where a schema forbids the first choice, without what it forbids.
         state.chosen.truncate(step);
+        if self.cancelled.load(Ordering::Relaxed) {
+            // It only ends the engine's work: nobody generated it, and nobody pays for it.
+            return self.end;
+        }
+        let again = state.asked.replace(step) == Some(step);
         let token = match state.replay.get(step).copied() {
-            _ if self.cancelled.load(Ordering::Relaxed) => self.end,
             Some(token) => token,
             None => pick(logits, context, self.prompt, &self.sampling, &mut state.random),
         };
-        let scores = self.sampling.logprobs.map(|top| scores(logits, token, top));
+        let scores = self.sampling.logprobs.map(|top| {
+            if !again && self.sampling.schema.is_some() {
+                state.logits = logits.to_vec();
+            }
+            scores(if again { &state.logits } else { logits }, token, top)
+        });
         state.chosen.push(Chosen { token, scores });
         token
     }
@@ -354,6 +373,37 @@ mod tests {
         assert_eq!(best.iter().map(|scored| scored.token).collect::<Vec<_>>(), [1, 2, 0]);
         assert!((f64::from(best[0].logprob).exp() - expected[1]).abs() < 1e-6);
         assert!(scores(LOGITS, 0, 0).1.is_empty());
+    }
+
+    #[test]
+    fn scores_under_a_schema_are_the_models_own() {
+        let sampling = Sampling { logprobs: Some(5), schema: Some(serde_json::json!({})), ..Sampling::default() };
+        let chooser = Chooser::new(sampling, 0, 0).unwrap();
+        assert_eq!(chooser.choose(LOGITS, &[]), 1);
+        // The schema forbids what was chosen, and all but two tokens.
+        let allowed = [f32::NEG_INFINITY, f32::NEG_INFINITY, 2.0, f32::NEG_INFINITY, 0.0];
+        assert_eq!(chooser.choose(&allowed, &[]), 2);
+        let chosen = chooser.since(0, 0);
+        let (own, best) = chosen[0].scores.clone().unwrap();
+        assert_eq!((chosen.len(), own), (1, scores(LOGITS, 2, 5).0));
+        assert!(best.len() == 5 && best.iter().all(|scored| scored.logprob.is_finite()));
+        // The next position is another one.
+        assert_eq!(chooser.choose(&allowed, &[2]), 2);
+        assert_eq!(chooser.since(1, 0)[0].scores.clone().unwrap().0, scores(&allowed, 2, 5).0);
+    }
+
+    #[test]
+    fn what_ends_a_cancelled_answer_is_no_token_of_it() {
+        let chooser = Chooser::new(Sampling::default(), 0, 4).unwrap();
+        chooser.choose(LOGITS, &[]);
+        chooser.cancel();
+        assert_eq!((chooser.choose(LOGITS, &[1]), chooser.count()), (4, 1));
+        // Cancelled between the two times that a schema makes the engine ask.
+        let chooser = Chooser::new(Sampling::default(), 0, 4).unwrap();
+        chooser.choose(LOGITS, &[]);
+        chooser.choose(LOGITS, &[1]);
+        chooser.cancel();
+        assert_eq!((chooser.choose(LOGITS, &[1]), chooser.count()), (4, 1));
     }
 
     #[test]
