@@ -281,7 +281,10 @@ impl Engine {
         if self.inner.kind != Kind::Text {
             return Err(Error::Incapable("generate: it embeds"));
         }
-        let room = (self.inner.context - prompt.tokens.len()) as u64;
+        let (tokens, context) = (prompt.tokens.len(), self.inner.context);
+        let room =
+            context.checked_sub(tokens).filter(|room| *room > 0).ok_or(Error::ContextFull { tokens, context })?;
+        let room = room as u64;
         let max_tokens = max_tokens.clamp(1, room) as usize;
         let running = self.inner.running.clone().acquire_owned().await.map_err(|_| Error::Ended)?;
         Generation::start(self.clone(), prompt, sampling, max_tokens, running)

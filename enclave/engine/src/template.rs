@@ -83,7 +83,8 @@ impl Template {
         let of = |name: &str| text(config.get(name));
         let special = serde_json::json!({"bos": of("bos_token"), "eos": of("eos_token"), "unk": of("unk_token")});
         Ok(Self {
-            tools: source.contains("tools"),
+            // Calls are read and forced in this form alone.
+            tools: source.contains("tools") && source.contains("<tool_call>"),
             thinks: source.contains("<think>"),
             thinking_switch: source.contains("enable_thinking"),
             environment: environment(&source)?,
