@@ -94,6 +94,11 @@ impl Out {
         self.frames.closed().await;
     }
 
+    /// Whether nobody reads any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.frames.is_closed()
+    }
+
     pub(crate) fn body_digest(&self) -> Digest {
         let mut out = [0; 32];
         out.copy_from_slice(self.digest.clone().finish().as_ref());

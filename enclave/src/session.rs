@@ -181,37 +181,40 @@ impl Enclave {
         Ok(prompts)
     }
 
-    async fn embed(&self, embed: Embed, voucher: &SignedVoucher, context: Context, mut out: Out) -> Result<(), Gone> {
+    async fn embed(
+        &self,
+        mut embed: Embed,
+        voucher: &SignedVoucher,
+        context: Context,
+        mut out: Out,
+    ) -> Result<(), Gone> {
+        let inputs = std::mem::take(&mut embed.inputs);
         let prepared = async {
             let model = self.model(&embed.model)?;
             let entered = self.limits.enter(voucher.voucher.channel, Instant::now()).map_err(limits_error)?;
-            let prompts = self.prompts(model, embed.inputs).await?;
+            let prompts = self.prompts(model, inputs).await?;
             let tokens = prompts.iter().map(Prompt::tokens).sum();
             let reservation = self.ledger.reserve(&voucher.voucher, tokens, 0).map_err(|error| ledger_error(&error))?;
-            let mut vectors = Vec::new();
-            for prompt in prompts {
-                vectors.push(model.engine.embed(prompt).await.map_err(|error| engine_error(&error))?);
-            }
-            let wrong = embed.dimensions.filter(|wanted| vectors.iter().any(|vector| vector.len() as u64 != *wanted));
-            if wrong.is_some() {
-                let message = format!("this model's vectors have {} dimensions: leave it out", vectors[0].len());
-                return Err(ApiError::invalid("dimensions", message));
-            }
-            entered.used(tokens);
-            Ok((model, tokens, vectors, reservation, entered))
+            Ok((model, prompts, reservation, entered))
         };
         // The place is held until the answer has been read.
-        let (model, prompt, vectors, reservation, _entered) = match prepared.await {
+        let (model, prompts, reservation, entered) = match prepared.await {
             Ok(prepared) => prepared,
             Err(error) => return out.refuse(&error).await,
         };
-        let id = openai::answer::identifier("embd-");
-        out.head(200, "application/json", &[(RECEIPT_HEADER, id)]).await?;
-        out.data(&openai::embeddings(&embed.model, &vectors, embed.base64, prompt)).await?;
-        let tokens = TokenCounts { prompt, ..TokenCounts::default() };
+        let tokens = TokenCounts::default();
         let mut served =
             Served { enclave: self, model, voucher, context, tokens, most: 0, reservation: Some(reservation) };
-        served.end("stop", out).await
+        let written = served.write_vectors(&embed, prompts, &mut out).await;
+        entered.used(served.tokens.prompt);
+        match written {
+            Ok(true) => served.end("stop", out).await,
+            Ok(false) => out.finish(&[]).await,
+            Err(Gone) => {
+                served.settle();
+                Err(Gone)
+            }
+        }
     }
 
     async fn generate(
@@ -329,6 +332,38 @@ impl Served<'_> {
                 Err(Gone)
             }
         }
+    }
+
+    /// Computes vectors, one after another while somebody waits for them, and writes them. `false` if an error was written: that is free.
+    async fn write_vectors(&mut self, embed: &Embed, prompts: Vec<Prompt>, out: &mut Out) -> Result<bool, Gone> {
+        let mut vectors = Vec::new();
+        for prompt in prompts {
+            let tokens = prompt.tokens();
+            // Not cut short: the engine goes on with what it has begun, and what comes next would be computed beside it.
+            let error = match self.model.engine.embed(prompt).await {
+                Ok(vector) if embed.dimensions.is_none_or(|wanted| vector.len() as u64 == wanted) => {
+                    vectors.push(vector);
+                    self.tokens.prompt += tokens;
+                    if out.is_closed() {
+                        return Err(Gone);
+                    }
+                    continue;
+                }
+                Ok(vector) => {
+                    let message = format!("this model's vectors have {} dimensions: leave it out", vector.len());
+                    ApiError::invalid("dimensions", message)
+                }
+                Err(error) => engine_error(&error),
+            };
+            // Free, whether or not anybody still reads why.
+            self.reservation = None;
+            out.error(&error).await?;
+            return Ok(false);
+        }
+        let id = openai::answer::identifier("embd-");
+        out.head(200, "application/json", &[(RECEIPT_HEADER, id)]).await?;
+        out.data(&openai::embeddings(&embed.model, &vectors, embed.base64, self.tokens.prompt)).await?;
+        Ok(true)
     }
 
     /// Charges, and sends the receipt behind a whole answer.
