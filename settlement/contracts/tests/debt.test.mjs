@@ -5,17 +5,17 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { toNano } from '@ton/core';
-import { anchor, cancel, change, conserved, forbid, propose, prune, ready, revoke, revokeKey, slash, stake, stakeOf, taken, tighten,
+import { anchor, cancel, change, conserved, execute, forbid, prepaid, proposals, propose, prune, ready, revoke, revokeKey, slash, stake, stakeOf, taken, tighten,
     unstake, withdraw } from './support/acts.mjs';
 import { DAY, exitCode, IMAGE, NOW, OP, plain, World } from './support/world.mjs';
 
 const DEBT = 60000000;
 
-/** Lets years pass until the account holds nothing and owes 0.06 TON; at 0.1 it would be frozen. */
-async function inDebt(w, address) {
+/** Lets years pass until the account holds nothing and owes so much, 0.06 TON; at 0.1 it would be frozen. */
+async function inDebt(w, address, debt = DEBT) {
     const { used, lastPaid } = (await w.chain.getContract(address)).account.account.storageStats;
     const perSecond = Number(used.bits + 500n * used.cells) / 65536;
-    w.chain.now = lastPaid + Math.ceil((Number(await w.balance(address)) + DEBT) / perSecond);
+    w.chain.now = lastPaid + Math.ceil((Number(await w.balance(address)) + debt) / perSecond);
     assert.ok(w.chain.now > NOW + 365 * DAY);
 }
 
@@ -69,8 +69,10 @@ test('Registry and Provider in debt attest, and the Channel pays a claim', async
         await inDebt(w, w[indebted]);
         const [until, expiry] = [w.chain.now + DAY, w.chain.now + 3600];
         taken(await conserved(w, () => w.attest({ until, expiry })), w.provider);
+        await prepaid(w, w.provider);
         await w.topUp(toNano('5'));
         taken(await conserved(w, () => propose(w, change.maxLifetime(3600), { value: toNano('0.9') })), w.registry);
+        await prepaid(w, w.registry);
         const item = { voucher: { expiry: until }, receipt: { time: w.chain.now } };
         taken(await conserved(w, () => w.claim([item])), w.channel);
         assert.equal((await w.paid()).paid, toNano('1'));
@@ -122,6 +124,35 @@ for (const [name, [at, act, prepare]] of Object.entries(operations)) {
         }
     });
 }
+
+// Years pass before there is a debt, and a proposal lapses in two weeks: so it is made when the debt is there. It leaves what pays for a
+// year and the debt; the test takes away what is for the year.
+test('execute is taken by a contract in debt, whether its message can bounce or not', async () => {
+    for (const bounce of [true, false]) {
+        const w = await World.create();
+        await w.send(w.stranger, w.provider, toNano('100'), plain(OP.fund));
+        await inDebt(w, w.registry, 95000000);
+        taken(await propose(w, change.allow(1, IMAGE), { value: toNano('0.9') }), w.registry);
+        await prepaid(w, w.registry);
+        w.chain.now += 2 * DAY;
+        w.bounce = bounce;
+        const shard = await w.chain.getContract(w.registry);
+        shard.balance = toNano('0.03');
+        const held = await w.balance(w.registry);
+        assert.ok(held < (await due(w, w.registry)));
+        const result = taken(await conserved(w, () => execute(w, 0, { value: toNano('0.9') })), w.registry);
+        const tx = result.transactions.find((t) => t.inMessage?.info.dest?.equals(w.registry));
+        const { storageFeesCollected: collected, storageFeesDue: owed } = tx.description.storagePhase;
+        assert.equal(tx.description.creditFirst, !bounce);
+        assert.deepEqual(bounce ? [collected, owed > 0n] : [collected > held, owed ?? 0n], bounce ? [held, true] : [true, 0n]);
+        assert.deepEqual(await proposals(w), { next: 1, any: false });
+        // The model is allowed, and a year's rent is there again.
+        const now = w.chain.now;
+        w.bounce = true;
+        taken(await w.attest({ modelRoot: IMAGE, until: now + DAY, expiry: now + 3600 }), w.provider);
+        await prepaid(w, w.registry);
+    }
+});
 
 test('a Channel in debt pays a claim out of a deposit', async () => {
     for (const bounce of [true, false]) {

@@ -39,7 +39,7 @@ async fn attest_open_claim_close() {
     // A wallet deploys with its first message; that is not what is measured here.
     world.client.send(world.client.address(), ton("0.01"), None, None).await.unwrap().success().unwrap();
     let address = world.channel.address();
-    costs(&world, world.attest(&world.verdict(), &[0, 1, 2]).await, "attest", 22_276, 14_330_400);
+    costs(&world, world.attest(&world.verdict(), &[0, 1, 2]).await, "attest", 22_320, 14_348_000);
     let record = ops::enclave_record(&*world.chain, &world.provider, &world.key()).await.unwrap();
     let expected = EnclaveRecord {
         state: KeyState::Active,
@@ -52,7 +52,7 @@ async fn attest_open_claim_close() {
     };
     assert_eq!(record, Some(expected));
 
-    costs(&world, ops::open_channel(&world.client, &world.channel, ton("5")).await.unwrap(), "open", 7_369, 16_129_200);
+    costs(&world, ops::open_channel(&world.client, &world.channel, ton("5")).await.unwrap(), "open", 7_623, 17_043_600);
     let opened = ops::channel_state(&*world.chain, &address).await.unwrap();
     assert_eq!((opened.status, opened.keys), (ChannelStatus::Open, 0));
     assert!(opened.available > ton("4.9") && opened.available < opened.balance);
@@ -72,7 +72,7 @@ async fn attest_open_claim_close() {
     let before = world.client.balance().await.unwrap();
     costs(&world, ops::start_close(&world.client, &address).await.unwrap(), "start_close", 10_340, 5_676_800);
     world.clock.advance(3 * DAY);
-    costs(&world, ops::finish_close(&world.client, &address).await.unwrap(), "finish_close", 11_229, 6_200_880);
+    costs(&world, ops::finish_close(&world.client, &address).await.unwrap(), "finish_close", 11_391, 6_272_862);
     let refund = world.client.balance().await.unwrap().checked_sub(before).unwrap();
     assert!(refund > ton("3.48") && refund < ton("3.5"), "{refund}");
     let closed = ops::channel_state(&*world.chain, &address).await.unwrap();

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { beginCell, toNano } from '@ton/core';
 import { checkpointCell, receiptCell, signCell } from './cells.mjs';
-import { exitCode, NETWORK, NOW, OP, plain, verifierDict, World } from './world.mjs';
+import { DAY, exitCode, NETWORK, NOW, OP, plain, verifierDict, World } from './world.mjs';
 
 export async function ready(options) {
     const w = await World.create(options);
@@ -56,6 +56,19 @@ export async function size(w, address) {
 export async function within(w, address, bits, cells) {
     const found = await size(w, address);
     assert.ok(found.bits <= bits && found.cells <= cells, `${JSON.stringify(found)} of ${bits}, ${cells}`);
+}
+
+/** Rent of an account as it is now. Mainnet's prices: one for a bit, 500 for a cell, in 1/65536 nanoton a second. */
+export async function rentOf(w, address, seconds = 365 * DAY) {
+    const { used } = (await w.chain.getContract(address)).account.account.storageStats;
+    return (BigInt(used.bits) + 500n * BigInt(used.cells)) * BigInt(seconds) / 65536n + 1n;
+}
+
+/** The account holds a year's rent of what it is, beyond what it owes. */
+export async function prepaid(w, address) {
+    const { duePayment } = (await w.chain.getContract(address)).account.account.storageStats;
+    const [holds, needs] = [(await w.balance(address)) - (duePayment ?? 0n), await rentOf(w, address)];
+    assert.ok(holds >= needs, `${holds} of ${needs}`);
 }
 
 // ---- governance
