@@ -75,7 +75,7 @@ export function exitCode(result, to) {
 }
 
 export class World {
-    static async create({ verifiers = 5, threshold = 3, timeLock = 2 * DAY, wallets = false } = {}) {
+    static async create({ verifiers = 5, threshold = 3, timeLock = 2 * DAY, images = [IMAGE], models = [MODEL], wallets = false } = {}) {
         const w = new World();
         w.bounce = true;
         w.chain = await Blockchain.create();
@@ -88,7 +88,7 @@ export class World {
         w.clientKeys = keyOf(0x40);
         w.enclave = keyOf(0x50);
         w.threshold = threshold;
-        const registry = registryState({ governance: w.governance.address, threshold, timeLock,
+        const registry = registryState({ governance: w.governance.address, threshold, timeLock, images, models,
             verifiers: w.verifiers.map((k) => k.publicKey) });
         w.registry = address(registry);
         const provider = providerState({ registry: w.registry, owner: w.owner.address });
@@ -121,6 +121,22 @@ export class World {
         const contracts = [this.registry, this.provider, this.channel];
         return result.transactions.filter((t) => contracts.some((c) => c.equals(new Address(0, bigBytes(t.address)))))
             .map((t) => [Number(t.description.computePhase.gasUsed), Number(t.totalFees.coins + forwardFees(t))]);
+    }
+
+    /** Gas and fees of everything in a trace: the wallet and its external message, contracts, forward fees and receipts; without rent. */
+    everything(result) {
+        const rent = result.transactions.reduce((sum, t) => sum + (t.description.storagePhase?.storageFeesCollected ?? 0n), 0n);
+        const gas = result.transactions.reduce((sum, t) => sum + (t.description.computePhase?.gasUsed ?? 0n), 0n);
+        return { gas: Number(gas), fees: Number(result.fees - rent) };
+    }
+
+    /** Rent that the time until now has brought is paid, so that what follows can be measured without. */
+    async settleRent(contracts = [this.registry, this.provider, this.channel]) {
+        for (const to of contracts) {
+            for (const from of [this.governance, this.owner, this.client, this.payer, this.stranger]) {
+                await this.send(from, to, toNano('0.05'), beginCell());
+            }
+        }
     }
 
     /** The storage fees in a trace that its contracts paid. */
