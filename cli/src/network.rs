@@ -22,8 +22,8 @@ use cocoon_node::{Node, NodeConfig};
 use cocoon_settlement::account::Account;
 use cocoon_settlement::chain::Chain;
 use cocoon_settlement::contracts::channel::{ChannelInit, channel_code_depth, channel_code_hash};
-use cocoon_settlement::contracts::provider::ProviderInit;
-use cocoon_settlement::contracts::registry::{Change, Listed, RegistryInit};
+use cocoon_settlement::contracts::provider::{ProviderInit, provider_code_hash};
+use cocoon_settlement::contracts::registry::{self, Change, Listed, RegistryInit, Release};
 use cocoon_settlement::local::{Genesis, LocalChain, rpc};
 use cocoon_settlement::wallet::Wallet;
 use cocoon_settlement::{Address, Nanoton, NetworkId, Prices, ops};
@@ -357,6 +357,7 @@ async fn registry(
             for root in models.iter().filter(|root| !params.models.contains(root)) {
                 ops::propose(governance, &registry, &Change::Allow(Listed::Model(*root))).await?.success()?;
             }
+            name_release(governance, &registry).await?;
             return Ok(registry);
         }
     }
@@ -375,7 +376,20 @@ async fn registry(
     data.write("registry", init.address()?.to_string().as_bytes())?;
     let (registry, report) = ops::deploy_registry(governance, &init).await?;
     report.success()?;
+    name_release(governance, &registry).await?;
     Ok(registry)
+}
+
+/// Names this program's code as that of new providers and channels, unless it is named already.
+async fn name_release(governance: &Account, address: &Address) -> Result<()> {
+    let known = registry::release(governance.chain().as_ref(), address).await?;
+    let codes = (provider_code_hash(), channel_code_hash());
+    if (known.provider_code, known.channel_code) == codes {
+        return Ok(());
+    }
+    let release = Release { version: known.version.saturating_add(1), provider_code: codes.0, channel_code: codes.1 };
+    ops::propose(governance, address, &Change::Release(release)).await?.success()?;
+    Ok(())
 }
 
 async fn start_nodes(

@@ -11,7 +11,9 @@ use cocoon_protocol::receipt::SignedSettlementReceipt;
 use cocoon_protocol::voucher::SignedVoucher;
 use cocoon_settlement::account::Account;
 use cocoon_settlement::cells::{SettlementReceipt, Verdict, Voucher};
-use cocoon_settlement::contracts::RegistryInit;
+use cocoon_settlement::contracts::channel::channel_code_hash;
+use cocoon_settlement::contracts::provider::provider_code_hash;
+use cocoon_settlement::contracts::{Change, RegistryInit, Release};
 use cocoon_settlement::local::{Genesis, LocalChain, ManualClock, rpc};
 use cocoon_settlement::{Address, Nanoton, NetworkId, Prices, keyfile, ops};
 use serde_json::Value;
@@ -347,6 +349,54 @@ async fn a_provider_releases_a_channel_and_its_client_gets_everything_back() {
     world.pay(&provider_wallet, &["host", "release", provider, channel]).await;
     let back = world.balance(&client).await - before;
     assert!(back > 9_950_000_000, "{back}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_deployed_whose_code_is_not_what_governance_names() {
+    let world = World::new().await;
+    let registry = ops::deploy_registry(&world.account, &registry(world.account.address(), 0)).await.unwrap().0;
+    let (provider_wallet, owner) = world.import(1).await;
+    let (client_wallet, client) = world.import(2).await;
+    let name = async |version, provider_code, channel_code| {
+        let release = Change::Release(Release { version, provider_code, channel_code });
+        ops::propose(&world.account, &registry, &release).await.unwrap().success().unwrap();
+    };
+    let address = registry.to_string();
+    let register = |number: &'static str| ["host", "register", &address, "--number", number];
+    // Nothing was named: said, and left to who is asked.
+    let asked = world.fails(&provider_wallet, &register("0")).await;
+    assert!(asked.contains("names no code for new providers"), "{asked}");
+    let made = world.pay(&provider_wallet, &register("0")).await;
+    let provider = made["provider"].as_str().unwrap();
+    let open = ["channel", "open", provider, "5", "--client-key", "client.json"];
+    assert!(world.fails(&client_wallet, &open).await.contains("names no code for new channels"));
+
+    // Other code for Channels: refused before anything is asked, written or sent; Providers are not concerned.
+    name(1, provider_code_hash(), [7; 32]).await;
+    let before = world.balance(&client).await;
+    let refused = world.fails(&client_wallet, &[open.as_slice(), &["--yes"]].concat()).await;
+    let both = [hex::encode([7; 32]), hex::encode(channel_code_hash())];
+    assert!(refused.contains("names release 1 for new Channels") && both.iter().all(|code| refused.contains(code)));
+    assert!(
+        refused.contains("use the Cocoon that belongs to that release") && !refused.contains("deposit"),
+        "{refused}"
+    );
+    assert_eq!((world.balance(&client).await, world.path("client.json").exists()), (before, false));
+    let asked = world.fails(&provider_wallet, &register("1")).await;
+    assert!(asked.contains("that of release 1"), "{asked}");
+    world.pay(&provider_wallet, &register("1")).await;
+
+    // And the other way round.
+    name(2, [8; 32], channel_code_hash()).await;
+    let before = world.balance(&owner).await;
+    let refused = world.fails(&provider_wallet, &[register("2").as_slice(), &["--yes"]].concat()).await;
+    assert!(
+        refused.contains("names release 2 for new Providers") && refused.contains(&hex::encode([8; 32])),
+        "{refused}"
+    );
+    assert_eq!(world.balance(&owner).await, before);
+    assert!(world.fails(&client_wallet, &open).await.contains("that of release 2"));
+    world.pay(&client_wallet, &open).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

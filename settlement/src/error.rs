@@ -59,6 +59,21 @@ pub enum Error {
     /// An account that must be deployed is not.
     #[error("{0} is not deployed: deploy it first, or check the address and the network")]
     NotDeployed(Address),
+    /// A Registry's governance wants new contracts to have other code than this program's.
+    #[error(
+        "the Registry's governance names release {version} for new {what}, with code {named}, and this program's is {ours}: use the \
+         Cocoon that belongs to that release. Nothing was sent"
+    )]
+    OtherRelease {
+        /// Providers or Channels.
+        what: &'static str,
+        /// The release's number.
+        version: u32,
+        /// Representation hash of the code that it names, in hexadecimal.
+        named: String,
+        /// That of this version's code.
+        ours: String,
+    },
     /// An account cannot pay for what it should do.
     #[error("{account} holds {balance}, which does not cover {needed}: top it up")]
     Funds {

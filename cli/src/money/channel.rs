@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
 use cocoon_attestation::EnclaveKey;
 use cocoon_protocol::identity::SigningKey;
-use cocoon_settlement::contracts::{ChannelInit, ChannelStatus};
+use cocoon_settlement::contracts::{ChannelInit, ChannelStatus, registry};
 use cocoon_settlement::{Address, Nanoton, keyfile, ops};
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -108,6 +108,8 @@ async fn open(
     let payer = pay.open().await?;
     let terms = ops::provider_terms(&*payer.chain, provider).await?;
     ensure!(terms.network == payer.chain.network(), "the provider's contract is of {}", terms.network);
+    let release = registry::release(&*payer.chain, &terms.registry).await.context("the provider's Registry")?;
+    release.check_channel()?;
     let mut random = Zeroizing::new([[0; 32]; 2]);
     getrandom::fill(random.as_flattened_mut()).map_err(|error| anyhow::anyhow!("no random numbers: {error}"))?;
     let [secret, salt] = &*random;
@@ -126,11 +128,14 @@ async fn open(
         Some(path) => path,
         None => pay.key.path()?.with_file_name(format!("channel-{}.json", &hex::encode(channel.hash)[..16])),
     };
-    let config = config.map(|(like, to)| adapted(&like, &to, &init, &key_path).map(|text| (to, text))).transpose()?;
+    let adapt =
+        |(like, to): (PathBuf, PathBuf)| adapted(&like, &to, &init, &terms.registry, &key_path).map(|text| (to, text));
+    let config = config.map(adapt).transpose()?;
     let before = payer
         .ask(&[
             format!("This opens a channel with a deposit of {deposit} for the provider {provider},"),
             format!("  whose owner {} is paid by receipts that cover your vouchers.", terms.owner),
+            format!("  {}", super::vouched(&release, "channels", &terms.registry)),
             "It costs about 0.022 TON in fees; about 0.03 TON of the deposit is held back as the rent of the channel."
                 .into(),
             format!(
@@ -166,7 +171,7 @@ async fn open(
 }
 
 /// A client configuration with this channel in place of another one's.
-fn adapted(like: &Path, to: &Path, init: &ChannelInit, key: &Path) -> Result<String> {
+fn adapted(like: &Path, to: &Path, init: &ChannelInit, registry: &Address, key: &Path) -> Result<String> {
     let text = std::fs::read_to_string(like).with_context(|| format!("cannot read {}", like.display()))?;
     let mut config: ProxyConfig =
         toml::from_str(&text).with_context(|| format!("{} is no client configuration", like.display()))?;
@@ -176,6 +181,12 @@ fn adapted(like: &Path, to: &Path, init: &ChannelInit, key: &Path) -> Result<Str
         like.display(),
         config.network,
         init.network
+    );
+    ensure!(
+        config.registry == *registry,
+        "{} believes the Registry {}, and the provider belongs to {registry}: nothing would be bought from him with it",
+        like.display(),
+        config.registry
     );
     let absolute = |path: &Path| std::path::absolute(path).with_context(|| path.display().to_string());
     let base = absolute(like)?.parent().map(Path::to_owned).unwrap_or_default();

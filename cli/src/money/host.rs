@@ -8,8 +8,7 @@ use clap::{Args, Subcommand};
 use cocoon_attestation::EnclaveKey;
 use cocoon_host::Claimer;
 use cocoon_host::claim::AT_ONCE;
-use cocoon_settlement::contracts::ProviderInit;
-use cocoon_settlement::contracts::provider;
+use cocoon_settlement::contracts::{ProviderInit, provider, registry as registry_contract};
 use cocoon_settlement::{Address, Nanoton, ops};
 use serde_json::json;
 
@@ -231,6 +230,8 @@ async fn owned(payer: &super::Payer<'_>, provider: &Address) -> Result<ProviderI
 async fn register(pay: &PayArgs, registry: Address, claim_window: u32, number: u32) -> Result<()> {
     let payer = pay.open().await?;
     let params = ops::registry_params(&*payer.chain, &registry).await.context("the Registry")?;
+    let release = registry_contract::release(&*payer.chain, &registry).await?;
+    release.check_provider()?;
     let mut salt = [0; 32];
     salt[28..].copy_from_slice(&number.to_be_bytes());
     let init = ProviderInit { network: params.network, registry, owner: payer.account.address(), claim_window, salt };
@@ -244,6 +245,7 @@ async fn register(pay: &PayArgs, registry: Address, claim_window: u32, number: u
         .ask(&[
             format!("This deploys the provider's contract {address}, owned by this wallet for ever,"),
             format!("  with {} for its rent. Fees: about 0.008 TON.", ops::PROVIDER_RENT),
+            format!("  {}", super::vouched(&release, "providers", &registry)),
             format!(
                 "Receipts are paid until {} after the attestation of their enclave ends.",
                 duration(claim_window.into())

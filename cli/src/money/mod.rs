@@ -15,7 +15,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail, ensure};
 use cocoon_settlement::account::{Account, TxReport};
 use cocoon_settlement::chain::Chain;
-use cocoon_settlement::contracts::exit;
+use cocoon_settlement::contracts::{Release, exit};
 use cocoon_settlement::toncenter::Toncenter;
 use cocoon_settlement::wallet::{Version, Wallet};
 use cocoon_settlement::{Address, Nanoton, NetworkId, keyfile};
@@ -252,6 +252,16 @@ impl Payer<'_> {
             Some((at, code, why)) => {
                 bail!("{at} refused it with exit code {code}: {why}. What was sent came back less the fees")
             }
+        }
+    }
+}
+
+/// Who says that the code is the right one, for the question before it is deployed.
+fn vouched(release: &Release, what: &str, registry: &Address) -> String {
+    match release.version {
+        0 => format!("The Registry {registry} names no code for new {what}: this program alone vouches for it."),
+        version => {
+            format!("Its code is that of release {version}, which the Registry {registry} names for new {what}.")
         }
     }
 }

@@ -192,6 +192,31 @@ pub struct Release {
     pub channel_code: [u8; 32],
 }
 
+impl Release {
+    /// Whether a Provider of this version's code is what governance wants new ones to be.
+    ///
+    /// # Errors
+    /// It named other code. Nothing is wrong where it named none yet.
+    pub fn check_provider(&self) -> Result<(), Error> {
+        self.check("Providers", &self.provider_code, super::provider::provider_code_hash())
+    }
+
+    /// Whether a Channel of this version's code is what governance wants new ones to be.
+    ///
+    /// # Errors
+    /// It named other code. Nothing is wrong where it named none yet.
+    pub fn check_channel(&self) -> Result<(), Error> {
+        self.check("Channels", &self.channel_code, super::channel::channel_code_hash())
+    }
+
+    fn check(&self, what: &'static str, named: &[u8; 32], ours: [u8; 32]) -> Result<(), Error> {
+        if self.version == 0 || *named == ours {
+            return Ok(());
+        }
+        Err(Error::OtherRelease { what, version: self.version, named: hex::encode(named), ours: hex::encode(ours) })
+    }
+}
+
 /// What governance may loosen or replace, once the time-lock is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
