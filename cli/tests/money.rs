@@ -188,6 +188,17 @@ async fn a_wallet_is_made_restored_used_and_accounted_for() {
     let last = csv.lines().last().unwrap().rsplit(',').next().unwrap();
     assert_eq!(last.parse::<i64>().unwrap(), world.balance(&address).await);
     assert_eq!(csv.lines().count(), 4, "{csv}");
+    // Both at once: the file is the same, and a program that reads the output finds nothing but the object.
+    let history = world.json(&rich, &["wallet", "history", "--csv", "statement.csv"]).await;
+    assert_eq!(std::fs::read_to_string(world.path("statement.csv")).unwrap(), csv);
+    assert_eq!((history["entries"].as_array().unwrap().len(), &history["address"]), (2, &address.clone().into()));
+    let both = world.fails(&rich, &["wallet", "history", "--csv", "-", "--json"]).await;
+    assert!(both.contains("standard output takes one"), "{both}");
+    let table = world.run(&rich, &["wallet", "history", "--csv", "again.csv"], "").await;
+    assert!(String::from_utf8(table.stdout).unwrap().starts_with("2 transactions in again.csv"));
+    // Any account, for which no key is needed.
+    let other = world.json("none.json", &["wallet", "history", "--address", fresh]).await;
+    assert_eq!((&other["opening_nanoton"], other["entries"].as_array().unwrap().len()), (&0.into(), 2));
 
     // Another passphrase; the old one opens nothing any more.
     let changed = world.run(&rich, &["wallet", "passphrase", "--new-passphrase-file", "pass2"], "").await;

@@ -187,6 +187,10 @@ pub struct TxSummary {
     pub in_msg_hash: [u8; 32],
     /// Hashes of the messages it sent, external ones included.
     pub out_msg_hashes: Vec<[u8; 32]>,
+    /// Logical time and hash of the account's transaction before; `None` if this is its first.
+    pub previous: Option<(u64, [u8; 32])>,
+    /// Whether there was an account before it. A first transaction finds one only where a local chain began with it.
+    pub existed: bool,
 }
 
 /// All transactions that an external message caused, in order of execution.

@@ -43,7 +43,8 @@ pub struct Entry {
 pub struct Statement {
     /// The account.
     pub account: Address,
-    /// What it held before its first transaction: zero but for accounts that a local chain began with.
+    /// What it held before its first transaction: zero but for accounts that a local chain began with, where it is the rest that the
+    /// transactions, none of which is missing, leave.
     pub opening: Nanoton,
     /// Transactions, oldest first.
     pub entries: Vec<Entry>,
@@ -52,7 +53,8 @@ pub struct Statement {
 }
 
 impl Statement {
-    /// Reads an account's whole history. An error if it does not add up to the balance to the nanoton.
+    /// Reads an account's whole history. An error if a transaction is missing in it, or if it does not add up to the balance to the
+    /// nanoton.
     pub async fn read(chain: &dyn Chain, account: &Address) -> Result<Self, Error> {
         for _ in 0..ATTEMPTS {
             let state = chain.account(account).await?;
@@ -76,7 +78,19 @@ impl Statement {
         };
         let changes: i128 = newest_first.iter().map(change).sum();
         let opening = i128::from(state.balance.0) - changes;
-        if opening != 0 && network != NetworkId::LOCAL {
+        // Each names the one before it, up to the first, so nothing of an account that a local chain began with is hidden in its opening.
+        let mut expected = (state.last_lt != 0).then_some((state.last_lt, state.last_hash));
+        for transaction in newest_first {
+            if expected != Some((transaction.lt, transaction.hash)) {
+                return Err(wrong(missing(expected)));
+            }
+            expected = transaction.previous;
+        }
+        if expected.is_some() {
+            return Err(wrong(missing(expected)));
+        }
+        let begun = newest_first.last().is_none_or(|first| first.existed);
+        if opening != 0 && !(begun && network == NetworkId::LOCAL) {
             return Err(wrong(format!(
                 "{opening} nanoton are not explained; ask an archive node, which knows all of it"
             )));
@@ -128,6 +142,17 @@ impl Statement {
             );
         }
         out
+    }
+}
+
+/// What to do about a transaction that a later one, or the account itself, names and that did not come.
+fn missing(named: Option<(u64, [u8; 32])>) -> String {
+    match named {
+        Some((lt, hash)) => format!(
+            "the transaction {} at {lt} is missing; ask an archive node, which knows all of it",
+            hex::encode(hash)
+        ),
+        None => "there are transactions that it does not name; ask another server".into(),
     }
 }
 

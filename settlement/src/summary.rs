@@ -66,6 +66,9 @@ impl TxSummary {
             sent,
             in_msg_hash,
             out_msg_hashes,
+            previous: (transaction.prev_trans_lt != 0)
+                .then_some((transaction.prev_trans_lt, transaction.prev_trans_hash.0)),
+            existed: transaction.orig_status != AccountStatus::NotExists,
         })
     }
 }

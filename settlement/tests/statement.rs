@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use cocoon_attestation::types::UnixTime;
 use cocoon_settlement::account::Account;
-use cocoon_settlement::chain::Chain;
+use cocoon_settlement::chain::{AccountState, BlockRef, Chain, GetResult, StackValue, Trace, TxSummary};
 use cocoon_settlement::local::{Genesis, LocalChain, ManualClock, rpc};
 use cocoon_settlement::statement::Statement;
 use cocoon_settlement::toncenter::Toncenter;
 use cocoon_settlement::wallet::{OutMessage, Wallet};
-use cocoon_settlement::{Address, Nanoton, NetworkId};
+use cocoon_settlement::{Address, Error, Nanoton, NetworkId};
+use tycho_types::cell::Cell;
 
 const START: UnixTime = UnixTime(1_790_000_000);
 
@@ -58,4 +59,84 @@ async fn every_nanoton_is_explained_on_many_pages_and_over_the_network() {
     assert_eq!(what, ["transfer", "transfer", "returned", "transfer"]);
     let empty = Statement::read(&chain, &Address::basechain([44; 32])).await.unwrap();
     assert_eq!((empty.opening, empty.entries.len(), empty.closing), (Nanoton::ZERO, 0, Nanoton::ZERO));
+}
+
+/// What a chain answers, with transactions left out.
+struct Forgetful {
+    chain: Arc<LocalChain>,
+    forgets: fn(&TxSummary) -> bool,
+}
+
+#[async_trait::async_trait]
+impl Chain for Forgetful {
+    fn network(&self) -> NetworkId {
+        self.chain.network()
+    }
+    async fn head(&self) -> Result<BlockRef, Error> {
+        self.chain.head().await
+    }
+    async fn block(&self, seqno: u32) -> Result<Option<BlockRef>, Error> {
+        self.chain.block(seqno).await
+    }
+    async fn account(&self, address: &Address) -> Result<AccountState, Error> {
+        self.chain.account(address).await
+    }
+    async fn send(&self, external: Cell) -> Result<[u8; 32], Error> {
+        self.chain.send(external).await
+    }
+    async fn run_get(&self, address: &Address, method: &str, args: Vec<StackValue>) -> Result<GetResult, Error> {
+        self.chain.run_get(address, method, args).await
+    }
+    async fn transactions_before(
+        &self,
+        address: &Address,
+        before: Option<(u64, [u8; 32])>,
+        limit: usize,
+    ) -> Result<Vec<TxSummary>, Error> {
+        let mut page = self.chain.transactions_before(address, before, limit).await?;
+        page.retain(|transaction| !(self.forgets)(transaction));
+        Ok(page)
+    }
+    async fn trace(&self, message_hash: &[u8; 32]) -> Result<Option<Trace>, Error> {
+        self.chain.trace(message_hash).await
+    }
+}
+
+/// On a local chain too, where an account may have had something before its first transaction.
+#[tokio::test]
+async fn a_missing_transaction_is_an_error_and_never_an_opening_balance() {
+    let giver = Wallet::new([1; 32], NetworkId::LOCAL).unwrap().address();
+    let genesis = Genesis { accounts: vec![(giver, Nanoton::from_ton(1_000))], time: START };
+    let clock = Arc::new(ManualClock::new(START));
+    let chain = Arc::new(LocalChain::in_memory(genesis, clock.clone()).unwrap());
+    let giver = Account::new(chain.clone(), [1; 32]).unwrap();
+    let other = Account::new(chain.clone(), [2; 32]).unwrap();
+    for round in 0..3 {
+        clock.advance(round * 1_000);
+        giver.send(other.address(), Nanoton(100_000_000), None, None).await.unwrap().success().unwrap();
+        other.send(giver.address(), Nanoton(1_000_000), None, None).await.unwrap().success().unwrap();
+    }
+    type Forgets = fn(&TxSummary) -> bool;
+    let forgets: [(Forgets, bool); 4] = [
+        (|_| false, true),
+        (|transaction| transaction.previous.is_none(), false),
+        (|transaction| transaction.previous.is_some() && transaction.time == START, false),
+        (|transaction| transaction.time < START.plus(1_001), false),
+    ];
+    for (forgets, good) in forgets {
+        let forgetful = Forgetful { chain: chain.clone(), forgets };
+        for account in [&giver, &other] {
+            let read = Statement::read(&forgetful, &account.address()).await;
+            assert_eq!(read.is_ok(), good, "{read:?}");
+            if let Err(error) = read {
+                assert!(error.to_string().contains("is missing; ask an archive node"), "{error}");
+            }
+        }
+    }
+    // Only what was there from the beginning may open with something.
+    let statement = Statement::read(&chain, &giver.address()).await.unwrap();
+    assert_eq!(statement.opening, Nanoton::from_ton(1_000));
+    let first = chain.transactions(&other.address(), 100).await.unwrap().pop().unwrap();
+    assert!(!first.existed && first.previous.is_none());
+    assert_eq!(Statement::read(&chain, &other.address()).await.unwrap().opening, Nanoton::ZERO);
 }

@@ -44,11 +44,11 @@ enum Command {
         #[command(flatten)]
         pay: PayArgs,
     },
-    /// Account for every nanoton that came and went
+    /// Account for every nanoton that came and went, of this wallet or with --address of any account: a channel, a provider's contract
     History {
         #[command(flatten)]
         look: LookArgs,
-        /// Write comma-separated values to this file; - is standard output
+        /// Write comma-separated values to this file, also with --json; - is standard output, which then has nothing else
         #[arg(long)]
         csv: Option<PathBuf>,
     },
@@ -207,12 +207,14 @@ async fn history(look: &LookArgs, csv: Option<PathBuf>) -> Result<()> {
             return print(&statement.to_csv());
         }
         std::fs::write(&path, statement.to_csv()).with_context(|| format!("cannot write {}", path.display()))?;
-        return print(&format!(
-            "{} lines in {}; the last balance is the chain's: {}\n",
-            statement.entries.len(),
-            path.display(),
-            statement.closing
-        ));
+        if !look.chain.json {
+            return print(&format!(
+                "{} transactions in {}; the last balance is the chain's: {}\n",
+                statement.entries.len(),
+                path.display(),
+                statement.closing
+            ));
+        }
     }
     if look.chain.json {
         let entries: Vec<_> = statement
@@ -260,3 +262,11 @@ async fn history(look: &LookArgs, csv: Option<PathBuf>) -> Result<()> {
     }
     print(&out)
 }
+    let to_output = csv.as_ref().is_some_and(|path| path.as_os_str() == "-");
+    ensure!(
+        !(to_output && look.chain.json),
+        "standard output takes one of --csv - and --json: name a file for the other"
+    );
+    if to_output {
+        return print(&statement.to_csv());
+    }

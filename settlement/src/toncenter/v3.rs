@@ -240,6 +240,10 @@ fn transaction(tx: &Value) -> Result<TxSummary, Error> {
     let in_msg = &tx["in_msg"];
     let received = if in_msg.is_null() { None } else { message(in_msg, "source")? };
     let deploys = !in_msg["init_state"].is_null();
+    let previous = match number(&tx["prev_trans_lt"], what)? {
+        0 => None,
+        lt => Some((lt, hash(&tx["prev_trans_hash"])?)),
+    };
     // As for cells: a plain transfer to an account without code stays there, which is no failure to people.
     let kept = skipped && !deploys && description["bounce"].is_null() && tx["end_status"] != "active";
     Ok(TxSummary {
@@ -257,5 +261,7 @@ fn transaction(tx: &Value) -> Result<TxSummary, Error> {
         sent,
         in_msg_hash: if in_msg.is_null() { [0; 32] } else { hash(&in_msg["hash"])? },
         out_msg_hashes,
+        previous,
+        existed: tx["orig_status"] != "nonexist",
     })
 }
