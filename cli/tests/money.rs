@@ -363,6 +363,107 @@ async fn a_provider_releases_a_channel_and_its_client_gets_everything_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_back_up_is_shown_and_checked_and_restores_the_same_wallet() {
+    let world = World::new().await;
+    let made = world.json("new.json", &["wallet", "new"]).await;
+    let (words, address) = (made["mnemonic"].as_str().unwrap(), made["address"].as_str().unwrap());
+    let other = world.json("other.json", &["wallet", "new"]).await;
+    let others = other["mnemonic"].as_str().unwrap();
+    let shown = world.json("new.json", &["wallet", "backup"]).await;
+    assert_eq!((shown["mnemonic"].as_str(), shown["address"].as_str()), (Some(words), Some(address)));
+    let refused = world.fails("new.json", &["wallet", "backup", "--passphrase-file", "pass2"]).await;
+    assert!(refused.contains("passphrase is wrong") && !refused.contains(words), "{refused}");
+
+    // What is on paper is compared, and neither it nor what is in the file is shown.
+    let check = async |words: &str| world.run("new.json", &["wallet", "backup", "--check"], words).await;
+    let output = check(&words.to_uppercase().replace(' ', "\n")).await;
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && said.contains("restore this wallet") && said.contains(address), "{said}");
+    assert!(!said.contains(words), "{said}");
+    for (text, why) in [(others, other["address"].as_str().unwrap()), (&words.replacen(' ', " x", 1), "word 2")] {
+        let output = check(text).await;
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && output.stdout.is_empty() && error.contains(why), "{error}");
+        assert!(!error.contains(words) && !error.contains(others), "{error}");
+    }
+
+    // A copy is made once and opened every time; it is the same wallet wherever it is used.
+    for _ in 0..2 {
+        let copied = world.json("new.json", &["wallet", "backup", "--copy", "copy.json"]).await;
+        assert_eq!((copied["backup"].as_str(), &copied["mnemonic"]), (Some("copy.json"), &Value::Null));
+    }
+    assert_eq!(world.json("copy.json", &["wallet", "show"]).await["address"], address);
+    assert_eq!(world.json("copy.json", &["wallet", "backup"]).await["mnemonic"], words);
+    let wrong = world.fails("new.json", &["wallet", "backup", "--copy", "other.json"]).await;
+    assert!(wrong.contains("other.json restores the wallet") && wrong.contains("no back-up of it"), "{wrong}");
+    let changed = world.run("new.json", &["wallet", "passphrase", "--new-passphrase-file", "pass2"], "").await;
+    assert!(changed.status.success());
+    let later = ["wallet", "backup", "--passphrase-file", "pass2"];
+    assert_eq!(world.json("new.json", &later).await["mnemonic"], words);
+    let old = world.fails("new.json", &[later.as_slice(), &["--copy", "copy.json"]].concat()).await;
+    assert!(old.contains("passphrase that it was made under"), "{old}");
+    std::fs::write(world.path("damaged.json"), "{}").unwrap();
+    assert!(!world.run("new.json", &["wallet", "backup", "--copy", "damaged.json"], "").await.status.success());
+
+    // Restored from its words, it has them again; a key without words has only its file.
+    let output = world.run("restored.json", &["wallet", "import"], words).await;
+    assert!(output.status.success() && !String::from_utf8(output.stdout).unwrap().contains(words));
+    assert_eq!(world.json("restored.json", &["wallet", "backup"]).await["mnemonic"], words);
+    let (imported, _) = world.import(1).await;
+    assert!(world.fails(&imported, &["wallet", "backup"]).await.contains("--copy FILE"));
+    world.json(&imported, &["wallet", "backup", "--copy", "copy1.json"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wallet_is_left_for_a_new_one_and_what_cannot_move_is_named() {
+    let world = World::new().await;
+    let registry = ops::deploy_registry(&world.account, &registry(world.account.address(), 0)).await.unwrap().0;
+    let (old, address) = world.import(1).await;
+    let made = world.pay(&old, &["host", "register", &registry.to_string()]).await;
+    let provider = made["provider"].as_str().unwrap();
+    let channel = |number: usize| {
+        let key = ["one.json", "two.json"][number];
+        ["channel", "open", provider, "5", "--client-key", key]
+    };
+    let opened = world.pay(&old, &channel(0)).await;
+    let closed = world.pay(&old, &channel(1)).await;
+    world.pay(&old, &["host", "release", provider, closed["channel"].as_str().unwrap()]).await;
+    let open = opened["channel"].as_str().unwrap();
+
+    let asked = world.fails(&old, &["wallet", "rotate", "new.json"]).await;
+    assert!(asked.contains(&format!("the channel {open}, which stays bound")), "{asked}");
+    assert!(asked.contains(&format!("the provider {provider}, which stays bound")) && !world.path("new.json").exists());
+    assert!(!asked.contains(closed["channel"].as_str().unwrap()), "{asked}");
+    let before = world.balance(&address).await;
+    let rotated = world.pay(&old, &["wallet", "rotate", "new.json", "--new-passphrase-file", "pass2"]).await;
+    let new = rotated["to"].as_str().unwrap();
+    assert_eq!((world.balance(&address).await, rotated["after_nanoton"].as_i64()), (0, Some(0)));
+    let arrived = world.balance(new).await;
+    assert!(before - arrived < 10_000_000, "{before} {arrived}");
+    let mut left: Vec<&str> =
+        rotated["left_behind"].as_array().unwrap().iter().map(|it| it["address"].as_str().unwrap()).collect();
+    left.sort_unstable();
+    let mut expected = [open, provider];
+    expected.sort_unstable();
+    assert_eq!(left, expected);
+    let again = world.fails(&old, &["wallet", "rotate", "new.json", "--yes"]).await;
+    assert!(again.contains("exists already") && again.contains("wallet send"), "{again}");
+
+    // The new wallet is in its file, and in its words.
+    let output =
+        world.run("restored.json", &["wallet", "import", "--json"], rotated["mnemonic"].as_str().unwrap()).await;
+    let restored: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(restored["address"], new);
+    world.pay("new.json", &["wallet", "send", &address, "1", "--passphrase-file", "pass2"]).await;
+    // With that the old one ends what is bound to it.
+    world.pay(&old, &["host", "release", provider, open]).await;
+    let output = world.run(&old, &["wallet", "rotate", "third.json", "--yes"], "").await;
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && table.contains("24 words") && table.contains(provider), "{table}");
+    assert!(!table.contains(open), "{table}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_deployed_whose_code_is_not_what_governance_names() {
     let world = World::new().await;
     let registry = ops::deploy_registry(&world.account, &registry(world.account.address(), 0)).await.unwrap().0;

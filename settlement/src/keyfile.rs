@@ -1,4 +1,5 @@
-//! A secret key at rest: 32 bytes, encrypted under a passphrase, in a file that only its owner can read.
+//! A secret key at rest: 32 bytes, and the words that they were made from where there are some, encrypted under a passphrase, in a file
+//! that only its owner can read.
 //!
 //! JSON, `cocoon/key-file/v1`: Argon2id (RFC 9106) makes the key of ChaCha20-Poly1305, which also authenticates everything else that the
 //! file says. `docs/chain.md` lists the fields.
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::error::Error;
+use crate::mnemonic::{LONGEST, Mnemonic};
 
 const SCHEMA: &str = "cocoon/key-file/v1";
 /// Shorter passphrases are refused for new files.
@@ -73,44 +75,87 @@ fn fail(path: &Path, why: impl std::fmt::Display) -> Error {
 
 /// Writes a new key file; one that is there is never replaced.
 pub fn create(path: &Path, secret: &[u8; 32], passphrase: &str, label: &str) -> Result<KeyInfo, Error> {
-    let text = seal(path, secret, passphrase, label)?;
-    let unfinished = write_beside(path, &text)?;
+    place(path, &seal(path, secret, passphrase, label)?)?;
+    info(path)
+}
+
+/// The same of words, which [`words`] gives again.
+pub fn create_from_words(path: &Path, words: &Mnemonic, passphrase: &str, label: &str) -> Result<KeyInfo, Error> {
+    let mut plain = Zeroizing::new([0; 32 + LONGEST]);
+    let (seed, rest) = plain.split_at_mut(32);
+    seed.copy_from_slice(&*words.seed());
+    // As long as the longest words, so that the file does not tell how long these are.
+    let text = words.words().as_bytes();
+    let room = rest.get_mut(..text.len()).ok_or_else(|| fail(path, "the words are too long"))?;
+    room.copy_from_slice(text);
+    place(path, &seal(path, &*plain, passphrase, label)?)?;
+    info(path)
+}
+
+/// Writes a copy, byte for byte; a file that is there is never replaced.
+pub fn copy(path: &Path, to: &Path) -> Result<(), Error> {
+    // A file that is no key file, or that others can read, is not copied.
+    read(path)?;
+    place(to, &fs::read_to_string(path).map_err(|error| fail(path, error))?)
+}
+
+/// Puts a whole file where there is none.
+fn place(path: &Path, text: &str) -> Result<(), Error> {
+    let unfinished = write_beside(path, text)?;
     // Unlike a rename, a link fails if somebody was faster.
     let linked = fs::hard_link(&unfinished, path);
     let removed = fs::remove_file(&unfinished);
     match linked {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            return Err(fail(path, "it exists already; name another file, or move that one away"));
+            Err(fail(path, "it exists already; name another file, or move that one away"))
         }
-        other => other.and(removed).and_then(|()| sync_folder(path)).map_err(|error| fail(path, error))?,
+        other => other.and(removed).and_then(|()| sync_folder(path)).map_err(|error| fail(path, error)),
     }
-    info(path)
 }
 
 /// Reads the secret.
 pub fn open(path: &Path, passphrase: &str) -> Result<Zeroizing<[u8; 32]>, Error> {
-    let KeyFile { header, mut ciphertext } = read(path)?;
+    let plain = unseal(path, passphrase)?;
+    let mut secret = Zeroizing::new([0; 32]);
+    secret.copy_from_slice(plain.get(..32).unwrap_or_default());
+    Ok(secret)
+}
+
+/// Reads the words that the secret was made from; `None` if it was made otherwise.
+pub fn words(path: &Path, passphrase: &str) -> Result<Option<Mnemonic>, Error> {
+    let plain = unseal(path, passphrase)?;
+    let (seed, rest) = plain.split_at(32);
+    if rest.is_empty() {
+        return Ok(None);
+    }
+    let text = std::str::from_utf8(rest).map_err(|_| fail(path, "the words in it are no text"))?;
+    let words = Mnemonic::parse(text.trim_end_matches('\0'))?;
+    if words.seed().as_slice() != seed {
+        return Err(fail(path, "the words in it belong to another key"));
+    }
+    Ok(Some(words))
+}
+
+/// Everything that is encrypted: the seed, and maybe words.
+fn unseal(path: &Path, passphrase: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let KeyFile { header, ciphertext } = read(path)?;
+    let mut sealed = Zeroizing::new(ciphertext);
     let key = derive(path, &header.kdf, passphrase)?;
     let nonce = Nonce::assume_unique_for_key(header.nonce);
     let wrong =
         || fail(path, "the passphrase is wrong, or the file was changed; try again, or restore it from its copy");
-    let plain = key.open_in_place(nonce, aad(path, &header)?, &mut ciphertext).map_err(|_| wrong())?;
-    let mut secret = Zeroizing::new([0; 32]);
-    if plain.len() != secret.len() {
+    let length = key.open_in_place(nonce, aad(path, &header)?, &mut sealed).map_err(|_| wrong())?.len();
+    sealed.truncate(length);
+    if (length != 32 && length != 32 + LONGEST) || public_key(path, &sealed)? != header.public_key {
         return Err(wrong());
     }
-    secret.copy_from_slice(plain);
-    zeroize::Zeroize::zeroize(&mut ciphertext);
-    if public_key(path, &secret)? != header.public_key {
-        return Err(wrong());
-    }
-    Ok(secret)
+    Ok(sealed)
 }
 
 /// Encrypts the same secret under another passphrase. The old file stays until the new one is whole.
 pub fn change_passphrase(path: &Path, old: &str, new: &str) -> Result<(), Error> {
-    let secret = open(path, old)?;
-    let text = seal(path, &secret, new, &info(path)?.label)?;
+    let plain = unseal(path, old)?;
+    let text = seal(path, &plain, new, &info(path)?.label)?;
     let unfinished = write_beside(path, &text)?;
     fs::rename(&unfinished, path).and_then(|()| sync_folder(path)).map_err(|error| fail(path, error))
 }
@@ -121,7 +166,8 @@ pub fn info(path: &Path) -> Result<KeyInfo, Error> {
     Ok(KeyInfo { label, public_key })
 }
 
-fn seal(path: &Path, secret: &[u8; 32], passphrase: &str, label: &str) -> Result<String, Error> {
+/// Encrypts a seed and what follows it.
+fn seal(path: &Path, plain: &[u8], passphrase: &str, label: &str) -> Result<String, Error> {
     if passphrase.chars().count() < MIN_PASSPHRASE {
         return Err(fail(path, format!("the passphrase is shorter than {MIN_PASSPHRASE} characters")));
     }
@@ -130,13 +176,13 @@ fn seal(path: &Path, secret: &[u8; 32], passphrase: &str, label: &str) -> Result
     let header = Header {
         schema: SCHEMA.into(),
         label: label.into(),
-        public_key: public_key(path, secret)?,
+        public_key: public_key(path, plain)?,
         kdf: Kdf { name: "argon2id".into(), memory_kib: KDF.0, passes: KDF.1, lanes: KDF.2, salt },
         cipher: "chacha20-poly1305".into(),
         nonce,
     };
     let key = derive(path, &header.kdf, passphrase)?;
-    let mut sealed = secret.to_vec();
+    let mut sealed = plain.to_vec();
     key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad(path, &header)?, &mut sealed)
         .map_err(|_| fail(path, "it cannot be encrypted"))?;
     let file = KeyFile { header, ciphertext: sealed };
@@ -148,9 +194,12 @@ fn seal(path: &Path, secret: &[u8; 32], passphrase: &str, label: &str) -> Result
     Ok(text)
 }
 
-fn public_key(path: &Path, secret: &[u8; 32]) -> Result<[u8; 32], Error> {
-    let pair = Ed25519KeyPair::from_seed_unchecked(secret).map_err(|_| fail(path, "it holds no Ed25519 seed"))?;
-    pair.public_key().as_ref().try_into().map_err(|_| fail(path, "it holds no Ed25519 seed"))
+/// Of the seed that `plain` begins with.
+fn public_key(path: &Path, plain: &[u8]) -> Result<[u8; 32], Error> {
+    let wrong = || fail(path, "it holds no Ed25519 seed");
+    let seed = plain.get(..32).ok_or_else(wrong)?;
+    let pair = Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| wrong())?;
+    pair.public_key().as_ref().try_into().map_err(|_| wrong())
 }
 
 fn derive(path: &Path, kdf: &Kdf, passphrase: &str) -> Result<LessSafeKey, Error> {
@@ -239,6 +288,48 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), text, "an existing key was overwritten");
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "something was left behind");
         assert!(create(&folder.path().join("x"), &SECRET, "short", "").unwrap_err().to_string().contains("shorter"));
+    }
+
+    #[test]
+    fn words_come_back_and_only_where_the_key_was_made_from_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, bare) = (folder.path().join("key.json"), folder.path().join("bare.json"));
+        let mnemonic = Mnemonic::generate().unwrap();
+        let info = create_from_words(&path, &mnemonic, PASSPHRASE, "my wallet").unwrap();
+        assert_eq!(words(&path, PASSPHRASE).unwrap().unwrap().words(), mnemonic.words());
+        assert_eq!(open(&path, PASSPHRASE).unwrap(), mnemonic.seed());
+        assert!(words(&path, "wrong horses").is_err());
+        // Nothing of them can be read without the passphrase, nor how long they are.
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(!mnemonic.words().split(' ').any(|word| word.len() > 4 && text.contains(word)), "{text}");
+        let sealed = read(&path).unwrap().ciphertext.len();
+        create_from_words(&folder.path().join("other.json"), &Mnemonic::generate().unwrap(), PASSPHRASE, "").unwrap();
+        assert_eq!(read(&folder.path().join("other.json")).unwrap().ciphertext.len(), sealed);
+        change_passphrase(&path, PASSPHRASE, "another one").unwrap();
+        assert_eq!(words(&path, "another one").unwrap().unwrap().words(), mnemonic.words());
+        assert_eq!(super::info(&path).unwrap(), info);
+
+        create(&bare, &SECRET, PASSPHRASE, "").unwrap();
+        assert!(words(&bare, PASSPHRASE).unwrap().is_none());
+        // Words of another key, put there by somebody who knows the passphrase.
+        let mut plain = Zeroizing::new(unseal(&path, "another one").unwrap().to_vec());
+        plain[..32].copy_from_slice(&SECRET);
+        let text = seal(&bare, &plain, PASSPHRASE, "").unwrap();
+        fs::write(&bare, text).unwrap();
+        assert!(words(&bare, PASSPHRASE).unwrap_err().to_string().contains("another key"));
+    }
+
+    #[test]
+    fn a_copy_is_the_same_file_and_replaces_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, to) = (folder.path().join("key.json"), folder.path().join("copy.json"));
+        create(&path, &SECRET, PASSPHRASE, "").unwrap();
+        copy(&path, &to).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), fs::read(&to).unwrap());
+        assert_eq!(*open(&to, PASSPHRASE).unwrap(), SECRET);
+        assert!(copy(&path, &to).unwrap_err().to_string().contains("exists already"));
+        fs::write(&path, "{}").unwrap();
+        assert!(copy(&path, &folder.path().join("third.json")).unwrap_err().to_string().contains("no key file"));
     }
 
     #[test]

@@ -10,6 +10,8 @@ use crate::error::Error;
 
 /// Words of a mnemonic.
 pub const WORDS: usize = 24;
+/// Bytes of the longest one: no word of the list has more than eight letters.
+pub const LONGEST: usize = 9 * WORDS - 1;
 const LIST: &str = include_str!("../data/bip39-english.txt");
 const ITERATIONS: u32 = 100_000;
 
@@ -149,6 +151,7 @@ mod tests {
     #[test]
     fn the_list_is_the_published_one() {
         let digest = cocoon_attestation::types::Digest::of(&[LIST.as_bytes()]);
+        assert_eq!(LIST.lines().map(str::len).max(), Some(8));
         assert_eq!(digest.to_string(), "2f5eed53a4727b4bf8880d8f3f199efc90e58503646d9ff8eff3a2ed3b24dbda");
     }
 }

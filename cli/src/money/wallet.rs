@@ -1,14 +1,19 @@
 //! `cocoon wallet`: make, import, look, send, and account for it.
 
+use std::collections::BTreeSet;
 use std::io::{IsTerminal, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand};
+use cocoon_settlement::chain::Chain;
+use cocoon_settlement::contracts::ChannelStatus;
+use cocoon_settlement::contracts::channel::channel_code_hash;
+use cocoon_settlement::contracts::provider::provider_code_hash;
 use cocoon_settlement::mnemonic::Mnemonic;
 use cocoon_settlement::statement::Statement;
-use cocoon_settlement::wallet::OutMessage;
-use cocoon_settlement::{Address, Nanoton, keyfile};
+use cocoon_settlement::wallet::{OutMessage, Wallet};
+use cocoon_settlement::{Address, Nanoton, keyfile, ops};
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -23,7 +28,7 @@ pub struct WalletArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make a wallet and show its 24 words once: write them down, they are its back-up
+    /// Make a wallet and show its 24 words: write them down, they are its back-up
     New(NewArgs),
     /// Restore a wallet from its 24 words (asked for, or on standard input)
     Import {
@@ -32,6 +37,29 @@ enum Command {
         /// Read the key from a file of 64 hexadecimal digits instead, as `cocoon up` keeps them
         #[arg(long)]
         hex: Option<PathBuf>,
+    },
+    /// Show the 24 words again, or see that a back-up restores this wallet
+    Backup {
+        #[command(flatten)]
+        key: KeyArgs,
+        #[command(flatten)]
+        chain: ChainArgs,
+        /// Show nothing: say whether the words on your paper (asked for, or on standard input) restore this wallet
+        #[arg(long, conflicts_with = "copy")]
+        check: bool,
+        /// Copy the key file to this one, if it is not there, and say whether it restores this wallet
+        #[arg(long, value_name = "FILE")]
+        copy: Option<PathBuf>,
+    },
+    /// Leave a wallet whose key somebody may know: make another, send it everything, and list what cannot be moved
+    Rotate {
+        /// The new wallet's key file
+        new: PathBuf,
+        /// A file whose first line is the new passphrase [default: the present one's]
+        #[arg(long)]
+        new_passphrase_file: Option<PathBuf>,
+        #[command(flatten)]
+        pay: PayArgs,
     },
     /// Show address and balance
     Show(LookArgs),
@@ -92,7 +120,7 @@ pub async fn run(args: WalletArgs) -> Result<()> {
     match args.command {
         Command::New(new) => {
             let words = Mnemonic::generate()?;
-            create(&new, &words.seed(), Some(&words))
+            create(&new, &Made::Of(&words), true)
         }
         Command::Import { new, hex: Some(path) } => {
             let text = std::fs::read_to_string(&path).map(Zeroizing::new);
@@ -100,9 +128,11 @@ pub async fn run(args: WalletArgs) -> Result<()> {
             let mut seed = Zeroizing::new([0; 32]);
             let read = hex::decode_to_slice(text.trim(), &mut *seed);
             read.ok().with_context(|| format!("{} does not hold 64 hexadecimal digits", path.display()))?;
-            create(&new, &seed, None)
+            create(&new, &Made::Elsewhere(&seed), false)
         }
-        Command::Import { new, hex: None } => create(&new, &Mnemonic::parse(&words()?)?.seed(), None),
+        Command::Import { new, hex: None } => create(&new, &Made::Of(&Mnemonic::parse(&words()?)?), false),
+        Command::Backup { key, chain, check, copy } => backup(&key, &chain, check, copy.as_deref()),
+        Command::Rotate { new, new_passphrase_file, pay } => rotate(new, new_passphrase_file, &pay).await,
         Command::Show(look) => show(&look).await,
         Command::Send { to, amount, pay } => send(to, &amount, &pay).await,
         Command::History { look, csv } => history(&look, csv).await,
@@ -128,14 +158,37 @@ fn words() -> Result<Zeroizing<String>> {
     Ok(text)
 }
 
-fn create(new: &NewArgs, seed: &[u8; 32], words: Option<&Mnemonic>) -> Result<()> {
-    let path = new.key.path()?;
-    // Before any word is shown: a wallet whose file cannot be written is none.
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+/// Where a key comes from.
+enum Made<'a> {
+    /// Its words.
+    Of(&'a Mnemonic),
+    /// A seed that nobody has words of.
+    Elsewhere(&'a [u8; 32]),
+}
+
+impl Made<'_> {
+    /// Writes the key file. Before any word is shown: a wallet whose file cannot be written is none.
+    fn keep(&self, path: &Path, passphrase: &str, label: &str) -> Result<()> {
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        }
+        match self {
+            Self::Of(words) => keyfile::create_from_words(path, words, passphrase, label)?,
+            Self::Elsewhere(seed) => keyfile::create(path, seed, passphrase, label)?,
+        };
+        Ok(())
     }
-    let passphrase = new.key.new_passphrase()?;
-    keyfile::create(&path, seed, &passphrase, &new.label)?;
+}
+
+const ON_PAPER: &str = "Write them down on paper, in this order. Whoever has them has the wallet. `cocoon wallet backup --check` compares.";
+
+fn create(new: &NewArgs, made: &Made<'_>, show: bool) -> Result<()> {
+    let path = new.key.path()?;
+    made.keep(&path, &new.key.new_passphrase()?, &new.label)?;
+    let words = match made {
+        Made::Of(words) if show => Some(*words),
+        _ => None,
+    };
     let version = new.key.wallet_version;
     let address = new.key.address(new.chain.network)?;
     let mut rows = vec![
@@ -146,11 +199,7 @@ fn create(new: &NewArgs, seed: &[u8; 32], words: Option<&Mnemonic>) -> Result<()
     ];
     if let Some(words) = words {
         rows.push(("24 words", words.words().to_owned()));
-        rows.push((
-            "",
-            "Write them down on paper, in this order. They are shown this once. Whoever has them has the wallet."
-                .into(),
-        ));
+        rows.push(("", ON_PAPER.into()));
     }
     new.chain.show(
         &rows,
@@ -158,6 +207,130 @@ fn create(new: &NewArgs, seed: &[u8; 32], words: Option<&Mnemonic>) -> Result<()
                 "network": new.chain.network.0, "address": address.to_string(), "label": new.label,
                 "mnemonic": words.map(Mnemonic::words) }),
     )
+}
+
+/// Shows the words, or compares a back-up with the key file. Neither needs the chain.
+fn backup(key: &KeyArgs, chain: &ChainArgs, check: bool, copy: Option<&Path>) -> Result<()> {
+    let path = key.existing()?;
+    let (passphrase, secret) = key.unlock()?;
+    let (version, network) = (key.wallet_version, chain.network);
+    let address_of = |seed: &[u8; 32]| Ok::<_, anyhow::Error>(Wallet::with_version(*seed, network, version)?.address());
+    let address = address_of(&secret)?;
+    let mut rows = vec![("key file", path.display().to_string()), ("address", address.to_string())];
+    let mut object = json!({ "schema": "cocoon/wallet/v1", "key_file": path, "version": version.to_string(),
+                             "network": network.0, "address": address.to_string(), "label": keyfile::info(&path)?.label });
+    let same = |what: String, seed: &[u8; 32]| {
+        let other = address_of(seed)?;
+        ensure!(
+            *seed == *secret,
+            "{what} the wallet {other}, and {} is {address}: it is no back-up of it",
+            path.display()
+        );
+        Ok(format!("{what} this wallet"))
+    };
+    if let Some(copy) = copy {
+        if !copy.exists() {
+            keyfile::copy(&path, copy)?;
+        }
+        let opened =
+            keyfile::open(copy, &passphrase).context("a copy opens with the passphrase that it was made under")?;
+        let what = same(format!("{} restores", copy.display()), &opened)?;
+        rows.push(("back-up", format!("{what}; keep it on another machine, and the passphrase in your head")));
+        object["backup"] = json!(copy);
+    } else if check {
+        let what = same("these words restore".into(), &Mnemonic::parse(&words()?)?.seed())?;
+        rows.push(("back-up", what));
+        object["backup"] = json!("words");
+    } else {
+        let words = keyfile::words(&path, &passphrase)?.context(
+            "this key was not made from words, or by a version that did not keep them: back it up with `cocoon wallet backup --copy FILE`",
+        )?;
+        rows.extend([("24 words", words.words().to_owned()), ("", ON_PAPER.into())]);
+        object["mnemonic"] = json!(words.words());
+    }
+    chain.show(&rows, object)
+}
+
+async fn rotate(path: PathBuf, new_passphrase_file: Option<PathBuf>, pay: &PayArgs) -> Result<()> {
+    ensure!(
+        !path.exists(),
+        "{} exists already: name another file, or send to its wallet with `cocoon wallet send ADDRESS all`",
+        path.display()
+    );
+    let payer = pay.open().await?;
+    let own = payer.account.address();
+    let words = Mnemonic::generate()?;
+    let version = pay.key.wallet_version;
+    let address = Wallet::with_version(*words.seed(), payer.chain.network(), version)?.address();
+    let mut plan = vec![format!(
+        "This makes a new wallet {address} in {}, and sends everything to it. Fees: about 0.003 TON.",
+        path.display()
+    )];
+    // A history that cannot be read must not keep anybody from leaving.
+    let bound = bound_to(&*payer.chain, &own).await.unwrap_or_else(|error| {
+        plan.push(format!("  What stays bound to the old key could not be looked for: {error:#}"));
+        Vec::new()
+    });
+    plan.extend(
+        bound
+            .iter()
+            .map(|(kind, address)| format!("  It cannot move the {kind} {address}, which stays bound to the old key.")),
+    );
+    let before = payer.ask(&plan).await?;
+    let passphrase_file = new_passphrase_file.or_else(|| pay.key.passphrase_file.clone());
+    let key = KeyArgs { wallet: Some(path.clone()), wallet_version: version, passphrase_file };
+    let passphrase = key.new_passphrase()?;
+    Made::Of(&words).keep(&path, &passphrase, "wallet")?;
+    // What is sent there must come back out of the file, not out of this process's memory.
+    let kept = keyfile::words(&path, &passphrase)?.context("the new key file has no words")?;
+    ensure!(
+        Wallet::with_version(*kept.seed(), payer.chain.network(), version)?.address() == address,
+        "{} does not hold the new wallet's key: nothing was sent",
+        path.display()
+    );
+    if !pay.chain.json {
+        let mut rows = vec![
+            ("new key file", path.display().to_string()),
+            ("new address", address.to_string()),
+            ("24 words", words.words().to_owned()),
+            ("", ON_PAPER.to_owned()),
+        ];
+        for (kind, address) in &bound {
+            rows.push(("left behind", format!("{kind} {address}")));
+        }
+        if !bound.is_empty() {
+            rows.push((
+                "",
+                "What to do about these: docs/guides/pay-and-get-paid.md, \"When somebody may know a key\"".into(),
+            ));
+        }
+        print(&super::table(&rows))?;
+    }
+    let message = OutMessage { everything: true, ..OutMessage::new(address, Nanoton::ZERO, None, None) };
+    let report = payer.account.send_all(&[message]).await?;
+    let left: Vec<_> =
+        bound.iter().map(|(kind, address)| json!({ "kind": kind, "address": address.to_string() })).collect();
+    let extra = json!({ "to": address.to_string(), "key_file": path, "mnemonic": words.words(), "left_behind": left });
+    payer.explain("rotate", before, report, extra).await
+}
+
+/// Channels that refund this wallet and are not closed, and providers' contracts that it owns, among the accounts that it had to do with.
+async fn bound_to(chain: &dyn Chain, own: &Address) -> Result<Vec<(&'static str, Address)>> {
+    let statement = Statement::read(chain, own).await?;
+    let peers: BTreeSet<Address> = statement.entries.iter().flat_map(|entry| entry.peers.iter().copied()).collect();
+    let mut bound = Vec::new();
+    for peer in peers {
+        let code = chain.account(&peer).await?.code_hash;
+        if code == Some(channel_code_hash()) {
+            let open = !matches!(ops::channel_state(chain, &peer).await?.status, ChannelStatus::Closed { .. });
+            if open && ops::channel_terms(chain, &peer).await?.client == *own {
+                bound.push(("channel", peer));
+            }
+        } else if code == Some(provider_code_hash()) && ops::provider_terms(chain, &peer).await?.owner == *own {
+            bound.push(("provider", peer));
+        }
+    }
+    Ok(bound)
 }
 
 impl LookArgs {
@@ -200,12 +373,17 @@ async fn send(to: Address, amount: &str, pay: &PayArgs) -> Result<()> {
 
 async fn history(look: &LookArgs, csv: Option<PathBuf>) -> Result<()> {
     let address = look.address()?;
+    let to_output = csv.as_ref().is_some_and(|path| path.as_os_str() == "-");
+    ensure!(
+        !(to_output && look.chain.json),
+        "standard output takes one of --csv - and --json: name a file for the other"
+    );
     let chain = look.chain.open().await?;
     let statement = Statement::read(&*chain, &address).await?;
+    if to_output {
+        return print(&statement.to_csv());
+    }
     if let Some(path) = csv {
-        if path.as_os_str() == "-" {
-            return print(&statement.to_csv());
-        }
         std::fs::write(&path, statement.to_csv()).with_context(|| format!("cannot write {}", path.display()))?;
         if !look.chain.json {
             return print(&format!(
@@ -262,11 +440,3 @@ async fn history(look: &LookArgs, csv: Option<PathBuf>) -> Result<()> {
     }
     print(&out)
 }
-    let to_output = csv.as_ref().is_some_and(|path| path.as_os_str() == "-");
-    ensure!(
-        !(to_output && look.chain.json),
-        "standard output takes one of --csv - and --json: name a file for the other"
-    );
-    if to_output {
-        return print(&statement.to_csv());
-    }
