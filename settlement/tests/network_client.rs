@@ -7,7 +7,7 @@ use cocoon_attestation::types::UnixTime;
 use cocoon_settlement::account::Account;
 use cocoon_settlement::chain::{Chain, EXIT_NO_STATE, StackValue};
 use cocoon_settlement::local::{Genesis, LocalChain, ManualClock, rpc};
-use cocoon_settlement::toncenter::{BackOff, Options, Toncenter};
+use cocoon_settlement::toncenter::{BackOff, Options, Timer, Toncenter};
 use cocoon_settlement::wallet::{OutMessage, Wallet};
 use cocoon_settlement::{Address, Error, Nanoton, NetworkId};
 use serde_json::{Value, json};
@@ -175,6 +175,84 @@ async fn an_api_that_names_a_wait_is_not_asked_before_it_is_over() {
         assert!(began.elapsed() >= Duration::from_secs(1), "{version} was asked again at once");
         assert_eq!(asked.lock().unwrap().len(), 2, "{version}");
     }
+}
+
+/// Time that passes when somebody waits for it, and only then.
+#[derive(Default)]
+struct Counted {
+    now: Mutex<Duration>,
+    waits: Mutex<Vec<Duration>>,
+}
+
+#[async_trait::async_trait]
+impl Timer for Counted {
+    fn now(&self) -> Duration {
+        *self.now.lock().unwrap()
+    }
+
+    async fn wait(&self, time: Duration) {
+        *self.now.lock().unwrap() += time;
+        self.waits.lock().unwrap().push(time);
+    }
+}
+
+impl Counted {
+    fn waits(&self) -> Vec<Duration> {
+        std::mem::take(&mut *self.waits.lock().unwrap())
+    }
+}
+
+/// A client with the usual back-off, and its time.
+fn counted(url: &str, spacing: Duration) -> (Toncenter, Arc<Counted>) {
+    let timer = Arc::new(Counted::default());
+    let options = Options {
+        clock: Arc::new(ManualClock::new(UnixTime(1_000))),
+        timer: timer.clone(),
+        spacing: Some(spacing),
+        ..Options::default()
+    };
+    (Toncenter::with_options(&format!("{url}/api/v3"), NetworkId::TESTNET, options).unwrap(), timer)
+}
+
+#[tokio::test]
+async fn an_api_gets_exactly_the_time_it_asks_for_and_no_more_than_half_a_minute() {
+    let secs = Duration::from_secs;
+    let busy = |after| (429, after, json!({ "error": "Ratelimit exceed" }));
+    let good = || (200, None, head_v3(7, 1_000, -3));
+    for (asked, waited) in [(1, 1), (7, 7), (30, 30), (31, 30), (86_400, 30), (u32::MAX, 30)] {
+        let (url, log) = scripted(vec![busy(Some(asked)), good()]).await;
+        let (client, timer) = counted(&url, Duration::ZERO);
+        assert_eq!(client.head().await.unwrap().seqno, 7);
+        assert_eq!((timer.waits(), log.lock().unwrap().len()), (vec![secs(waited)], 2), "Retry-After: {asked}");
+    }
+    // Without a wish: a random part of half a second, a second, two, four.
+    let (url, log) = scripted(vec![busy(None)]).await;
+    let (client, timer) = counted(&url, Duration::ZERO);
+    client.head().await.unwrap_err();
+    let (waits, bounds) = (timer.waits(), [500, 1_000, 2_000, 4_000].map(Duration::from_millis));
+    assert_eq!((waits.len(), log.lock().unwrap().len()), (4, 5));
+    assert!(waits.iter().zip(bounds).all(|(wait, most)| *wait <= most), "{waits:?}");
+    assert!(waits.iter().sum::<Duration>() > Duration::ZERO);
+}
+
+#[tokio::test]
+async fn a_wait_that_an_api_names_holds_for_every_question_and_for_the_pace() {
+    let secs = Duration::from_secs;
+    let busy = (503, Some(10), json!({}));
+    let script = [vec![busy; 5], vec![(200, None, head_v3(7, 1_000, -3))]].concat();
+    let (url, log) = scripted(script).await;
+    let (client, timer) = counted(&url, secs(1));
+    client.head().await.unwrap_err();
+    assert_eq!((timer.waits(), log.lock().unwrap().len()), (vec![secs(10); 4], 5));
+    // Given up; what is asked next waits for the last wish all the same, and what comes then keeps the pace.
+    assert_eq!(client.head().await.unwrap().seqno, 7);
+    assert_eq!(timer.waits(), [secs(10)]);
+    client.head().await.unwrap();
+    client.head().await.unwrap();
+    assert_eq!(timer.waits(), [secs(1), secs(1)]);
+    *timer.now.lock().unwrap() += secs(5);
+    client.head().await.unwrap();
+    assert_eq!(timer.waits(), [], "it was idle for longer than that");
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Asking an HTTP API: bounded in size and time, no faster than it allows, and again when it is busy.
 
 use std::fmt;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,8 +12,9 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::timeout;
 
+use super::timer::Timer;
 use crate::error::Error;
 
 #[cfg(feature = "https")]
@@ -73,8 +74,9 @@ pub(super) struct Http {
     client: Client<Connector, Full<Bytes>>,
     pub(super) back_off: BackOff,
     spacing: Duration,
-    /// When the API may be asked again.
-    next: Mutex<Option<Instant>>,
+    timer: Arc<dyn Timer>,
+    /// When the API may be asked again, by the timer.
+    next: Mutex<Duration>,
 }
 
 impl fmt::Debug for Http {
@@ -84,7 +86,13 @@ impl fmt::Debug for Http {
 }
 
 impl Http {
-    pub fn new(base: &str, key: Option<String>, spacing: Option<Duration>, back_off: BackOff) -> Result<Self, Error> {
+    pub fn new(
+        base: &str,
+        key: Option<String>,
+        spacing: Option<Duration>,
+        back_off: BackOff,
+        timer: Arc<dyn Timer>,
+    ) -> Result<Self, Error> {
         let wrong = |why: &str| Err(Error::Api { url: base.into(), why: why.into() });
         let Ok(uri) = base.parse::<Uri>() else { return wrong("this is no URL") };
         let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else {
@@ -113,7 +121,8 @@ impl Http {
             client: Client::builder(TokioExecutor::new()).build(connector(base)?),
             back_off,
             spacing: spacing.unwrap_or(usual),
-            next: Mutex::new(None),
+            timer,
+            next: Mutex::new(Duration::ZERO),
         })
     }
 
@@ -123,13 +132,24 @@ impl Http {
 
     /// Waits until it is this request's turn.
     async fn turn(&self) {
-        let at = {
-            let mut next = self.next.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let at = next.unwrap_or_else(Instant::now).max(Instant::now());
-            *next = Some(at + self.spacing);
-            at
-        };
-        sleep_until(at).await;
+        loop {
+            let left = {
+                let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+                let now = self.timer.now();
+                if *next <= now {
+                    *next = now.saturating_add(self.spacing);
+                    return;
+                }
+                *next - now
+            };
+            self.timer.wait(left).await;
+        }
+    }
+
+    /// No request of this client goes out before so much time has passed.
+    fn rest(&self, time: Duration) {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        *next = (*next).max(self.timer.now().saturating_add(time));
     }
 
     /// One attempt: status and JSON. `path` comes after the base URL, with its query; a body makes it a POST.
@@ -162,12 +182,18 @@ impl Http {
         answer.map(|answer| (status, answer)).map_err(|_| Failure::Answer(format!("HTTP status {status}, no JSON")))
     }
 
-    /// Waits as long as a failed attempt asks for; `false` if it was the last.
+    /// Waits as long as a failed attempt asks for; `false` if it was the last. A wait that the API named holds for every other question
+    /// of this client too.
     pub async fn again(&self, attempt: u32, asked: Option<Duration>) -> bool {
+        if let Some(asked) = asked {
+            self.rest(asked);
+        }
         if attempt >= self.back_off.attempts {
             return false;
         }
-        sleep(asked.unwrap_or_else(|| self.back_off.pause(attempt))).await;
+        if asked.is_none() {
+            self.timer.wait(self.back_off.pause(attempt)).await;
+        }
         true
     }
 }
@@ -187,6 +213,7 @@ fn connector(_: &str) -> Result<Connector, Error> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::timer::SystemTimer;
     use super::*;
 
     #[test]
@@ -201,7 +228,9 @@ mod tests {
 
     #[test]
     fn a_key_never_travels_unprotected_and_is_never_shown() {
-        let new = |url: &str, key: Option<&str>| Http::new(url, key.map(str::to_owned), None, BackOff::default());
+        let new = |url: &str, key: Option<&str>| {
+            Http::new(url, key.map(str::to_owned), None, BackOff::default(), Arc::new(SystemTimer))
+        };
         let refused = new("http://toncenter.com/api/v2/jsonRPC", Some("topsecret")).err().unwrap().to_string();
         assert!(refused.contains("unprotected") && !refused.contains("topsecret"), "{refused}");
         assert!(new("http://toncenter.com/api/v2/jsonRPC", None).is_ok());

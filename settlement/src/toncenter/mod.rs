@@ -5,6 +5,7 @@
 
 mod http;
 pub(crate) mod json;
+mod timer;
 mod trace;
 mod v3;
 
@@ -19,6 +20,7 @@ use serde_json::{Value, json};
 use tycho_types::cell::Cell;
 
 pub use self::http::BackOff;
+pub use self::timer::{SystemTimer, Timer};
 
 use self::http::{Failure, Http};
 use self::json::{EXIT_CODE_MARK, EXIT_NOT_INITIALIZED, malformed, read_boc, read_hash, read_stack, write_arguments};
@@ -56,6 +58,8 @@ pub struct Options {
     pub stale_after: Duration,
     /// What it is older than.
     pub clock: Arc<dyn Clock>,
+    /// What the client waits with.
+    pub timer: Arc<dyn Timer>,
 }
 
 impl Default for Options {
@@ -67,6 +71,7 @@ impl Default for Options {
             back_off: BackOff::default(),
             stale_after: Duration::from_secs(60),
             clock: Arc::new(SystemClock),
+            timer: Arc::new(SystemTimer),
         }
     }
 }
@@ -99,7 +104,7 @@ impl Toncenter {
     pub fn with_options(endpoint: &str, network: NetworkId, options: Options) -> Result<Self, Error> {
         let guessed = if endpoint.contains("/v3") { ApiVersion::V3 } else { ApiVersion::V2 };
         Ok(Self {
-            http: Http::new(endpoint, options.key, options.spacing, options.back_off)?,
+            http: Http::new(endpoint, options.key, options.spacing, options.back_off, options.timer)?,
             api: options.api.unwrap_or(guessed),
             network,
             stale_after: options.stale_after,
