@@ -1,14 +1,13 @@
 //! Turning receipts into money, and never paying more for it than it brings.
 //!
 //! A receipt is cumulative and a Channel pays each total once, so claiming again is never wrong, only dear. What is due is read from the
-//! chain at the start of every round; the record adds only since when a receipt waits and which one was refused, both on disk. A process
+//! chain at the start of every round; the record adds only since when a receipt waits and what was refused, both on disk. A process
 //! that dies anywhere therefore goes on where it was. A claim whose fate is unknown is not sent beside itself: until the chain has moved
 //! past it, the wallet's sequence number admits one of the two.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use cocoon_attestation::UnixTime;
 use cocoon_settlement::account::Account;
 use cocoon_settlement::contracts::provider::{ClaimItem, KeyState, MAX_CLAIM_CHECKS, MAX_CLAIM_ITEMS, ProviderInit};
 use cocoon_settlement::contracts::{ChannelStatus, exit};
@@ -22,8 +21,6 @@ use crate::{ClaimRule, Error, Shared};
 pub const FIRST_ITEM_FEE: Nanoton = Nanoton(15_000_000);
 /// Most that each further item adds.
 pub const FURTHER_ITEM_FEE: Nanoton = Nanoton(7_000_000);
-/// A receipt that was refused is not claimed again before this many seconds are over, unless it is another one by then.
-const REFUSED_FOR: u64 = 86_400;
 
 /// What a round of claims came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,6 +49,8 @@ struct Due {
     checks: usize,
     /// It has waited long enough, or soon cannot be claimed any more.
     pressing: bool,
+    /// What refusals of this enclave in this channel have cost since something was paid there.
+    refused: Option<Nanoton>,
 }
 
 impl Due {
@@ -60,13 +59,20 @@ impl Due {
     }
 }
 
+/// Why a claim of several items was refused, and what that cost each of them.
+struct Refused {
+    code: i32,
+    share: Nanoton,
+}
+
 /// Most that a claim of so many items costs.
 fn fee(items: usize) -> Nanoton {
     Nanoton(FIRST_ITEM_FEE.0 + FURTHER_ITEM_FEE.0 * items.saturating_sub(1) as u64)
 }
 
 /// The claims to send now: of one Channel each, within what one message holds, worth more than their fees, and worth
-/// `least` or pressing. The rest waits.
+/// `least` or pressing. The rest waits. What was refused before goes alone, so that it costs no other's fees again, and must be worth what
+/// that has cost as well.
 fn plan(mut due: Vec<Due>, least: Nanoton) -> Vec<Vec<Due>> {
     // Pressing and dear ones first, so that what a batch has no room for is what can wait best.
     due.sort_by_key(|due| (due.channel().hash, std::cmp::Reverse((due.pressing, due.value))));
@@ -74,6 +80,10 @@ fn plan(mut due: Vec<Due>, least: Nanoton) -> Vec<Vec<Due>> {
     for of_channel in due.chunk_by(|a, b| a.channel() == b.channel()) {
         let mut batch: Vec<Due> = Vec::new();
         for item in of_channel {
+            if item.refused.is_some() {
+                batches.push(vec![item.clone()]);
+                continue;
+            }
             let checks: usize = batch.iter().map(|due| due.checks).sum();
             if batch.len() == MAX_CLAIM_ITEMS || checks + item.checks > MAX_CLAIM_CHECKS {
                 batches.push(std::mem::take(&mut batch));
@@ -87,7 +97,10 @@ fn plan(mut due: Vec<Due>, least: Nanoton) -> Vec<Vec<Due>> {
     }
     batches.retain(|batch| {
         let value: Nanoton = batch.iter().map(|due| due.value).sum();
-        value > fee(batch.len()) && !batch.is_empty() && (value >= least || batch.iter().any(|due| due.pressing))
+        let lost: Nanoton = batch.iter().filter_map(|due| due.refused).sum();
+        value > fee(batch.len()).saturating_add(lost)
+            && !batch.is_empty()
+            && (value >= least || batch.iter().any(|due| due.pressing))
     });
     batches
 }
@@ -119,9 +132,7 @@ impl Claimer {
         let due = self.due(store, rule, window).await?;
         let mut report = ClaimReport { waiting: due.iter().map(|due| due.value).sum(), ..ClaimReport::default() };
         for batch in plan(due, rule.least) {
-            if self.claim(store, &batch, &mut report).await? || batch.len() == 1 {
-                continue;
-            }
+            let Some(refused) = self.claim(store, &batch, &mut report).await? else { continue };
             // One item that cannot be paid must not keep the others from it, as long as they bring what the refusal cost too.
             for item in batch.chunks(1) {
                 let value: Nanoton = item.iter().map(|due| due.value).sum();
@@ -132,7 +143,7 @@ impl Claimer {
                     // The same batch, sent again, would only be refused again.
                     let now = self.account.chain().head().await?.time;
                     for due in item {
-                        store.refuse(&due.earned.receipt, now)?;
+                        store.refuse(&due.earned.receipt, now, refused.code, refused.share)?;
                     }
                 }
             }
@@ -166,7 +177,7 @@ impl Claimer {
                 let paid = ops::channel_paid(chain, &channel, &receipt.enclave_key).await?;
                 let unpaid = earned.claimable().saturating_sub(paid.paid);
                 if unpaid == Nanoton::ZERO {
-                    store.stop_waiting(&channel, &receipt.enclave_key)?;
+                    store.settled(&channel, &receipt.enclave_key)?;
                     continue;
                 }
                 let record = ops::enclave_record(chain, &self.provider, &receipt.enclave_key).await?;
@@ -186,11 +197,12 @@ impl Claimer {
                 };
                 let receipt = &earned.receipt.receipt;
                 let unpaid = earned.claimable().saturating_sub(paid.paid);
-                if store.was_refused(&earned.receipt, UnixTime(now.0.saturating_sub(REFUSED_FOR)))? {
+                let deadline = record.until.plus(window.into());
+                let refusal = store.refusal(&channel, &receipt.enclave_key)?;
+                if refusal.is_some_and(|refusal| refusal.holds(earned.receipt.hash(), now, deadline, window.into())) {
                     continue;
                 }
                 let since = store.waiting_since(&channel, &receipt.enclave_key, now)?;
-                let deadline = record.until.plus(window.into());
                 let value = unpaid.min(funds);
                 if now > deadline || value == Nanoton::ZERO {
                     continue;
@@ -205,6 +217,7 @@ impl Claimer {
                     value,
                     checks: 1 + usize::from(new_voucher),
                     pressing: ending || now.0.saturating_sub(since.0) >= rule.max_age.as_secs(),
+                    refused: refusal.map(|refusal| refusal.lost),
                     earned,
                 });
             }
@@ -212,8 +225,8 @@ impl Claimer {
         Ok(due)
     }
 
-    /// Claims these items in one message; whether it was taken.
-    async fn claim(&self, store: &Store, batch: &[Due], report: &mut ClaimReport) -> Result<bool, Error> {
+    /// Claims these items in one message. Gives why several together were refused; what one alone was refused for is in the record.
+    async fn claim(&self, store: &Store, batch: &[Due], report: &mut ClaimReport) -> Result<Option<Refused>, Error> {
         let items: Vec<ClaimItem> = batch
             .iter()
             .map(|Due { earned, .. }| ClaimItem {
@@ -226,11 +239,17 @@ impl Claimer {
         let sent = ops::claim(&self.account, &self.provider, &items).await?;
         report.gas += sent.gas_used;
         report.fees = report.fees.saturating_add(sent.fees);
+        let (code, fees) = (sent.aborted.map_or(0, |(_, code)| code), sent.fees);
         if let Some((at, code)) = sent.aborted {
+            // The wallet could not pay for it: nothing was asked, so nothing is known of what it held.
+            if at == self.account.address() {
+                sent.success()?;
+                return Ok(None);
+            }
             let why = exit::reason(code).unwrap_or("for a reason of TON's own");
             tracing::warn!(%at, code, items = batch.len(), "a claim was refused: {why}");
             if batch.len() > 1 {
-                return Ok(false);
+                return Ok(Some(Refused { code, share: Nanoton(fees.0.div_ceil(batch.len() as u64)) }));
             }
         }
         let chain = &**self.account.chain();
@@ -239,15 +258,18 @@ impl Claimer {
             let Ok(after) = ops::channel_paid(chain, &receipt.channel, &receipt.enclave_key).await else { continue };
             let paid = after.paid.saturating_sub(*before);
             if paid == Nanoton::ZERO {
-                // Asking again for the same receipt would only cost fees again.
-                store.refuse(&earned.receipt, chain.head().await?.time)?;
+                // Asking again at once would only cost fees again.
+                let share = Nanoton(fees.0.div_ceil(batch.len() as u64));
+                let refusal = store.refuse(&earned.receipt, chain.head().await?.time, code, share)?;
+                tracing::warn!(enclave = %receipt.enclave_key, channel = %receipt.channel, code, times = refusal.count,
+                    lost = %refusal.lost, "a claim brought nothing: the next one waits");
                 continue;
             }
-            store.stop_waiting(&receipt.channel, &receipt.enclave_key)?;
+            store.settled(&receipt.channel, &receipt.enclave_key)?;
             report.paid = report.paid.saturating_add(paid);
             report.items += 1;
         }
-        Ok(sent.aborted.is_none())
+        Ok(None)
     }
 }
 
@@ -269,6 +291,7 @@ pub const AT_ONCE: ClaimRule = ClaimRule { every: Duration::ZERO, least: Nanoton
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cocoon_attestation::UnixTime;
     use cocoon_protocol::identity::SigningKey;
     use cocoon_protocol::receipt::SignedSettlementReceipt;
     use cocoon_protocol::voucher::SignedVoucher;
@@ -296,6 +319,7 @@ mod tests {
             value: Nanoton(milli * MILLI),
             checks,
             pressing,
+            refused: None,
         }
     }
 
@@ -326,6 +350,16 @@ mod tests {
             "one that presses takes the other along"
         );
         assert_eq!(sizes(vec![due(1, 60, 1, false), due(2, 30, 1, false)], 50), [1]);
+    }
+
+    #[test]
+    fn what_was_refused_before_goes_alone_and_must_make_up_for_it() {
+        let refused = |milli: u64, lost: u64| Due { refused: Some(Nanoton(lost * MILLI)), ..due(1, milli, 1, true) };
+        assert_eq!(sizes(vec![due(1, 100, 1, true), refused(100, 10), due(1, 50, 1, true)], 0), [1, 2]);
+        assert_eq!(sizes(vec![refused(100, 84)], 0), [1]);
+        assert!(sizes(vec![refused(100, 85)], 0).is_empty(), "it costs 15 again");
+        // Neither takes the other along.
+        assert!(sizes(vec![due(1, 12, 1, true), refused(12, 0)], 0).is_empty());
     }
 
     #[test]

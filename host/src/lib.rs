@@ -3,7 +3,8 @@
 //!
 //! - [`launch`], [`endorse`], [`attest`]: from a binary to a key that is registered on-chain.
 //! - [`relay`]: sealed requests in, sealed answers out. - [`store`]: receipts, durable before they are acknowledged.
-//! - [`reserve`]: no more is promised than is there. - [`claim`] turns receipts into money. - [`room`] for further keys.
+//! - [`reserve`]: no more is promised than is there. - [`claim`] turns receipts into money; [`refusal`]: what it learns from a no. -
+//!   [`room`] for further keys.
 //! - [`doctor`]: whether a machine can protect guests. - [`vm`]: guests in virtual machines.
 
 pub mod attest;
@@ -15,6 +16,7 @@ mod error;
 pub mod launch;
 mod net;
 mod owed;
+pub mod refusal;
 pub mod relay;
 pub mod reserve;
 pub mod room;

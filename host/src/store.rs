@@ -11,6 +11,7 @@ use cocoon_settlement::{Address, Nanoton};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use crate::Error;
+use crate::refusal::Refusal;
 
 /// (channel, enclave key, hash) to each voucher that no other one covers in both cap and expiry.
 const VOUCHERS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("vouchers-v1");
@@ -27,8 +28,11 @@ const CONTRADICTIONS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("cont
 
 /// (channel, enclave key) to the time since when something is unpaid, in seconds since 1970.
 const WAITING: TableDefinition<&[u8], u64> = TableDefinition::new("waiting-v1");
-/// (channel, enclave key) to the time and hash of a receipt that was claimed in vain.
-const REFUSED: TableDefinition<&[u8], (u64, [u8; 32])> = TableDefinition::new("refused-v1");
+/// (channel, enclave key) to the last refusal since something was paid: time, exit code, how often, fees in all, the receipt's hash.
+const REFUSALS: TableDefinition<&[u8], Written> = TableDefinition::new("refusals-v1");
+
+/// A refusal as it is kept.
+type Written = (u64, i32, u32, u64, [u8; 32]);
 
 /// What one enclave has earned in one channel, and the promise that covers it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +69,7 @@ impl Store {
             write.open_table(table).map_err(failed)?;
         }
         write.open_table(WAITING).map_err(failed)?;
-        write.open_table(REFUSED).map_err(failed)?;
+        write.open_table(REFUSALS).map_err(failed)?;
         write.open_table(COVERED).map_err(failed)?;
         write.commit().map_err(failed)?;
         Ok(Self { database, updating: Mutex::new(()) })
@@ -257,43 +261,57 @@ impl Store {
         Ok(now)
     }
 
-    /// Nothing is due there any more.
+    /// It was paid: nothing waits there any more, and nothing is held against it.
     ///
     /// # Errors
     /// The record cannot be written.
-    pub fn stop_waiting(&self, channel: &Address, enclave: &EnclaveKey) -> Result<(), Error> {
+    pub fn settled(&self, channel: &Address, enclave: &EnclaveKey) -> Result<(), Error> {
         let _updating = self.lock()?;
         let at = key(channel, enclave);
         let read = self.database.begin_read().map_err(failed)?;
-        if read.open_table(WAITING).map_err(failed)?.get(at.as_slice()).map_err(failed)?.is_none() {
+        let waits = read.open_table(WAITING).map_err(failed)?.get(at.as_slice()).map_err(failed)?.is_some();
+        if !waits && self.refusal(channel, enclave)?.is_none() {
             return Ok(());
         }
         let write = self.database.begin_write().map_err(failed)?;
         write.open_table(WAITING).map_err(failed)?.remove(at.as_slice()).map_err(failed)?;
+        write.open_table(REFUSALS).map_err(failed)?.remove(at.as_slice()).map_err(failed)?;
         write.commit().map_err(failed)
     }
 
-    /// Notes that claiming this receipt brought nothing.
+    /// Notes that claiming this receipt cost so much, brought nothing, and why (an exit code, 0 if nothing was due).
     ///
     /// # Errors
     /// The record cannot be written.
-    pub fn refuse(&self, receipt: &SignedSettlementReceipt, now: UnixTime) -> Result<(), Error> {
+    pub fn refuse(
+        &self,
+        receipt: &SignedSettlementReceipt,
+        now: UnixTime,
+        code: i32,
+        fees: Nanoton,
+    ) -> Result<Refusal, Error> {
         let _updating = self.lock()?;
-        let at = key(&receipt.receipt.channel, &receipt.receipt.enclave_key);
+        let (channel, enclave) = (&receipt.receipt.channel, &receipt.receipt.enclave_key);
+        let refusal = Refusal::after(self.refusal(channel, enclave)?, now, code, fees, receipt.hash());
+        let value = (refusal.at.0, refusal.code, refusal.count, refusal.lost.0, refusal.receipt);
         let write = self.database.begin_write().map_err(failed)?;
-        write.open_table(REFUSED).map_err(failed)?.insert(at.as_slice(), (now.0, receipt.hash())).map_err(failed)?;
-        write.commit().map_err(failed)
+        let at = key(channel, enclave);
+        write.open_table(REFUSALS).map_err(failed)?.insert(at.as_slice(), value).map_err(failed)?;
+        write.commit().map_err(failed)?;
+        Ok(refusal)
     }
 
-    /// Whether this very receipt was refused after the given time.
+    /// The last refusal of an enclave's receipt in a channel, if nothing was paid there since.
     ///
     /// # Errors
     /// The record cannot be read.
-    pub fn was_refused(&self, receipt: &SignedSettlementReceipt, after: UnixTime) -> Result<bool, Error> {
-        let at = key(&receipt.receipt.channel, &receipt.receipt.enclave_key);
+    pub fn refusal(&self, channel: &Address, enclave: &EnclaveKey) -> Result<Option<Refusal>, Error> {
         let read = self.database.begin_read().map_err(failed)?;
-        let known = read.open_table(REFUSED).map_err(failed)?.get(at.as_slice()).map_err(failed)?;
-        Ok(known.is_some_and(|known| known.value().0 > after.0 && known.value().1 == receipt.hash()))
+        let known = read.open_table(REFUSALS).map_err(failed)?.get(key(channel, enclave).as_slice()).map_err(failed)?;
+        Ok(known.map(|known| {
+            let (at, code, count, lost, receipt) = known.value();
+            Refusal { at: UnixTime(at), code, count, lost: Nanoton(lost), receipt }
+        }))
     }
 
     /// All vouchers of a channel.
@@ -434,15 +452,19 @@ mod tests {
         {
             let store = Store::open(&path).unwrap();
             assert_eq!(store.waiting_since(&CHANNEL, &enclave, UnixTime(100)).unwrap(), UnixTime(100));
-            store.refuse(&one, UnixTime(100)).unwrap();
+            assert_eq!(store.refusal(&CHANNEL, &enclave).unwrap(), None);
+            store.refuse(&one, UnixTime(100), 133, Nanoton(5)).unwrap();
         }
         let store = Store::open(&path).unwrap();
         assert_eq!(store.waiting_since(&CHANNEL, &enclave, UnixTime(200)).unwrap(), UnixTime(100));
-        store.stop_waiting(&CHANNEL, &enclave).unwrap();
+        let refusal = store.refuse(&two, UnixTime(200), 133, Nanoton(6)).unwrap();
+        let expected = Refusal { at: UnixTime(200), code: 133, count: 2, lost: Nanoton(11), receipt: two.hash() };
+        assert_eq!((refusal, store.refusal(&CHANNEL, &enclave).unwrap()), (expected, Some(expected)));
+        let elsewhere = Address { workchain: 0, hash: [3; 32] };
+        assert_eq!(store.refusal(&elsewhere, &enclave).unwrap(), None, "another channel is another matter");
+        store.settled(&CHANNEL, &enclave).unwrap();
         assert_eq!(store.waiting_since(&CHANNEL, &enclave, UnixTime(300)).unwrap(), UnixTime(300));
-        assert!(store.was_refused(&one, UnixTime(99)).unwrap());
-        assert!(!store.was_refused(&one, UnixTime(100)).unwrap(), "after a while it is tried again");
-        assert!(!store.was_refused(&two, UnixTime(99)).unwrap(), "a newer receipt is another matter");
+        assert_eq!(store.refusal(&CHANNEL, &enclave).unwrap(), None);
     }
 
     #[test]

@@ -89,6 +89,65 @@ async fn a_refused_batch_does_not_make_a_round_cost_more_than_it_brings() {
     assert_eq!((again.items, again.fees), (0, Nanoton(0)), "the same batch is not sent again");
 }
 
+/// An enclave whose signatures are wrong goes on serving beside one whose are not, with a new receipt every half hour.
+#[tokio::test]
+async fn new_receipts_of_an_enclave_that_is_refused_cost_ever_less_often_and_less_than_they_earn() {
+    let (folder, world) = (tempfile::tempdir().unwrap(), world().await);
+    let path = folder.path().join("host.redb");
+    for enclave in [41, 42] {
+        let voucher = world.promise_for(enclave, Nanoton(9_000_000_000), 80_000);
+        Store::open(&path).unwrap().keep_voucher(&voucher).unwrap();
+    }
+    let mut refused_at = Vec::new();
+    let mut paid = Nanoton::ZERO;
+    // Twenty hours.
+    for half_hour in 0..40_u64 {
+        // A process of its own each time.
+        let store = Store::open(&path).unwrap();
+        let total = Nanoton(40_000_000 * (half_hour + 1));
+        for (enclave, signer) in [(41, 41), (42, 99)] {
+            world.receive(&store, enclave, signer, half_hour + 1, total, world.clock.now());
+        }
+        let claimer = Claimer::new(world.account.clone(), world.provider);
+        let round = claimer.round(&store, &AT_ONCE).await.unwrap();
+        assert!(round.items <= 1 && round.paid <= Nanoton(40_000_000), "{round:?}");
+        paid = paid.saturating_add(round.paid);
+        // One claim of the good one costs less than 0.012 TON.
+        if round.fees > Nanoton(12_000_000) {
+            refused_at.push(half_hour);
+            let refusal = store.refusal(&world.channel, &key(42).enclave_key()).unwrap().unwrap();
+            assert_eq!((refusal.code, refusal.count as usize), (133, refused_at.len()));
+            assert!(refusal.lost < total, "{refusal:?}");
+        }
+        assert_eq!(store.refusal(&world.channel, &key(41).enclave_key()).unwrap(), None);
+        world.clock.advance(1_800);
+    }
+    assert_eq!(refused_at, [0, 2, 6, 14, 30]);
+    assert_eq!(paid, Nanoton(40 * 40_000_000), "the other was paid every time");
+}
+
+/// The wallet that pays for claims is empty: nothing is held against receipts that nobody looked at.
+#[tokio::test]
+async fn a_wallet_that_cannot_pay_for_a_claim_costs_no_receipt_its_turn() {
+    let (folder, world) = (tempfile::tempdir().unwrap(), world().await);
+    let store = Store::open(&folder.path().join("host.redb")).unwrap();
+    let amount = Nanoton(300_000_000);
+    world.earn(&store, 41, 41, amount, amount);
+    // What a claim carries is there, and nothing for its own fees.
+    let rich = cocoon_settlement::Address::basechain([7; 32]);
+    let balance = async || world.account.balance().await.unwrap().0;
+    let before = balance().await;
+    world.account.send(rich, Nanoton(1), None, None).await.unwrap().success().unwrap();
+    let after = balance().await;
+    let rest = Nanoton(after - 51_000_000 - (before - after));
+    world.account.send(rich, rest, None, None).await.unwrap().success().unwrap();
+    assert!((50_000_000..52_000_000).contains(&balance().await), "{}", balance().await);
+    let claimer = Claimer::new(world.account.clone(), world.provider);
+    let error = claimer.round(&store, &AT_ONCE).await.unwrap_err().to_string();
+    assert!(error.contains("exit code 37"), "{error}");
+    assert_eq!(store.refusal(&world.channel, &key(41).enclave_key()).unwrap(), None);
+}
+
 /// Its owner retires the key of an enclave that goes on serving: what it earned before is paid all the same.
 #[tokio::test]
 async fn a_receipt_after_the_end_of_a_key_does_not_cost_the_ones_before() {

@@ -90,8 +90,13 @@ impl World {
 
     /// A promise to this enclave.
     pub fn promise(&self, enclave: u8, cap: Nanoton) -> SignedVoucher {
+        self.promise_for(enclave, cap, 3_600)
+    }
+
+    /// A promise for so many seconds.
+    pub fn promise_for(&self, enclave: u8, cap: Nanoton, seconds: u64) -> SignedVoucher {
         let (channel, enclave_key, network) = (self.channel, key(enclave).enclave_key(), NetworkId::LOCAL);
-        let voucher = Voucher { network, channel, enclave_key, cap, prices: PRICES, expiry: AT.plus(3_600) };
+        let voucher = Voucher { network, channel, enclave_key, cap, prices: PRICES, expiry: AT.plus(seconds) };
         SignedVoucher::sign(voucher, &[31; 32]).unwrap()
     }
 
