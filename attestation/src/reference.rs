@@ -46,9 +46,35 @@ pub struct TdxReference {
     /// Run-time events.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rtmr3: Option<Measurement>,
+    /// What the registers were extended with, so that a difference has a name. Nothing is compared with it but what a register that
+    /// differs is made of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<EventReference>,
+}
+
+/// An extension of a runtime register.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventReference {
+    /// RTMR index, 0 to 3.
+    pub register: u8,
+    /// What was measured, for people.
+    pub what: String,
+    /// SHA-384 that the register was extended with.
+    pub digest: Measurement,
 }
 
 impl TdxReference {
+    /// A guest of which the initial memory alone is known.
+    pub fn of_mrtd(mrtd: Measurement) -> Self {
+        Self { mrtd, rtmr0: None, rtmr1: None, rtmr2: None, rtmr3: None, events: Vec::new() }
+    }
+
+    /// The events of a register, in order.
+    pub fn events_of(&self, register: u8) -> impl Iterator<Item = &EventReference> {
+        self.events.iter().filter(move |event| event.register == register)
+    }
+
     /// The runtime registers in order.
     pub fn rtmrs(&self) -> [Option<Measurement>; 4] {
         [self.rtmr0, self.rtmr1, self.rtmr2, self.rtmr3]

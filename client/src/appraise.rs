@@ -12,7 +12,7 @@ use cocoon_protocol::wire::{self, Announcement, LogInclusion};
 use cocoon_settlement::contracts::provider::KeyState;
 use cocoon_settlement::{Address, Prices, ops};
 use cocoon_transparency::{InclusionProof, Leaf, verify_inclusion};
-use cocoon_verifier::{Outcome, appraise_bundle};
+use cocoon_verifier::{Appraisal, CheckOutcome, Outcome, appraise_bundle};
 
 use crate::Error;
 use crate::config::ClientConfig;
@@ -135,9 +135,7 @@ impl Appraiser {
         self.appraisals.fetch_add(1, Ordering::Relaxed);
         let result = appraise_bundle(bundle, &config.policy, config.references.as_ref(), now);
         if result.appraisal.outcome != Outcome::Accepted {
-            let check = result.appraisal.checks.iter().find(|check| check.outcome.is_failure());
-            let check = check.map_or_else(|| "evidence".to_owned(), |check| check.id.to_string());
-            return Err(Error::refused(&check, &result.appraisal.reason));
+            return Err(refusal(&result.appraisal));
         }
         let (Some(claims), Some(evidence_id)) = (result.claims, result.evidence_id) else {
             return Err(Error::refused("evidence", "accepted evidence without claims"));
@@ -164,6 +162,15 @@ impl Appraiser {
         }
         Ok(entry)
     }
+}
+
+/// The first check that refused, with all that they found: a swapped model shows in the command line too, and is better known by its name.
+fn refusal(appraisal: &Appraisal) -> Error {
+    let mut failed = appraisal.checks.iter().filter(|check| check.outcome.is_failure());
+    let check = failed.next().map_or_else(|| "evidence".to_owned(), |check| check.id.to_string());
+    let others = failed.filter(|check| check.outcome == CheckOutcome::Refused);
+    let others: String = others.map(|check| format!("; {}: {}", check.id, check.detail)).collect();
+    Error::refused(&check, format!("{}{others}", appraisal.reason))
 }
 
 /// The evidence quotes a block of the chain, so it cannot be older than that block.

@@ -1,10 +1,11 @@
 //! A whole guest image over the shapes of machines that may run it: the reference values that policies compare evidence with, and
 //! the digest that the Registry admits.
 
-use cocoon_attestation::reference::{ImageReference, ReferenceValues, SnpReference, TdxReference};
+use cocoon_attestation::reference::{EventReference, ImageReference, ReferenceValues, SnpReference, TdxReference};
 use cocoon_attestation::{Digest, Measurement};
 
 use crate::Error;
+use crate::event::Event;
 use crate::snp::SnpMeasurements;
 use crate::tdx::{Register, TdxMeasurements};
 
@@ -71,6 +72,7 @@ impl Matrix {
             rtmr1: register(1)?,
             rtmr2: register(2)?,
             rtmr3: rtmr3.then_some(Measurement([0; 48])),
+            events: events(found),
         };
         if !self.0.tdx.contains(&entry) {
             self.0.tdx.push(entry);
@@ -96,4 +98,13 @@ impl Matrix {
         }
         Ok(self.0)
     }
+}
+
+/// What went into the registers, by its meaning.
+fn events(found: &TdxMeasurements) -> Vec<EventReference> {
+    let of = |(register, events): (u8, &Register)| {
+        let event = move |event: &Event| EventReference { register, what: event.meaning.clone(), digest: event.digest };
+        events.events().iter().map(event).collect::<Vec<_>>()
+    };
+    (0..).zip(&found.rtmr).flat_map(of).collect()
 }

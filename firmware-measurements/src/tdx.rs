@@ -1,5 +1,6 @@
 //! TDX: MRTD and the runtime registers of a TD that QEMU starts with OVMF and a kernel given directly.
 
+use cocoon_attestation::dev::cpu::Launch;
 use cocoon_attestation::{EventLog, Measurement};
 
 use crate::Error;
@@ -130,6 +131,39 @@ pub struct TdxMeasurements {
     pub rtmr: [Register; 4],
 }
 
+impl TdxMeasurements {
+    /// The events of all registers, as a log.
+    pub fn event_log(&self) -> EventLog {
+        let of = |(register, events): (u8, &Register)| {
+            let event = move |event: &Event| cocoon_attestation::Event {
+                register,
+                kind: event.name.clone(),
+                digest: event.digest.0,
+                data: Vec::new(),
+            };
+            events.events().iter().map(event).collect::<Vec<_>>()
+        };
+        EventLog((0..).zip(&self.rtmr).flat_map(of).collect())
+    }
+
+    /// What the development platform's CPU records of this launch.
+    ///
+    /// # Errors
+    /// A register is unknown: a CPU knows all of them.
+    pub fn to_launch(&self) -> Result<Launch, Error> {
+        let mut launch = Launch { mrtd: self.mrtd.0, ..Launch::default() };
+        for (n, register) in self.rtmr.iter().enumerate() {
+            launch.rtmr[n] = match register {
+                Register::Known { value, .. } => value.0,
+                Register::Unknown { reason } => {
+                    return Err(Error::Unsupported(format!("a launch whose RTMR{n} is unknown: {reason}")));
+                }
+            };
+        }
+        Ok(launch)
+    }
+}
+
 /// Computes the measurements of a TD.
 ///
 /// # Errors
@@ -142,9 +176,17 @@ pub fn measure(machine: &TdxMachine<'_>) -> Result<TdxMeasurements, Error> {
         return Err(Error::Unsupported("a guest without vCPUs".into()));
     }
     refuse_variables(&sections)?;
-    let (mrtd, mrtd_steps) = mrtd(&sections, order);
-    let rtmr = [rtmr0(machine, &sections)?, rtmr1(machine)?, rtmr2(machine)?, Register::of(3, Vec::new())?];
+    // Firmware, kernel and initial ram disk are each hashed in one go, and the processor has room for three.
+    let ((mrtd, mrtd_steps), rtmr1, rtmr2) = std::thread::scope(|scope| {
+        let (kernel, initrd) = (scope.spawn(|| rtmr1(machine)), scope.spawn(|| rtmr2(machine)));
+        (mrtd(&sections, order), joined(kernel), joined(initrd))
+    });
+    let rtmr = [rtmr0(machine, &sections)?, rtmr1?, rtmr2?, Register::of(3, Vec::new())?];
     Ok(TdxMeasurements { mrtd, mrtd_steps, rtmr })
+}
+
+fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// MRTD alone, which depends on the firmware image and the order of pages and on nothing else.

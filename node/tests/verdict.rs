@@ -66,7 +66,7 @@ impl World {
         let image = ImageReference { name: "enclave".into(), version: "1".into(), digest: IMAGE };
         let mut references = ReferenceValues::new(image);
         let mrtd = Measurement(TdxSpec::default().body.mr_td);
-        references.tdx.push(TdxReference { mrtd, rtmr0: None, rtmr1: None, rtmr2: None, rtmr3: None });
+        references.tdx.push(TdxReference::of_mrtd(mrtd));
         references.models.push(ModelReference { name: "demo".into(), root: MODEL });
         Node::open(NodeConfig {
             dir: dir.into(),

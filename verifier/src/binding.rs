@@ -1,7 +1,8 @@
 //! Claims against what the CPU signed, and against reference values.
 
 use cocoon_attestation::binding::{gpu_digest, gpu_nonce, report_data};
-use cocoon_attestation::{Bundle, Claims, ReferenceValues, UnixTime};
+use cocoon_attestation::reference::TdxReference;
+use cocoon_attestation::{Bundle, Claims, EventLog, ReferenceValues, UnixTime};
 
 use crate::gpu::{self, GpuEvidence, GpuReferences};
 use crate::outcome::Record;
@@ -72,13 +73,14 @@ pub(crate) fn references(
     record: &mut Record,
     cpu: &Authentic,
     claims: &Claims,
+    log: Option<&EventLog>,
     references: Option<&ReferenceValues>,
     policy: &Policy,
 ) {
     const NONE: &str = "no reference values were given";
     match references {
         None => record.unchecked("reference.measurement", NONE),
-        Some(values) => measurement(record, cpu, values),
+        Some(values) => measurement(record, cpu, log, values),
     }
     let root = claims.model_root;
     let listed: Vec<_> = references.iter().flat_map(|values| &values.models).collect();
@@ -104,7 +106,7 @@ pub(crate) fn references(
 }
 
 /// CPU evidence is of a guest that one entry of the reference values describes.
-pub(crate) fn measurement(record: &mut Record, cpu: &Authentic, values: &ReferenceValues) {
+pub(crate) fn measurement(record: &mut Record, cpu: &Authentic, log: Option<&EventLog>, values: &ReferenceValues) {
     let (actual, holds) = match cpu {
         Authentic::Tdx(quote) => {
             let entry = values.tdx.iter().find(|entry| {
@@ -130,9 +132,61 @@ pub(crate) fn measurement(record: &mut Record, cpu: &Authentic, values: &Referen
     let verdict = if holds {
         format!("is image {image}")
     } else {
-        format!("is not among the measurements of image {image}: another guest runs there")
+        let differs = match cpu {
+            Authentic::Tdx(quote) => difference(quote, log, &values.tdx),
+            Authentic::Snp(_) => None,
+        };
+        let differs = differs.map(|differs| format!(", and what differs is {differs}")).unwrap_or_default();
+        format!("is not among the measurements of image {image}: another guest runs there{differs}")
     };
     record.demand("reference.measurement", holds, format!("{actual} {verdict}"));
+}
+
+/// What each register is made of, MRTD first, where nothing finer is known.
+const REGISTERS: [(&str, &str); 5] = [
+    ("MRTD", "the firmware"),
+    ("RTMR0", "the machine (vCPUs, memory, devices) or the firmware's settings"),
+    ("RTMR1", "the kernel"),
+    ("RTMR2", "the command line or the initial ram disk"),
+    ("RTMR3", "what the guest measured while it ran"),
+];
+
+/// How a guest differs from the entry that comes nearest to it, in words. A log names the parts: it was replayed before, so it says what
+/// the registers hold; what each part is called comes from the reference values, which are signed.
+fn difference(quote: &Quote, log: Option<&EventLog>, entries: &[TdxReference]) -> Option<String> {
+    let registers = |entry: &TdxReference| -> Vec<usize> {
+        let [a, b, c, d] = entry.rtmrs();
+        let actual = std::iter::once(quote.mrtd()).chain((0..4).map(|n| quote.rtmr(n)));
+        let expected = [Some(entry.mrtd), a, b, c, d];
+        let pairs = actual.zip(expected).enumerate();
+        pairs
+            .filter(|(_, (actual, expected))| expected.is_some_and(|value| value.0 != *actual))
+            .map(|(n, _)| n)
+            .collect()
+    };
+    let parts = |entry: &TdxReference| -> Vec<String> {
+        registers(entry).into_iter().flat_map(|n| named(n, log, entry)).collect()
+    };
+    let nearest = entries.iter().min_by_key(|entry| (registers(entry).len(), parts(entry).len()))?;
+    Some(parts(nearest).join("; "))
+}
+
+/// The parts of a register that differ, 0 for MRTD.
+fn named(register: usize, log: Option<&EventLog>, entry: &TdxReference) -> Vec<String> {
+    let (name, whole) = REGISTERS[register];
+    let whole = vec![format!("{name}: {whole}")];
+    let Some(number) = register.checked_sub(1).and_then(|n| u8::try_from(n).ok()) else { return whole };
+    let logged: Vec<_> = log.iter().flat_map(|log| &log.0).filter(|event| event.register == number).collect();
+    let expected: Vec<_> = entry.events_of(number).collect();
+    if logged.is_empty() || expected.is_empty() {
+        return whole;
+    }
+    let pairs = expected.iter().zip(&logged).filter(|(expected, found)| expected.digest.0 != found.digest);
+    let mut parts: Vec<_> = pairs.map(|(expected, _)| format!("{name}: {}", expected.what)).collect();
+    if logged.len() != expected.len() {
+        parts.push(format!("{name}: {} things were measured instead of {}", logged.len(), expected.len()));
+    }
+    if parts.is_empty() { whole } else { parts }
 }
 
 /// The beacon gives the evidence its earliest time.

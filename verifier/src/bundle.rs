@@ -87,7 +87,7 @@ pub(crate) fn appraise_bundle_with(
             let detail = "this platform has no runtime registers to replay a log into";
             record.genuine("snp.event-log", false, detail);
         }
-        binding::references(&mut record, &cpu, &claims, references, policy);
+        binding::references(&mut record, &cpu, &claims, bundle.event_log.as_ref(), references, policy);
         binding::freshness(&mut record, &claims, policy, at);
     }
     BundleAppraisal { appraisal: record.finish(), claims: Some(claims), evidence_id }

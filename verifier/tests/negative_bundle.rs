@@ -5,6 +5,7 @@ mod common;
 
 use cocoon_attestation::binding::{gpu_digest, gpu_nonce, report_data};
 use cocoon_attestation::dev::{GpuChainSpec, GpuSpec, OcspSpec, OcspSubject, RimSpec, TdxSpec};
+use cocoon_attestation::reference::{EventReference, TdxReference};
 use cocoon_attestation::{
     Beacon, Bundle, Claims, CpuEvidence, Digest, Endorsements, Event, EventLog, GpuEndorsements, Measurement,
     ProviderAddress, ReferenceValues, UnixTime,
@@ -63,6 +64,59 @@ fn a_runtime_register_counts_if_the_reference_names_it() {
     assert!(!unchecked(&result, "tdx.rtmr1") && unchecked(&result, "tdx.rtmr2"));
     values.tdx[0].rtmr1 = Some(Measurement([9; 48]));
     only(&appraise(&bundle, &policy(), Some(&values)), "reference.measurement", Outcome::Refused);
+}
+
+/// What a register is made of is known from its log and the reference values; without either, from the register alone.
+#[test]
+fn what_differs_is_named() {
+    let event =
+        |register, digest| Event { register, kind: "the host's word".into(), digest: [digest; 48], data: vec![] };
+    let named = |register, digest, what: &str| EventReference {
+        register,
+        what: what.into(),
+        digest: Measurement([digest; 48]),
+    };
+    let log = EventLog(vec![event(1, 1), event(2, 2), event(2, 3)]);
+    let registers = log.replay().unwrap();
+    let claims = claims();
+    let mut bundle = tdx_bundle(&claims);
+    let mut spec = TdxSpec::default();
+    spec.body.rtmr = registers.map(|register| register.0);
+    spec.body.report_data = report_data(&claims.to_cbor());
+    bundle.cpu = CpuEvidence::Tdx { quote: platform().tdx_quote(&spec) };
+    bundle.event_log = Some(log);
+
+    // Two shapes of machines: the nearer one differs in one event of RTMR2, the other one in more.
+    let mut values = references();
+    let near = TdxReference {
+        rtmr1: Some(registers[1]),
+        rtmr2: Some(Measurement([9; 48])),
+        events: vec![named(1, 1, "the kernel"), named(2, 2, "the command line"), named(2, 9, "the initial ram disk")],
+        ..TdxReference::of_mrtd(values.tdx[0].mrtd)
+    };
+    let far = TdxReference { mrtd: Measurement([9; 48]), rtmr1: Some(Measurement([9; 48])), ..near.clone() };
+    values.tdx = vec![far, near.clone()];
+    let reason = |bundle: &Bundle, values: &ReferenceValues| {
+        let result = appraise(bundle, &policy(), Some(values));
+        only(&result, "reference.measurement", Outcome::Refused);
+        result.reason
+    };
+    let said = reason(&bundle, &values);
+    assert!(said.ends_with("what differs is RTMR2: the initial ram disk"), "{said}");
+    assert!(!said.contains("the host's word"), "what an event is called is the release's word: {said}");
+
+    values.tdx = vec![TdxReference { events: near.events[..2].to_vec(), ..near.clone() }];
+    let said = reason(&bundle, &values);
+    assert!(said.ends_with("what differs is RTMR2: 2 things were measured instead of 1"), "{said}");
+
+    values.tdx = vec![TdxReference { events: vec![], ..near.clone() }];
+    let said = reason(&bundle, &values);
+    assert!(said.ends_with("what differs is RTMR2: the command line or the initial ram disk"), "{said}");
+
+    values.tdx = vec![TdxReference { mrtd: Measurement([9; 48]), rtmr2: None, ..near }];
+    bundle.event_log = None;
+    let said = reason(&bundle, &values);
+    assert!(said.ends_with("what differs is MRTD: the firmware"), "{said}");
 }
 
 #[test]

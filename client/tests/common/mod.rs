@@ -123,7 +123,7 @@ impl World {
         let mut references =
             ReferenceValues::new(ImageReference { name: "enclave".into(), version: "1".into(), digest: IMAGE });
         let mrtd = Measurement(MRTD);
-        references.tdx.push(TdxReference { mrtd, rtmr0: None, rtmr1: None, rtmr2: None, rtmr3: None });
+        references.tdx.push(TdxReference::of_mrtd(mrtd));
         references.models.push(ModelReference { name: "demo".into(), root: MODEL });
         ClientConfig {
             gateways: Vec::new(),

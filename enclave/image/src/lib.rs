@@ -145,7 +145,7 @@ impl ImageManifest {
             ImageReference { name: self.name.clone(), version: self.version.clone(), digest: launch.image_digest };
         let mut values = ReferenceValues::new(image);
         let mrtd = Measurement(launch.mrtd);
-        values.tdx.push(TdxReference { mrtd, rtmr0: None, rtmr1: None, rtmr2: None, rtmr3: None });
+        values.tdx.push(TdxReference::of_mrtd(mrtd));
         values.snp.push(SnpReference { measurement: Measurement(launch.snp_measurement) });
         for model in &self.models {
             let root = model_root(&model.path).map_err(|source| Error::model(&model.name, source))?;

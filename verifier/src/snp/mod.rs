@@ -43,7 +43,7 @@ pub fn appraise_snp_against(
     let mut record = Record::default();
     let report = run(&mut record, report, &Endorsed { vek, ca, crl }, policy, at, Signature::Checked, None);
     if let Some((report, values)) = report.zip(references) {
-        binding::measurement(&mut record, &Authentic::Snp(report), values);
+        binding::measurement(&mut record, &Authentic::Snp(report), None, values);
     }
     record.finish()
 }

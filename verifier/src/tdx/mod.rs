@@ -54,7 +54,7 @@ pub fn appraise_tdx_against(
     let given = Given { quote, collateral: Intel::Json(collateral_json), events };
     let quote = run(&mut record, &given, policy, at, Signature::Checked, None);
     if let Some((quote, values)) = quote.zip(references) {
-        binding::measurement(&mut record, &Authentic::Tdx(quote), values);
+        binding::measurement(&mut record, &Authentic::Tdx(quote), events, values);
     }
     record.finish()
 }

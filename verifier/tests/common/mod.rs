@@ -81,7 +81,7 @@ pub fn references() -> ReferenceValues {
     let image = ImageReference { name: "enclave".into(), version: "1".into(), digest: Digest([9; 32]) };
     let mut values = ReferenceValues::new(image);
     let mrtd = Measurement(TdxSpec::default().body.mr_td);
-    values.tdx.push(TdxReference { mrtd, rtmr0: None, rtmr1: None, rtmr2: None, rtmr3: None });
+    values.tdx.push(TdxReference::of_mrtd(mrtd));
     values.snp.push(SnpReference { measurement: Measurement(SnpSpec::default().measurement) });
     values.models.push(ModelReference { name: "demo".into(), root: claims().model_root });
     values
