@@ -1,6 +1,6 @@
 //! Evidence: what an enclave says about itself, how CPU and GPU are bound to it, and how it is collected and carried.
 //!
-//! - [`claims`], [`binding`], [`bundle`], [`event_log`], [`mod@reference`]: the formats. Their schemas are in `docs/schemas`.
+//! - [`claims`], [`binding`], [`bundle`], [`event_log`], [`ccel`], [`mod@reference`]: the formats. Their schemas are in `docs/schemas`.
 //! - [`model`]: the root hash of a model folder.
 //! - [`tsm`]: collection inside the guest.
 //! - [`dev`]: the development platform, which plays the CPU vendors. **It is not confidential.**
@@ -10,6 +10,7 @@
 pub mod binding;
 pub mod bundle;
 pub mod cbor;
+pub mod ccel;
 pub mod claims;
 pub mod dev;
 mod error;

@@ -2,8 +2,11 @@
 
 use std::io::ErrorKind;
 
-use cocoon_attestation::tsm::{CertTable, ConfigfsTsm, FakeTsm, PROVIDER_SNP, PROVIDER_TDX, Tsm, TsmReport, collect};
-use cocoon_attestation::{CpuEvidence, Endorsements, Error, binding};
+use cocoon_attestation::dev::{DevPlatform, TdxSpec};
+use cocoon_attestation::tsm::{
+    CertTable, Collected, ConfigfsTsm, FakeTsm, PROVIDER_SNP, PROVIDER_TDX, Tsm, TsmReport, collect,
+};
+use cocoon_attestation::{CpuEvidence, Endorsements, Error, EventLog, binding, ccel};
 
 const OURS: [u8; 64] = [1; 64];
 const THEIRS: [u8; 64] = [2; 64];
@@ -100,7 +103,8 @@ fn a_guest_without_the_interface_is_told_what_it_needs() {
 
 #[test]
 fn collected_evidence_is_bound_to_the_claims() {
-    let (cpu, endorsements) = collect(&mut fake(PROVIDER_TDX), b"claims").unwrap();
+    let Collected { cpu, event_log, endorsements } = collect(&mut fake(PROVIDER_TDX), b"claims").unwrap();
+    assert_eq!(event_log, None, "no table");
     assert_eq!(cpu.as_bytes()[..64], binding::report_data(b"claims"));
     assert!(matches!(cpu, CpuEvidence::Tdx { .. }));
     assert_eq!(endorsements, Endorsements::None);
@@ -112,11 +116,63 @@ fn certificates_from_an_snp_host_become_endorsements() {
     let table = CertTable(vec![(CertTable::VCEK, vec![1]), (CertTable::ARK, vec![2])]);
     let report = |_: &[u8; 64], _| vec![7; 4000];
     let mut snp = FakeTsm::new(PROVIDER_SNP, report, Some(table.to_bytes()));
-    let (cpu, endorsements) = collect(&mut snp, b"claims").unwrap();
+    let Collected { cpu, endorsements, .. } = collect(&mut snp, b"claims").unwrap();
     assert_eq!(cpu.as_bytes().len(), 1184, "padding behind the report is cut off");
     let Endorsements::Snp(snp) = endorsements else { panic!("certificates expected") };
     assert_eq!((snp.vek, snp.ca), (vec![1], vec![vec![2]]));
-    assert_eq!(collect(&mut fake(PROVIDER_SNP), b"claims").unwrap().1, Endorsements::None, "no table");
+    assert_eq!(collect(&mut fake(PROVIDER_SNP), b"claims").unwrap().endorsements, Endorsements::None, "no table");
     let mut cut = FakeTsm::new(PROVIDER_SNP, report, Some(table.to_bytes()[..30].to_vec()));
     assert!(collect(&mut cut, b"claims").is_err(), "a malformed table");
+}
+
+/// A table as firmware writes it: the event that names the format, then one for each of these registers.
+fn table(registers: &[u32]) -> Vec<u8> {
+    let spec = [b"Spec ID Event03\0".as_slice(), &[0; 8], &1_u32.to_le_bytes(), &[0x0c, 0, 48, 0, 0]].concat();
+    let mut table = [1_u32.to_le_bytes(), 3_u32.to_le_bytes()].concat();
+    table.extend([0; 20]);
+    table.extend((spec.len() as u32).to_le_bytes());
+    table.extend(spec);
+    for register in registers {
+        table.extend(register.to_le_bytes());
+        table.extend(4_u32.to_le_bytes());
+        table.extend([1, 0, 0, 0, 0x0c, 0]);
+        table.extend([7; 48]);
+        table.extend([1, 0, 0, 0, b'x']);
+    }
+    // Firmware clears the rest of its table to ones.
+    table.extend([0xff; 64]);
+    table
+}
+
+/// A quote whose registers are those of a log.
+fn quote(log: &EventLog) -> Vec<u8> {
+    let mut spec = TdxSpec::default();
+    spec.body.rtmr = log.replay().unwrap().map(|register| register.0);
+    DevPlatform::from_seed([1; 32]).tdx_quote(&spec)
+}
+
+#[test]
+fn the_firmwares_log_comes_along_where_the_guest_can_see_it() {
+    let (good, separator) = (table(&[1, 2, 2]), |register| (register, "EV_SEPARATOR", b"x".as_slice()));
+    let expected = quote(&ccel::parse(&good).unwrap());
+    let mut tdx = FakeTsm::new(PROVIDER_TDX, move |_, _| expected.clone(), None);
+    tdx.ccel = Some(good);
+    let log = collect(&mut tdx, b"claims").unwrap().event_log.unwrap();
+    let found: Vec<_> =
+        log.0.iter().map(|event| (event.register, event.kind.as_str(), event.data.as_slice())).collect();
+    assert_eq!(found, [0, 1, 1].map(separator));
+    // What cannot be read, or is of something else than the quote, does not keep the quote back.
+    for broken in [vec![], table(&[5]), table(&[1])[..80].to_vec(), table(&[1, 2])] {
+        tdx.ccel = Some(broken);
+        let collected = collect(&mut tdx, b"claims").unwrap();
+        assert_eq!(collected.event_log, None);
+        assert!(matches!(collected.cpu, CpuEvidence::Tdx { .. }));
+    }
+    let mut snp = fake(PROVIDER_SNP);
+    snp.ccel = Some(table(&[1]));
+    assert_eq!(
+        collect(&mut snp, b"claims").unwrap().event_log,
+        None,
+        "SNP has no registers that a log would replay to"
+    );
 }

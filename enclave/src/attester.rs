@@ -160,8 +160,8 @@ impl Attester {
             let (gpu, gpu_endorsements) = gpu::taken_apart(platform.gpus.reports(gpu_nonce(&claims))?);
             claims.gpu_digest = gpu_digest(&gpu);
             let claims = claims.to_cbor();
-            let (cpu, endorsements) = tsm::collect(platform.tsm.as_mut(), &claims)?;
-            Bundle { claims, cpu, gpu, event_log: None, endorsements, gpu_endorsements }
+            let tsm::Collected { cpu, event_log, endorsements } = tsm::collect(platform.tsm.as_mut(), &claims)?;
+            Bundle { claims, cpu, gpu, event_log, endorsements, gpu_endorsements }
         };
         let evidence_id = bundle.evidence_id();
         let mut state = self.state();

@@ -1,11 +1,10 @@
 //! Why a quote's registers are not what they should be: a log is replayed against them, and against what was computed for the
 //! machine, and the first difference is named in words.
 
-use cocoon_attestation::{Event, EventLog, Measurement};
+use cocoon_attestation::{Event, EventLog, Measurement, ccel};
 
 use crate::Error;
 use crate::bytes::Bytes;
-use crate::ccel;
 use crate::tdx::{Register, TdxMeasurements};
 
 /// Logs of more events are replayed, but not searched for the event that is wrong: that takes the square of their number.

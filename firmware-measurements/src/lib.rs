@@ -4,7 +4,7 @@
 //! - [`snp::measure`]: the launch digest of SEV-SNP; [`id_block`]: the block by which its owner vouches for it.
 //! - [`tdx::measure`]: MRTD and RTMR0 to 3 of TDX, with every event.
 //! - [`inspect`]: what a firmware image does with kernel, tables and variables, which decides what is measured.
-//! - [`ccel`], [`explain`]: event logs of running guests, and where one differs from what it should be.
+//! - [`explain`]: where the event log of a running guest differs from what it should be.
 //! - [`image`]: a whole image over many machines, as reference values.
 //! - [`process_launch`]: a guest that is a process on the development platform.
 //!
@@ -13,7 +13,6 @@
 
 pub mod acpi;
 mod bytes;
-pub mod ccel;
 pub mod cpu;
 mod efi;
 mod error;

@@ -2,10 +2,10 @@
 
 mod common;
 
-use cocoon_attestation::{Event, EventLog, Measurement};
+use cocoon_attestation::{Event, EventLog, Measurement, ccel};
+use cocoon_firmware_measurements::Event as Computed;
 use cocoon_firmware_measurements::explain::{QuotedRegisters, explain};
 use cocoon_firmware_measurements::tdx::{Register, TdxMeasurements};
-use cocoon_firmware_measurements::{Event as Computed, ccel};
 use common::{json, measurement, read, text, vectors};
 use serde_json::Value;
 

@@ -4,11 +4,12 @@
 #[path = "common/made.rs"]
 mod made;
 
+use cocoon_attestation::ccel;
 use cocoon_firmware_measurements::explain::QuotedRegisters;
 use cocoon_firmware_measurements::snp::{Firmware, SnpMachine, Svsm};
 use cocoon_firmware_measurements::tdvf::PageOrder;
 use cocoon_firmware_measurements::tdx::{QemuVersion, TdxMachine};
-use cocoon_firmware_measurements::{AcpiTables, Inspection, Vmm, ccel, linux, pe, snp, tdx};
+use cocoon_firmware_measurements::{AcpiTables, Inspection, Vmm, linux, pe, snp, tdx};
 use made::{Image, acpi_tables, kernel};
 
 /// xorshift64*.

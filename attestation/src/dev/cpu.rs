@@ -33,13 +33,25 @@ pub struct Launch {
     pub snp_measurement: [u8; 48],
     /// SNP: HOST_DATA.
     pub host_data: [u8; 32],
+    /// A debugger may look into the guest.
+    pub debug: bool,
 }
 
 impl Default for Launch {
     fn default() -> Self {
-        Self { mrtd: [0; 48], rtmr: [[0; 48]; 4], mr_config_id: [0; 48], snp_measurement: [0; 48], host_data: [0; 32] }
+        Self {
+            mrtd: [0; 48],
+            rtmr: [[0; 48]; 4],
+            mr_config_id: [0; 48],
+            snp_measurement: [0; 48],
+            host_data: [0; 32],
+            debug: false,
+        }
     }
 }
+
+/// The bit of an SNP guest's policy that lets the host debug it.
+const SNP_DEBUG: u32 = 19;
 
 /// A CPU that holds one launched guest.
 pub struct DevCpu {
@@ -76,11 +88,14 @@ impl DevCpu {
                 spec.body.rtmr = self.launch.rtmr;
                 spec.body.mr_config_id = self.launch.mr_config_id;
                 spec.body.report_data = *report_data;
+                spec.body.td_attributes[0] |= u8::from(self.launch.debug);
                 let outblob = self.platform.tdx_quote(&spec);
                 Ok(TsmReport { provider: PROVIDER_TDX.into(), outblob, auxblob: None, generation: 1 })
             }
             (Tee::Snp, None | Some(0..=3)) => {
+                let policy = SnpSpec::default().policy | u64::from(self.launch.debug) << SNP_DEBUG;
                 let spec = SnpSpec {
+                    policy,
                     measurement: self.launch.snp_measurement,
                     host_data: self.launch.host_data,
                     report_data: *report_data,
@@ -108,7 +123,7 @@ impl DevCpu {
 mod tests {
     use super::*;
     use crate::bundle::{CpuEvidence, Endorsements};
-    use crate::tsm::{SocketTsm, Tsm};
+    use crate::tsm::{Collected, SocketTsm, Tsm};
     use crate::{SnpEndorsements, binding};
 
     fn guest(tee: Tee) -> SocketTsm {
@@ -123,7 +138,8 @@ mod tests {
     fn a_tdx_guest_gets_quotes_with_its_own_measurement_and_binding() {
         let mut tsm = guest(Tee::Tdx);
         for claims in [b"one".as_slice(), b"two"] {
-            let (cpu, endorsements) = tsm::collect(&mut tsm, claims).unwrap();
+            let Collected { cpu, event_log, endorsements } = tsm::collect(&mut tsm, claims).unwrap();
+            assert_eq!(event_log, None, "who launched the guest has it");
             let CpuEvidence::Tdx { quote } = cpu else { panic!("TDX evidence expected") };
             assert_eq!(quote[48 + 136..48 + 184], [0xa1; 48], "MRTD");
             assert_eq!(quote[48 + 520..48 + 584], binding::report_data(claims), "REPORTDATA");
@@ -134,7 +150,7 @@ mod tests {
     #[test]
     fn an_snp_guest_gets_reports_and_certificates() {
         let mut tsm = guest(Tee::Snp);
-        let (cpu, endorsements) = tsm::collect(&mut tsm, b"claims").unwrap();
+        let Collected { cpu, endorsements, .. } = tsm::collect(&mut tsm, b"claims").unwrap();
         let CpuEvidence::Snp { report } = cpu else { panic!("SNP evidence expected") };
         assert_eq!(report.len(), tsm::SNP_REPORT_LEN);
         assert_eq!(report[0x90..0xc0], [0xa2; 48], "MEASUREMENT");
@@ -142,6 +158,17 @@ mod tests {
         let Endorsements::Snp(SnpEndorsements { ca, crl, .. }) = endorsements else { panic!("certificates expected") };
         assert_eq!((ca.len(), crl), (2, None));
         assert_eq!(tsm.report(&[0; 64], Some(3)).unwrap().outblob[0x30..0x34], [3, 0, 0, 0], "VMPL");
+    }
+
+    #[test]
+    fn a_guest_that_may_be_debugged_cannot_hide_it() {
+        for debug in [false, true] {
+            let cpu = |tee| DevCpu::new(DevPlatform::from_seed([1; 32]), tee, Launch { debug, ..Launch::default() });
+            let quote = cpu(Tee::Tdx).report(&[0; 64], None).unwrap().outblob;
+            assert_eq!(quote[48 + 120] & 1, u8::from(debug), "TDX: bit 0 of the attributes");
+            let report = cpu(Tee::Snp).report(&[0; 64], None).unwrap().outblob;
+            assert_eq!(report[8 + 2] >> 3 & 1, u8::from(debug), "SNP: bit 19 of the policy");
+        }
     }
 
     #[test]

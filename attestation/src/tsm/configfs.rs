@@ -8,10 +8,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{Tsm, TsmReport};
-use crate::Error;
+use crate::{Error, EventLog, ccel};
 
 /// Where the kernel mounts the interface.
 pub const DEFAULT_ROOT: &str = "/sys/kernel/config/tsm/report";
+
+/// Where the kernel shows the firmware's event log (Linux, `Documentation/ABI/testing/sysfs-firmware-acpi`, `tables/data`).
+pub const CCEL: &str = "/sys/firmware/acpi/tables/data/CCEL";
 
 /// How often a busy platform, or a race with another writer, is tried again.
 const ATTEMPTS: u32 = 8;
@@ -175,6 +178,19 @@ impl<F: FileOps> Tsm for ConfigfsTsm<F> {
             }
         }
         Err(Error::TsmRace(entry.path.display().to_string()))
+    }
+
+    /// From the ACPI table CCEL. It helps whoever appraises a quote and vouches for nothing, so a quote without it is as good.
+    fn event_log(&mut self) -> Option<EventLog> {
+        let bytes = match self.files.read(Path::new(CCEL)) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::NotFound => return None,
+            Err(error) => {
+                tracing::warn!(%error, "the firmware's event log cannot be read");
+                return None;
+            }
+        };
+        ccel::parse(&bytes).inspect_err(|error| tracing::warn!(%error, "the firmware's event log is left out")).ok()
     }
 }
 

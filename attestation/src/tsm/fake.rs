@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
-use super::{ConfigfsTsm, FileOps, PROVIDER_SNP, Tsm, TsmReport};
-use crate::Error;
+use super::{CCEL, ConfigfsTsm, FileOps, PROVIDER_SNP, Tsm, TsmReport};
+use crate::{Error, EventLog};
 
 /// Answers a report request: report data and privilege level in, report out.
 type Platform = Box<dyn FnMut(&[u8; 64], Option<u32>) -> Vec<u8> + Send>;
@@ -21,6 +21,8 @@ pub struct FakeTsm {
     platform: Platform,
     auxblob: Option<Vec<u8>>,
     entries: BTreeMap<String, Entry>,
+    /// The ACPI table with the firmware's event log; without one the file is not there.
+    pub ccel: Option<Vec<u8>>,
     /// How many directories are to be refused as existing already.
     pub names_taken: u32,
     /// Errors that the next reads of `outblob` give, in order; then it works.
@@ -50,6 +52,7 @@ impl FakeTsm {
             platform: Box::new(platform),
             auxblob,
             entries: BTreeMap::new(),
+            ccel: None,
             names_taken: 0,
             outblob_errors: VecDeque::new(),
             racing_inputs: VecDeque::new(),
@@ -101,6 +104,9 @@ impl FileOps for &mut FakeTsm {
     }
 
     fn read(&mut self, path: &Path) -> io::Result<Vec<u8>> {
+        if path == Path::new(CCEL) {
+            return self.ccel.clone().ok_or(ErrorKind::NotFound.into());
+        }
         let (provider, auxblob) = (self.provider.clone(), self.auxblob.clone());
         let (entry, attribute) = self.attribute(path)?;
         match attribute {
@@ -131,5 +137,9 @@ impl FileOps for &mut FakeTsm {
 impl Tsm for FakeTsm {
     fn report(&mut self, report_data: &[u8; 64], privlevel: Option<u32>) -> Result<TsmReport, Error> {
         ConfigfsTsm::with_files("/fake", self).report(report_data, privlevel)
+    }
+
+    fn event_log(&mut self) -> Option<EventLog> {
+        ConfigfsTsm::with_files("/fake", self).event_log()
     }
 }

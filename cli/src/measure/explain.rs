@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use cocoon_attestation::{EventLog, Measurement};
+use cocoon_attestation::{EventLog, Measurement, ccel};
+use cocoon_firmware_measurements::Event;
 use cocoon_firmware_measurements::explain::{Explanation, QuotedRegisters, explain};
 use cocoon_firmware_measurements::tdx::{Register, TdxMeasurements};
-use cocoon_firmware_measurements::{Event, ccel};
 use serde::Deserialize;
 use serde_json::json;
 

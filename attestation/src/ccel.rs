@@ -3,47 +3,44 @@
 //!
 //! Linux shows it as `/sys/firmware/acpi/tables/data/CCEL`.
 
-use cocoon_attestation::{Event, EventLog};
-
-use crate::Error;
-use crate::bytes::Bytes;
+use crate::{Error, Event, EventLog};
 
 const WHAT: &str = "CCEL event log";
 const SHA384: u16 = 0x0c;
 const NO_ACTION: u32 = 3;
 const SPEC_ID: &[u8] = b"Spec ID Event03\0";
-const MAX_LOG: u64 = 16 << 20;
+const MAX_LOG: usize = 16 << 20;
 
 /// Reads a log. Events of kinds that say nothing of a register are left out; zeros or 0xff behind the last event are padding.
 ///
 /// # Errors
 /// The log is cut, or is of another format or with other digests than SHA-384 alone.
 pub fn parse(log: &[u8]) -> Result<EventLog, Error> {
-    let bytes = Bytes::new(WHAT, log);
-    if bytes.len() > MAX_LOG {
-        return Err(bytes.malformed("more than 16 MiB"));
+    let bytes = Bytes(log);
+    if log.len() > MAX_LOG {
+        return Err(malformed("more than 16 MiB"));
     }
     // The first event has a header of its own: register, kind, SHA-1, length.
-    let len = u64::from(bytes.u32(28)?);
+    let len = bytes.u32(28)? as usize;
     let header = bytes.slice(32, len)?;
     if bytes.u32(4)? != NO_ACTION || !header.starts_with(SPEC_ID) {
-        return Err(bytes.malformed("it does not begin with \"Spec ID Event03\""));
+        return Err(malformed("it does not begin with \"Spec ID Event03\""));
     }
-    let header = Bytes::new(WHAT, header);
+    let header = Bytes(header);
     if header.u32(24)? != 1 || header.u16(28)? != SHA384 || header.u16(30)? != 48 {
-        return Err(Error::Unsupported("an event log with other digests than SHA-384 alone".into()));
+        return Err(malformed("it has other digests than SHA-384 alone, which is not supported"));
     }
     let (mut at, mut events) = (32 + len, Vec::new());
-    while at + 8 <= bytes.len() {
+    while at + 8 <= log.len() {
         let (register, kind) = (bytes.u32(at)?, bytes.u32(at + 4)?);
         if register == u32::MAX || (register, kind) == (0, 0) {
             break;
         }
         if bytes.u32(at + 8)? != 1 || bytes.u16(at + 12)? != SHA384 {
-            return Err(bytes.malformed(format!("the event at {at:#x} has not exactly one digest, of SHA-384")));
+            return Err(malformed(format!("the event at {at:#x} has not exactly one digest, of SHA-384")));
         }
         let digest = bytes.array(at + 14)?;
-        let len = u64::from(bytes.u32(at + 62)?);
+        let len = bytes.u32(at + 62)? as usize;
         let data = bytes.slice(at + 66, len)?.to_vec();
         at += 66 + len;
         if kind == NO_ACTION {
@@ -51,11 +48,40 @@ pub fn parse(log: &[u8]) -> Result<EventLog, Error> {
         }
         let register = register.checked_sub(1).filter(|register| *register < 4);
         let Some(register) = register.and_then(|register| u8::try_from(register).ok()) else {
-            return Err(bytes.malformed("an event is of none of the registers 1 to 4"));
+            return Err(malformed("an event is of none of the registers 1 to 4"));
         };
         events.push(Event { register, kind: kind_name(kind), digest, data });
     }
     Ok(EventLog(events))
+}
+
+fn malformed(detail: impl Into<String>) -> Error {
+    Error::Field { what: WHAT, detail: detail.into() }
+}
+
+/// Bytes read at offsets that come from the log itself.
+struct Bytes<'a>(&'a [u8]);
+
+impl<'a> Bytes<'a> {
+    fn slice(&self, at: usize, len: usize) -> Result<&'a [u8], Error> {
+        let end = at.checked_add(len);
+        end.and_then(|end| self.0.get(at..end))
+            .ok_or_else(|| malformed(format!("it is cut: {len} bytes are needed at {at:#x}")))
+    }
+
+    fn array<const N: usize>(&self, at: usize) -> Result<[u8; N], Error> {
+        let mut out = [0; N];
+        out.copy_from_slice(self.slice(at, N)?);
+        Ok(out)
+    }
+
+    fn u16(&self, at: usize) -> Result<u16, Error> {
+        self.array(at).map(u16::from_le_bytes)
+    }
+
+    fn u32(&self, at: usize) -> Result<u32, Error> {
+        self.array(at).map(u32::from_le_bytes)
+    }
 }
 
 /// TCG's name of a kind of event.
@@ -85,6 +111,6 @@ pub fn kind_name(kind: u32) -> String {
 }
 
 /// Whether the digest of such an event is that of its data, by TCG's definition of its kind.
-pub(crate) fn measures_its_data(kind: &str) -> bool {
+pub fn measures_its_data(kind: &str) -> bool {
     ["EV_SEPARATOR", "EV_ACTION", "EV_EFI_ACTION", "EV_EFI_VARIABLE_DRIVER_CONFIG"].contains(&kind)
 }
