@@ -51,12 +51,12 @@ pub struct Inspection {
 }
 
 impl Inspection {
-    /// Looks into an image. Takes some tenths of a second: it is decompressed for this.
+    /// Looks into an image. Takes about a tenth of a second: it is decompressed for this.
     ///
     /// # Errors
     /// The image has no compressed volume of edk2's, or a damaged one.
     pub fn of(image: &[u8]) -> Result<Self, Error> {
-        let volumes = volumes(image)?;
+        let volumes = packed(image)?.into_iter().map(unpack).collect::<Result<Vec<_>, _>>()?;
         let holds = |needle: &[u8]| volumes.iter().any(|volume| find(volume, needle).is_some());
         let initrd_argument = match (holds(b" initrd=initrd\0"), holds(b"initrd=initrd \0")) {
             (true, false) => Some(InitrdArgument::Behind),
@@ -66,9 +66,8 @@ impl Inspection {
                 return Err(Error::Unsupported("a firmware that names initial ram disks in two ways".into()));
             }
         };
-        let hashes = [kernel_hashes::KERNEL, kernel_hashes::INITRD, kernel_hashes::CMDLINE];
         Ok(Self {
-            verifies_kernel_hashes: hashes.iter().all(|guid| holds(&guid.0)),
+            verifies_kernel_hashes: KERNEL_HASHES.iter().all(|guid| holds(&guid.0)),
             takes_unpatched_kernel: holds(b"etc/boot/\0"),
             initrd_argument,
             measures_smbios: holds(&SMBIOS_MEASUREMENT.0),
@@ -81,18 +80,48 @@ impl Inspection {
     /// # Errors
     /// The firmware does not verify hashes of kernels.
     pub fn require_verified_kernel(&self) -> Result<(), Error> {
-        if self.verifies_kernel_hashes {
-            return Ok(());
-        }
-        Err(Error::Unsupported(
-            "a kernel with this firmware, which measures hashes of it and never compares them: the host could load another. \
-             Use an OVMF built from OvmfPkg/AmdSev (Debian: ovmf-amdsev)"
-                .into(),
-        ))
+        demand_verified_kernel(self.verifies_kernel_hashes)
     }
 }
 
-fn volumes(image: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
+/// The same for an image that nobody has looked into yet. No more of it is decompressed than it takes to see that the firmware verifies.
+///
+/// # Errors
+/// As for [`Inspection::of`] and [`Inspection::require_verified_kernel`].
+pub fn require_verified_kernel(image: &[u8]) -> Result<(), Error> {
+    let mut missing = KERNEL_HASHES.to_vec();
+    for packed in packed(image)? {
+        let (mut volume, mut reader) = (Vec::new(), reader(packed)?);
+        while !missing.is_empty() {
+            // What was read last may hold the beginning of what is looked for.
+            let from = volume.len().saturating_sub(15);
+            if reader.by_ref().take(PIECE).read_to_end(&mut volume).map_err(broken)? == 0 {
+                break;
+            }
+            missing.retain(|guid| find(&volume[from..], &guid.0).is_none());
+        }
+    }
+    demand_verified_kernel(missing.is_empty())
+}
+
+/// What a firmware that verifies them looks kernel, initial ram disk and command line up by.
+const KERNEL_HASHES: [Guid; 3] = [kernel_hashes::KERNEL, kernel_hashes::INITRD, kernel_hashes::CMDLINE];
+/// How much is decompressed at a time.
+const PIECE: u64 = 256 << 10;
+
+fn demand_verified_kernel(verified: bool) -> Result<(), Error> {
+    if verified {
+        return Ok(());
+    }
+    Err(Error::Unsupported(
+        "a kernel with this firmware, which measures hashes of it and never compares them: the host could load another. \
+         Use an OVMF built from OvmfPkg/AmdSev (Debian: ovmf-amdsev)"
+            .into(),
+    ))
+}
+
+/// The compressed volumes of an image.
+fn packed(image: &[u8]) -> Result<Vec<&[u8]>, Error> {
     let bytes = Bytes::new(WHAT, image);
     let (mut found, mut from) = (Vec::new(), 0);
     while let Some(offset) = image.get(from..).and_then(|rest| find(rest, &LZMA.0)) {
@@ -106,7 +135,7 @@ fn volumes(image: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
         }
         let (len, data) = (u64::from(u32::from_le_bytes([a, b, c, 0])), u64::from(bytes.u16(guid + 16)?));
         let packed = len.checked_sub(data).ok_or_else(|| bytes.malformed("it is shorter than its header"))?;
-        found.push(unpack(bytes.slice(section + data, packed)?)?);
+        found.push(bytes.slice(section + data, packed)?);
         if found.len() > MAX_VOLUMES {
             return Err(bytes.malformed(format!("there are more than {MAX_VOLUMES}")));
         }
@@ -119,15 +148,25 @@ fn volumes(image: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
     Ok(found)
 }
 
-fn unpack(packed: &[u8]) -> Result<Vec<u8>, Error> {
+fn broken(error: std::io::Error) -> Error {
+    Error::malformed(WHAT, format!("it cannot be decompressed: {error}"))
+}
+
+fn reader(packed: &[u8]) -> Result<impl Read, Error> {
     let bytes = Bytes::new(WHAT, packed);
     let size = bytes.u64(5)?;
     if size > MAX_VOLUME {
         return Err(bytes.malformed(format!("it says that it has {size} bytes")));
     }
-    let broken = |error: std::io::Error| Error::malformed(WHAT, format!("it cannot be decompressed: {error}"));
-    let mut volume = Vec::with_capacity(size as usize);
     let reader = LzmaReader::new_mem_limit(packed, MAX_MEMORY_KIB, None).map_err(broken)?;
-    reader.take(MAX_VOLUME).read_to_end(&mut volume).map_err(broken)?;
+    Ok(reader.take(MAX_VOLUME))
+}
+
+fn unpack(packed: &[u8]) -> Result<Vec<u8>, Error> {
+    let mut volume = Vec::with_capacity(Bytes::new(WHAT, packed).u64(5)?.min(MAX_VOLUME) as usize);
+    reader(packed)?.read_to_end(&mut volume).map_err(broken)?;
+    // Most of a volume is room that no file takes.
+    let used = volume.iter().rposition(|byte| *byte != 0xff).map_or(0, |last| last + 1);
+    volume.truncate(used);
     Ok(volume)
 }

@@ -6,7 +6,7 @@ mod made;
 
 use cocoon_attestation::{Measurement, ReferenceValues};
 use cocoon_firmware_measurements::image::{ImageFiles, Matrix};
-use cocoon_firmware_measurements::inspect::InitrdArgument;
+use cocoon_firmware_measurements::inspect::{InitrdArgument, require_verified_kernel};
 use cocoon_firmware_measurements::snp::{Firmware, SnpMachine};
 use cocoon_firmware_measurements::tdvf::PageOrder;
 use cocoon_firmware_measurements::tdx::{QemuVersion, Register, TdxMachine, TdxMeasurements};
@@ -250,8 +250,10 @@ fn guests_of_snp_that_cannot_be_are_refused() {
     assert!(KernelHashes::of(b"", b"", "a\0b").is_err());
     let mut image = Image::default();
     Inspection::of(&image.bytes()).unwrap().require_verified_kernel().unwrap();
+    require_verified_kernel(&image.bytes()).unwrap();
     image.drivers.truncate(60);
     assert!(Inspection::of(&image.bytes()).unwrap().require_verified_kernel().is_err(), "generic OVMF");
+    assert!(require_verified_kernel(&image.bytes()).is_err(), "generic OVMF");
 }
 
 #[test]
