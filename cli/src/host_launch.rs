@@ -1,17 +1,20 @@
 //! `cocoon host launch`: one guest in a virtual machine, kept running.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use cocoon_attestation::dev::DevPlatform;
 use cocoon_host::doctor::{Live, examine};
 use cocoon_host::vm::config::{PciAddress, Size, Tee};
 use cocoon_host::vm::supervise::{self, Event};
-use cocoon_host::vm::{GuestConfig, Plan};
+use cocoon_host::vm::{DevelopmentCpu, EmulatedCpu, GuestConfig, Plan};
 use serde_json::json;
+
+use crate::measure::image::seed as seed_of;
 
 /// Run a guest and keep it running; Ctrl-C stops it cleanly. `docs/guides/provider.md` documents the configuration
 #[derive(Debug, Args)]
@@ -37,6 +40,9 @@ pub struct LaunchArgs {
     /// Another QEMU
     #[arg(long)]
     qemu: Option<PathBuf>,
+    /// With tee = "development": play the guest's CPU, with the keys of the development platform of this seed (a file with 32 bytes in hex)
+    #[arg(long, value_name = "FILE")]
+    platform_seed: Option<PathBuf>,
     /// Print the command line and run nothing
     #[arg(long)]
     dry_run: bool,
@@ -51,6 +57,14 @@ pub struct LaunchArgs {
     json: bool,
 }
 
+/// Reads a guest's configuration and checks it against its image and this machine.
+///
+/// # Errors
+/// The first thing that is wrong, and what to do.
+pub fn read_plan(config: &Path) -> Result<Plan> {
+    checked(GuestConfig::read(config)?)
+}
+
 fn plan(args: &LaunchArgs) -> Result<Plan> {
     let mut config = GuestConfig::read(&args.config)?;
     config.image = args.image.clone().unwrap_or(config.image);
@@ -61,6 +75,10 @@ fn plan(args: &LaunchArgs) -> Result<Plan> {
     if !args.gpus.is_empty() {
         config.gpus.clone_from(&args.gpus);
     }
+    checked(config)
+}
+
+fn checked(mut config: GuestConfig) -> Result<Plan> {
     // QEMU runs with this folder as its own, and its sockets' paths must be short and complete.
     config.data = std::path::absolute(&config.data)?;
     config.image = std::path::absolute(&config.image)?;
@@ -80,6 +98,7 @@ pub async fn run(args: LaunchArgs) -> Result<ExitCode> {
     if plan.config.tee == Tee::Development {
         eprintln!("DEVELOPMENT PLATFORM - NOT CONFIDENTIAL");
     }
+    let cpu = args.platform_seed.as_deref().map(|path| development_cpu(&plan, path)).transpose()?;
     let wanted = plan.wanted();
     let report = tokio::task::spawn_blocking(move || examine(&Live::default(), &wanted)).await?;
     let wrong: Vec<String> = report.wrong().collect();
@@ -95,10 +114,33 @@ pub async fn run(args: LaunchArgs) -> Result<ExitCode> {
         let _ = stop.send(());
     });
     let (name, json, patience) = (plan.config.name.clone(), args.json, Duration::from_secs(args.patience));
-    tokio::task::spawn_blocking(move || supervise::run(&plan, &stopped, patience, |event| tell(&name, json, &event)))
+    let data = plan.config.data.clone();
+    let told = move |event: Event| {
+        if let (Event::Started { pid }, Some(cpu)) = (&event, &cpu) {
+            play(cpu.clone(), data.clone(), *pid);
+        }
+        tell(&name, json, &event);
+    };
+    tokio::task::spawn_blocking(move || supervise::run(&plan, &stopped, patience, told))
         .await?
         .context("the guest is not started again")?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn development_cpu(plan: &Plan, seed: &Path) -> Result<Arc<DevelopmentCpu>> {
+    if plan.config.tee != Tee::Development {
+        bail!("--platform-seed is for tee = \"development\": here the guest's CPU is {}'s own", plan.config.tee);
+    }
+    Ok(Arc::new(DevelopmentCpu::new(DevPlatform::from_seed(*seed_of(seed)?))))
+}
+
+/// Measures the guest while it boots; its first request for a quote waits that long.
+fn play(cpu: Arc<DevelopmentCpu>, data: PathBuf, pid: u32) {
+    std::thread::spawn(move || {
+        if let Err(error) = cpu.attach(&data, pid) {
+            eprintln!("the guest gets no quotes: {error}");
+        }
+    });
 }
 
 async fn interrupted() -> std::io::Result<()> {

@@ -16,7 +16,8 @@ use cocoon_attestation::dev::cpu;
 use cocoon_client::proxy::Access;
 use cocoon_client::{Client, ClientConfig, LogKey, SystemClock};
 use cocoon_gateway::{Gateway, GatewayConfig};
-use cocoon_host::{ClaimRule, DevEndorser, Host, HostConfig, ProcessLauncher};
+use cocoon_host::vm::{DevelopmentCpu, Plan, VmLauncher};
+use cocoon_host::{ClaimRule, DevEndorser, EnclaveLauncher, Endorser, Host, HostConfig, ProcessLauncher};
 use cocoon_image::{ImageManifest, ModelFolder};
 use cocoon_node::{Node, NodeConfig};
 use cocoon_settlement::account::Account;
@@ -99,12 +100,22 @@ pub struct Options {
     pub tee: Tee,
     /// More lines of the guest's configuration, in TOML; none by default.
     pub guest: String,
+    /// The guest in a virtual machine, instead of as a process of the binary.
+    pub vm: Option<VmGuest>,
     /// Keeps what host and gateway see, if anybody wants to look.
     pub tap: Option<Arc<Recorder>>,
     /// When the provider claims by itself.
     pub claims: Option<ClaimRule>,
     /// Where progress goes.
     pub ui: Ui,
+}
+
+/// A guest that QEMU emulates, with the development platform as its CPU: it measures what QEMU is given. **Not confidential.**
+pub struct VmGuest {
+    /// What is launched.
+    pub plan: Plan,
+    /// What is accepted, made from the image's files and the machine's description.
+    pub references: ReferenceValues,
 }
 
 /// Where the parts listen.
@@ -165,15 +176,8 @@ impl Network {
         let network = NetworkId::LOCAL;
         let mut tasks = Vec::new();
 
-        let model_name = model_names(&options.model)?;
         let step = ui.step("measuring the guest and the model");
-        let manifest = ImageManifest {
-            name: "cocoon-enclave".into(),
-            version: env!("CARGO_PKG_VERSION").into(),
-            binary: options.enclave.clone(),
-            models: vec![ModelFolder { name: model_name.clone(), path: options.model.clone() }],
-        };
-        let references = tokio::task::spawn_blocking(move || manifest.reference_values()).await??;
+        let Launching { model_name, references, launcher, endorser } = launching(&options, &platform).await?;
         data.write("references.toml", references.to_signed(&data.secret("release")?)?.as_bytes())?;
         let model_root = references.models.first().context("the manifest names a model")?.root;
         step.done(format!("image {}, model {}", short(&references.image.digest), short(&model_root)));
@@ -236,15 +240,14 @@ impl Network {
         let step = ui.step("host: launch the guest, attest it, register its key");
         let guest_config =
             data.write("guest.toml", (guest_config(&provider, &model_name) + &options.guest).as_bytes())?;
-        let launcher = ProcessLauncher::new(options.enclave.clone(), platform.clone(), options.tee.cpu());
         let host = Host::start(HostConfig {
             network,
             provider,
             registry,
             chain: chain.clone() as Arc<dyn Chain>,
             account: provider_account.clone(),
-            launcher: Arc::new(launcher),
-            endorser: Arc::new(DevEndorser::new(platform.clone())),
+            launcher,
+            endorser,
             guest_config: guest_config.clone(),
             model: options.model.clone(),
             model_names: model_name.split(',').map(str::to_owned).collect(),
@@ -333,6 +336,46 @@ impl Network {
             task.abort();
         }
     }
+}
+
+/// What a host launches, and what is accepted of it.
+struct Launching {
+    model_name: String,
+    references: ReferenceValues,
+    launcher: Arc<dyn EnclaveLauncher>,
+    endorser: Arc<dyn Endorser>,
+}
+
+async fn launching(options: &Options, platform: &DevPlatform) -> Result<Launching> {
+    if let Some(VmGuest { plan, references }) = &options.vm {
+        anyhow::ensure!(
+            plan.config.enclave.is_none(),
+            "leave `enclave` out of the guest's configuration: here its own configuration is written for it"
+        );
+        let cpu = Arc::new(DevelopmentCpu::new(platform.clone()));
+        let model = references.models.first().context("the reference values name no model")?;
+        return Ok(Launching {
+            model_name: model.name.clone(),
+            references: references.clone(),
+            launcher: Arc::new(VmLauncher::new(plan.clone()).with_cpu(cpu.clone())),
+            endorser: cpu,
+        });
+    }
+    let model_name = model_names(&options.model)?;
+    let manifest = ImageManifest {
+        name: "cocoon-enclave".into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        binary: options.enclave.clone(),
+        models: vec![ModelFolder { name: model_name.clone(), path: options.model.clone() }],
+    };
+    let references = tokio::task::spawn_blocking(move || manifest.reference_values()).await??;
+    let launcher = ProcessLauncher::new(options.enclave.clone(), platform.clone(), options.tee.cpu());
+    Ok(Launching {
+        model_name,
+        references,
+        launcher: Arc::new(launcher),
+        endorser: Arc::new(DevEndorser::new(platform.clone())),
+    })
 }
 
 /// Deploys the Registry, or finds the one of an earlier start and allows today's image and models in it.

@@ -2,18 +2,20 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use cocoon_host::ClaimRule;
+use cocoon_image::guest::GuestImage;
 use cocoon_settlement::Nanoton;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::data::DataDir;
-use crate::network::{Network, Options};
+use crate::measure;
+use crate::network::{MODEL_NAME, Network, Options, VmGuest};
 use crate::paths;
 use crate::ui::{Output, Ui};
 
@@ -38,6 +40,9 @@ pub struct UpArgs {
     /// Which CPU the development platform plays: tdx or snp
     #[arg(long, default_value = "tdx")]
     tee: crate::network::Tee,
+    /// Run the guest in a virtual machine that QEMU emulates, from the configuration of `cocoon host launch` with tee = "development"
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "tee"])]
+    vm: Option<PathBuf>,
     /// Seconds between the provider's claims
     #[arg(long, default_value_t = 60)]
     claim_every: u64,
@@ -62,11 +67,19 @@ pub async fn run(args: UpArgs) -> Result<ExitCode> {
     let ui = Ui::new(if args.json { Output::Json } else { Output::Human });
     let data = DataDir::open(&args.data.map_or_else(DataDir::default_path, Ok)?)?;
     ui.banner();
+    let (enclave, model, vm) = match args.vm {
+        // Both are in its image.
+        Some(config) => {
+            (PathBuf::new(), PathBuf::new(), Some(tokio::task::spawn_blocking(move || vm(&config)).await??))
+        }
+        None => (paths::enclave_binary()?, args.model.map_or_else(paths::demo_model, Ok)?, None),
+    };
     let options = Options {
-        enclave: paths::enclave_binary()?,
-        model: args.model.map_or_else(paths::demo_model, Ok)?,
+        enclave,
+        model,
         tee: args.tee,
         guest: String::new(),
+        vm,
         tap: None,
         claims: Some(ClaimRule {
             every: Duration::from_secs(args.claim_every.max(1)),
@@ -108,6 +121,14 @@ pub async fn run(args: UpArgs) -> Result<ExitCode> {
     }
     network.stop().await;
     stopped(ui, args.json)
+}
+
+/// A guest's configuration, and what may be accepted of it: measured from its image's files, before anything of it runs.
+fn vm(config: &Path) -> Result<VmGuest> {
+    let plan = crate::host_launch::read_plan(config)?;
+    let image = GuestImage::open(&plan.config.image)?;
+    let references = measure::image::of_guest(&plan, &image, MODEL_NAME)?;
+    Ok(VmGuest { plan, references })
 }
 
 fn stopped(ui: Ui, json: bool) -> Result<ExitCode> {

@@ -45,6 +45,7 @@ async fn tapped_world(tee: Tee, tap: Option<Arc<Recorder>>) -> World {
         model: cocoon_tests::demo_model(),
         tee,
         guest: String::new(),
+        vm: None,
         tap,
         claims: None,
         ui: Ui::new(Output::Json),

@@ -11,11 +11,15 @@ use crate::network::Network;
 use crate::ui::Ui;
 
 /// What came of it.
-pub(super) struct Job {
-    pub(super) answer: String,
-    pub(super) receipt: FullReceipt,
-    pub(super) paid: Nanoton,
-    pub(super) gas: u64,
+pub struct Job {
+    /// What the model said.
+    pub answer: String,
+    /// What the enclave charged for it, verified.
+    pub receipt: FullReceipt,
+    /// What the contract paid.
+    pub paid: Nanoton,
+    /// What that took.
+    pub gas: u64,
 }
 
 struct Balances {
@@ -24,7 +28,11 @@ struct Balances {
     paid: Nanoton,
 }
 
-pub(super) async fn run(network: &Network, prompt: &str, ui: Ui) -> Result<Job> {
+/// Does it on a running network.
+///
+/// # Errors
+/// A part of it does not hold.
+pub async fn run(network: &Network, prompt: &str, ui: Ui) -> Result<Job> {
     ui.heading("Evidence, appraised by the client itself");
     evidence(network, ui).await?;
 

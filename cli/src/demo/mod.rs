@@ -1,7 +1,7 @@
 //! `cocoon demo`: the main job with real checks, then six attacks that must fail.
 
 mod attacks;
-mod job;
+pub mod job;
 pub mod search;
 
 use std::io::Write;
@@ -84,6 +84,7 @@ async fn show(args: DemoArgs) -> Result<Shown> {
         model: args.model.map_or_else(paths::demo_model, Ok)?,
         tee: args.tee,
         guest: String::new(),
+        vm: None,
         tap: Some(recorder.clone()),
         claims: None,
         ui,

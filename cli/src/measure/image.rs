@@ -4,17 +4,21 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use cocoon_attestation::model_root;
 use cocoon_attestation::reference::ModelReference;
+use cocoon_attestation::{ReferenceValues, model_root};
 use cocoon_firmware_measurements::image::{ImageFiles, Matrix};
+use cocoon_firmware_measurements::inspect::require_verified_kernel;
 use cocoon_firmware_measurements::snp::{self, Firmware, SnpMachine};
 use cocoon_firmware_measurements::tdx::{self, QemuVersion, TdxMachine};
-use cocoon_firmware_measurements::{CpuModel, Inspection, KernelHashes, Vmm};
+use cocoon_firmware_measurements::{CpuModel, KernelHashes, Vmm};
+use cocoon_host::vm::Plan;
+use cocoon_image::guest::GuestImage;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::{acpi, hexadecimal, read, read_if_named, size};
+use super::inspected::inspect;
+use super::{acpi_tables, hexadecimal, read, read_if_named, size};
 
 /// The schema that `--json` names.
 pub const SCHEMA: &str = "cocoon/measure-image/v1";
@@ -148,7 +152,7 @@ impl Shape {
 }
 
 impl Description {
-    fn measure(&self, base: &Path) -> Result<(cocoon_attestation::ReferenceValues, Vec<Shape>)> {
+    fn measure(&self, base: &Path) -> Result<(ReferenceValues, Vec<Shape>)> {
         let file = |path: &PathBuf| read(&base.join(path));
         let kernel = file(&self.kernel)?;
         let initrd = read_if_named(self.initrd.as_ref().map(|path| base.join(path)).as_ref())?;
@@ -187,11 +191,11 @@ impl Tdx {
         matrix: &mut Matrix,
         shapes: &mut Vec<Shape>,
     ) -> Result<()> {
-        let inspection = Inspection::of(firmware).context("TDX firmware")?;
+        let inspection = inspect(firmware).context("TDX firmware")?;
         for shape in &self.machine {
             let context = || format!("machine {:?}", shape.name);
             let memory = size(&shape.memory).map_err(anyhow::Error::msg).with_context(context)?;
-            let tables = acpi(&base.join(&shape.acpi)).with_context(context)?;
+            let tables = acpi_tables(&base.join(&shape.acpi)).with_context(context)?;
             let qemu = shape.qemu.as_deref().map(str::parse).transpose().with_context(context)?;
             let machine = TdxMachine {
                 firmware,
@@ -221,7 +225,7 @@ impl Snp {
         matrix: &mut Matrix,
         shapes: &mut Vec<Shape>,
     ) -> Result<()> {
-        Inspection::of(firmware).and_then(|inspection| inspection.require_verified_kernel()).context("SNP firmware")?;
+        require_verified_kernel(firmware).context("SNP firmware")?;
         let firmware = Firmware::parse(firmware).context("SNP firmware")?;
         let kernel = Some(KernelHashes::of(files.kernel, files.initrd, files.cmdline)?);
         let count: usize =
@@ -254,8 +258,43 @@ impl Snp {
     }
 }
 
-/// Neither the file's text nor the library's error, which quotes from it, may be seen.
-fn seed(path: &Path) -> Result<Zeroizing<[u8; 32]>> {
+/// Reference values of one development guest, from its image's files and the machine of its launch.
+///
+/// # Errors
+/// A file or the machine's tables cannot be read, or what they measure is not known.
+pub(crate) fn of_guest(plan: &Plan, image: &GuestImage, model_name: &str) -> Result<ReferenceValues> {
+    let dump = super::acpi::dump(plan)?;
+    let [firmware, kernel, initrd] =
+        [&plan.image.firmware, &plan.image.kernel, &plan.image.initrd].map(|path| read(path));
+    let (firmware, kernel, initrd) = (firmware?, kernel?, initrd?);
+    let files = ImageFiles {
+        kernel: &kernel,
+        initrd: &initrd,
+        cmdline: &plan.image.cmdline,
+        tdx_firmware: Some(&firmware),
+        snp_firmware: None,
+    };
+    let found = tdx::measure(&TdxMachine {
+        firmware: &firmware,
+        inspection: inspect(&firmware)?,
+        kernel: &kernel,
+        initrd: &initrd,
+        cmdline: files.cmdline,
+        memory: plan.config.memory.0,
+        vcpus: plan.config.vcpus.into(),
+        qemu: dump.qemu,
+        page_order: None,
+        acpi: Some(&dump.tables),
+    })?;
+    let mut matrix = Matrix::new(&image.name, &image.version, &files);
+    matrix.add_tdx(&plan.config.name, &found, true)?;
+    let mut values = matrix.finish()?;
+    values.models.push(ModelReference { name: model_name.into(), root: image.model_root });
+    Ok(values)
+}
+
+/// Reads a seed from a file. Neither the file's text nor the library's error, which quotes from it, may be seen.
+pub(crate) fn seed(path: &Path) -> Result<Zeroizing<[u8; 32]>> {
     let text = Zeroizing::new(read(path)?);
     let mut seed = Zeroizing::new([0; 32]);
     if hex::decode_to_slice(text.trim_ascii(), &mut *seed).is_err() {

@@ -1,7 +1,9 @@
 //! `cocoon measure`: what a CPU measures when a guest is launched, computed from its files alone; and why a quote says otherwise.
 
+mod acpi;
 mod explain;
-mod image;
+pub(crate) mod image;
+mod inspected;
 mod print;
 mod reference;
 mod snp;
@@ -35,6 +37,8 @@ enum Command {
     Snp(snp::SnpArgs),
     /// A whole image over many machines: writes signed reference values
     Image(image::ImageArgs),
+    /// The ACPI tables of a guest's machine, which TDX measures: start its QEMU without the guest, and write them to a folder
+    Acpi(acpi::AcpiArgs),
     /// Read signed reference values: who signed them, and what they accept
     Verify(reference::VerifyArgs),
     /// Replay an event log against a TDX quote, and name the first difference; exit code 10 if there is one
@@ -50,6 +54,7 @@ pub fn run(args: MeasureArgs) -> Result<ExitCode> {
         Command::Tdx(args) => (args.run()?, ExitCode::SUCCESS),
         Command::Snp(args) => (args.run()?, ExitCode::SUCCESS),
         Command::Image(args) => (args.run()?, ExitCode::SUCCESS),
+        Command::Acpi(args) => (args.run()?, ExitCode::SUCCESS),
         Command::Verify(args) => (args.run()?, ExitCode::SUCCESS),
         Command::Explain(args) => args.run()?,
     };
@@ -59,7 +64,11 @@ pub fn run(args: MeasureArgs) -> Result<ExitCode> {
 
 fn read(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes));
+    let read = File::open(path).and_then(|file| {
+        // A kernel that is copied as its place grows takes as long to read as to hash.
+        bytes.reserve_exact(usize::try_from(file.metadata()?.len().min(MAX_FILE) + 1).unwrap_or_default());
+        file.take(MAX_FILE + 1).read_to_end(&mut bytes)
+    });
     read.with_context(|| format!("cannot read {}", path.display()))?;
     ensure!(bytes.len() as u64 <= MAX_FILE, "{} has more than {MAX_FILE} bytes", path.display());
     Ok(bytes)
@@ -87,10 +96,13 @@ fn hexadecimal(text: &str) -> Result<u64, String> {
         .map_err(|_| format!("{text:?} is no number in hex"))
 }
 
+/// Names of the files of a dump: tables, root pointer, loader.
+const DUMP: [&str; 3] = ["etc_acpi_tables", "etc_acpi_rsdp", "etc_table-loader"];
+
 /// ACPI tables from a folder: `etc_acpi_tables`, and unless they follow from it `etc_acpi_rsdp` and `etc_table-loader`.
-fn acpi(folder: &Path) -> Result<AcpiTables> {
-    let tables = read(&folder.join("etc_acpi_tables"))?;
-    let [root, loader] = ["etc_acpi_rsdp", "etc_table-loader"].map(|name| folder.join(name));
+fn acpi_tables(folder: &Path) -> Result<AcpiTables> {
+    let [tables, root, loader] = DUMP.map(|name| folder.join(name));
+    let tables = read(&tables)?;
     let tables = match (root.exists(), loader.exists()) {
         (false, false) => AcpiTables::from_tables(tables),
         _ => AcpiTables::new(tables, read(&root)?, read(&loader)?),

@@ -7,8 +7,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args, ValueEnum};
 use cocoon_firmware_measurements::id_block::IdBlock;
+use cocoon_firmware_measurements::inspect::require_verified_kernel;
 use cocoon_firmware_measurements::snp::{Firmware, SnpMachine, measure};
-use cocoon_firmware_measurements::{CpuModel, Inspection, KernelHashes, Vmm};
+use cocoon_firmware_measurements::{CpuModel, KernelHashes, Vmm};
 use serde_json::json;
 
 use super::{hexadecimal, print, read, read_if_named};
@@ -76,17 +77,16 @@ enum Launcher {
 impl SnpArgs {
     pub fn run(self) -> Result<String> {
         let image = read(&self.firmware)?;
-        let firmware = Firmware::parse(&image).with_context(|| self.firmware.display().to_string())?;
-        let kernel = match &self.kernel {
-            None => None,
-            Some(kernel) => {
-                let initrd = read_if_named(self.initrd.as_ref())?;
-                Some(KernelHashes::of(&read(kernel)?, &initrd, self.cmdline.as_deref().unwrap_or_default())?)
-            }
-        };
-        if kernel.is_some() && !self.allow_unverified_kernel {
-            Inspection::of(&image)?.require_verified_kernel()?;
-        }
+        // Firmware and kernel are of a size: each on a processor of its own.
+        let (kernel, firmware, verified) = std::thread::scope(|scope| {
+            let kernel = scope.spawn(|| self.kernel_hashes());
+            let firmware = Firmware::parse(&image).with_context(|| self.firmware.display().to_string());
+            let demanded = self.kernel.is_some() && !self.allow_unverified_kernel;
+            let verified = if demanded { require_verified_kernel(&image) } else { Ok(()) };
+            (kernel.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), firmware, verified)
+        });
+        let (firmware, kernel) = (firmware?, kernel?);
+        verified?;
         let machine = SnpMachine {
             firmware: &firmware,
             kernel,
@@ -129,6 +129,14 @@ impl SnpArgs {
             "id_block": block,
         });
         Ok(format!("{object}\n"))
+    }
+}
+
+impl SnpArgs {
+    fn kernel_hashes(&self) -> Result<Option<KernelHashes>> {
+        let Some(kernel) = &self.kernel else { return Ok(None) };
+        let initrd = read_if_named(self.initrd.as_ref())?;
+        Ok(Some(KernelHashes::of(&read(kernel)?, &initrd, self.cmdline.as_deref().unwrap_or_default())?))
     }
 }
 

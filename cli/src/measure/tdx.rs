@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use cocoon_attestation::Digest;
-use cocoon_firmware_measurements::Inspection;
 use cocoon_firmware_measurements::tdvf::PageOrder;
 use cocoon_firmware_measurements::tdx::{QemuVersion, TdxMachine, measure};
 use serde_json::json;
 
-use super::{acpi, print, read, read_if_named, size};
+use super::inspected::inspect;
+use super::{acpi_tables, print, read, read_if_named, size};
 
 /// The schema that `--json` names.
 pub const SCHEMA: &str = "cocoon/measure-tdx/v1";
@@ -72,8 +72,8 @@ impl TdxArgs {
     pub fn run(self) -> Result<String> {
         let (firmware, kernel) = (read(&self.firmware)?, read(&self.kernel)?);
         let initrd = read_if_named(self.initrd.as_ref())?;
-        let acpi = self.acpi.as_deref().map(acpi).transpose()?;
-        let inspection = Inspection::of(&firmware).with_context(|| self.firmware.display().to_string())?;
+        let acpi = self.acpi.as_deref().map(acpi_tables).transpose()?;
+        let inspection = inspect(&firmware).with_context(|| self.firmware.display().to_string())?;
         let machine = TdxMachine {
             firmware: &firmware,
             inspection,

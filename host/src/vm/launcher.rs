@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::command::enclave_config;
-use super::config::QUOTE_SOCKET;
+use super::development::EmulatedCpu;
 use super::monitor::Vm;
 use super::{Plan, Tee};
 use crate::{EnclaveLauncher, Error, Guest, LaunchSpec, RunningEnclave};
@@ -22,26 +22,22 @@ const READY: Duration = Duration::from_secs(1_800);
 const PATIENCE: Duration = Duration::from_secs(10);
 const TRY: Duration = Duration::from_millis(250);
 
-/// Answers a development guest's quote requests on a connection until it closes: the development platform's CPU, which knows what QEMU
-/// was given.
-pub type QuoteProvider = Arc<dyn Fn(UnixStream) + Send + Sync>;
-
 /// Starts a guest in a virtual machine. Its model is in its image.
 pub struct VmLauncher {
     plan: Plan,
-    quotes: Option<QuoteProvider>,
+    cpu: Option<Arc<dyn EmulatedCpu>>,
 }
 
 impl VmLauncher {
     /// A launcher of this guest.
     pub fn new(plan: Plan) -> Self {
-        Self { plan, quotes: None }
+        Self { plan, cpu: None }
     }
 
     /// With somebody who plays the CPU of a development guest. **Not confidential.**
     #[must_use]
-    pub fn with_quotes(mut self, quotes: QuoteProvider) -> Self {
-        self.quotes = Some(quotes);
+    pub fn with_cpu(mut self, cpu: Arc<dyn EmulatedCpu>) -> Self {
+        self.cpu = Some(cpu);
         self
     }
 
@@ -70,11 +66,8 @@ impl EnclaveLauncher for VmLauncher {
             command.args.extend(enclave_config(&spec.config));
         }
         let mut vm = Vm::start(&command, &self.plan.config.data).map_err(|error| self.failed(error))?;
-        if let (Tee::Development, Some(quotes)) = (self.plan.config.tee, self.quotes.clone()) {
-            let socket =
-                UnixStream::connect(self.plan.config.data.join(QUOTE_SOCKET)).map_err(|error| self.failed(error))?;
-            // It ends with QEMU.
-            std::thread::spawn(move || quotes(socket));
+        if let (Tee::Development, Some(cpu)) = (self.plan.config.tee, &self.cpu) {
+            cpu.attach(&self.plan.config.data, vm.pid()).map_err(|error| self.failed(error))?;
         }
         let (address, bridge) = self.address()?;
         let until = Instant::now() + READY;

@@ -2,12 +2,15 @@
 //!
 //! - [`config`], [`image`]: what is to run. - [`command`]: QEMU's command line for it.
 //! - [`monitor`], [`death`], [`console`], [`qmp`]: one life of a guest. - [`supervise`]: one life after the other.
+//! - [`acpi`]: the machine's tables. - [`development`]: who measures a guest that is only emulated, and signs its quotes.
 //! - [`launcher`]: the same behind [`crate::EnclaveLauncher`], for a host that has it attested.
 
+pub mod acpi;
 pub mod command;
 pub mod config;
 pub mod console;
 pub mod death;
+pub mod development;
 pub mod firmware;
 pub mod image;
 pub mod launcher;
@@ -17,6 +20,7 @@ pub mod supervise;
 
 pub use command::{CommandLine, MachineFacts, command_line};
 pub use config::{ConfigError, GuestConfig, Tee};
+pub use development::{DevelopmentCpu, EmulatedCpu};
 pub use image::Image;
 pub use launcher::VmLauncher;
 pub use monitor::{StartError, Vm};

@@ -138,6 +138,15 @@ impl Control {
     pub fn execute(&mut self, command: &str) -> Result<(), Error> {
         Ok(writeln!(self.0, "{}", json!({"execute": command}))?)
     }
+
+    /// Sends a command without arguments and waits for its answer; events on the way are lost.
+    ///
+    /// # Errors
+    /// The socket is closed, or QEMU refuses.
+    pub fn ask(&mut self, events: &mut Events, command: &str) -> Result<Value, Error> {
+        self.execute(command)?;
+        reply(&mut events.0)
+    }
 }
 
 impl Events {

@@ -226,6 +226,7 @@ async fn main() -> Result<()> {
         model: models.path().to_owned(),
         tee: Tee::Tdx,
         guest: String::new(),
+        vm: None,
         tap: None,
         claims: None,
         ui: Ui::new(Output::Json),

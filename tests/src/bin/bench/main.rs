@@ -23,6 +23,7 @@ fn options(model: PathBuf) -> Options {
         model,
         tee: Tee::Tdx,
         guest: String::new(),
+        vm: None,
         tap: None,
         claims: None,
         ui: Ui::new(Output::Json),

@@ -162,6 +162,7 @@ async fn soak(args: &Args) -> Result<bool> {
         model: cocoon_tests::demo_model(),
         tee: Tee::Tdx,
         guest: format!("waiting = {most}\nchannel_concurrent = {most}\n"),
+        vm: None,
         tap: None,
         claims: None,
         ui: Ui::new(Output::Json),
