@@ -13,15 +13,20 @@ use cocoon_attestation::{Beacon, Bundle, Digest, UnixTime, binding};
 use cocoon_image::guest::{self, GuestImage};
 use cocoon_protocol::wire::{ATTEST_PATH, AttestRequest, EVIDENCE_PATH, EnclaveEvidence};
 
-use machine::{CONFIG, Machine, build, demo_model};
+use machine::{CONFIG, Machine, build, build_from, demo_model};
 
 #[test]
 #[ignore = "needs the enclave's binary and packages of Debian: make image-test"]
 fn two_builds_in_two_folders_are_the_same_bytes() {
     let parent = tempfile::tempdir().unwrap();
     let folders = ["one", "another/and deeper"].map(|name| parent.path().join(name));
-    let images = folders.each_ref().map(|folder| build(folder));
+    // Each from packages of its own, fetched for it.
+    let packages = ["packages", "more/packages"].map(|name| parent.path().join(name));
+    let images = [0, 1].map(|n| build_from(&packages[n], &folders[n]));
     assert_eq!(images[0], images[1]);
+    for package in &images[0].package {
+        assert!(packages.iter().all(|folder| package.file(folder).is_file()), "{}", package.name);
+    }
     let names = |folder: &Path| {
         let mut names: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();

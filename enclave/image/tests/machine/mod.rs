@@ -33,6 +33,11 @@ fn variable(name: &str) -> PathBuf {
 
 /// Builds the image of the development platform.
 pub fn build(out: &Path) -> GuestImage {
+    build_from(&variable("COCOON_PACKAGES"), out)
+}
+
+/// The same from packages of another folder, where they are fetched to unless they are there.
+pub fn build_from(packages: &Path, out: &Path) -> GuestImage {
     let recipe = Recipe {
         enclave: variable("COCOON_ENCLAVE_BIN"),
         model: demo_model(),
@@ -41,7 +46,7 @@ pub fn build(out: &Path) -> GuestImage {
         name: "cocoon-enclave".into(),
         version: "test".into(),
     };
-    guest::build(&recipe, &variable("COCOON_PACKAGES"), out).unwrap()
+    guest::build(&recipe, packages, out).unwrap()
 }
 
 /// A running machine; switched off when this is dropped.
