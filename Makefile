@@ -49,7 +49,12 @@ test: test-tools build ## every test: Rust crates, the enclave's binary, the con
 .PHONY: image-test
 image-test: enclave ## build the guest image twice and compare; check its disk; boot it under software emulation (fetches packages of Debian)
 	bash scripts/vm-tools $(TARGET)/vm-tools
-	COCOON_PACKAGES=$(TARGET)/packages $(CARGO) test --release --locked -p cocoon-image --test image -- --ignored --test-threads=1
+	COCOON_PACKAGES=$(TARGET)/packages $(CARGO) test --release --locked --test image -- --ignored --test-threads=1
+
+.PHONY: vm
+vm: build ## boot the guest image in QEMU, appraise, prompt and pay; then one thing is another at a time, and refused by name (fetches packages of Debian)
+	bash scripts/vm-tools $(TARGET)/vm-tools
+	COCOON_PACKAGES=$(TARGET)/packages $(CARGO) test --release --locked --test measured -- --ignored --nocapture
 
 .PHONY: lint
 lint: tools ## rustfmt, clippy with warnings denied, layering, licences and sources of dependencies
