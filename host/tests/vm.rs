@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use cocoon_host::vm::acpi;
 use cocoon_host::vm::development::{EmulatedCpu, MeasureError};
 use cocoon_host::vm::supervise::{self, Event};
 use cocoon_host::vm::{CommandLine, GuestConfig, Plan, StartError, Tee, Vm, VmLauncher};
@@ -236,13 +237,21 @@ fn plan(folder: &Path, command: CommandLine) -> Plan {
     Plan { config, image, command }
 }
 
+/// SeaBIOS, which QEMU comes with: installed, or unpacked beside the QEMU of `scripts/vm-tools`.
+fn seabios() -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let beside = std::env::split_paths(&path).filter(|bin| bin.join("qemu-system-x86_64").is_file());
+    let beside = beside.filter_map(|bin| Some(bin.parent()?.to_owned()));
+    let folders = beside.flat_map(|root| [root.join("usr/share"), root.join("share")]).chain(["/usr/share".into()]);
+    let mut files = folders.flat_map(|share| ["seabios", "qemu"].map(|name| share.join(name).join("bios-256k.bin")));
+    files.find(|file| file.is_file()).expect("QEMU comes with SeaBIOS")
+}
+
 /// A guest of a whole configuration, whose kernel says this.
 fn whole(folder: &Path, line: &str, then: Then) -> Plan {
     let image = folder.join("image");
     std::fs::create_dir(&image).unwrap();
-    let firmware = ["/usr/share/seabios/bios-256k.bin", "/usr/share/qemu/bios-256k.bin"];
-    let firmware = firmware.into_iter().find(|path| Path::new(path).is_file()).expect("QEMU comes with SeaBIOS");
-    std::fs::copy(firmware, image.join("firmware")).unwrap();
+    std::fs::copy(seabios(), image.join("firmware")).unwrap();
     std::fs::write(image.join("vmlinuz"), kernel(line, then)).unwrap();
     std::fs::write(image.join("initrd"), [0; 4096]).unwrap();
     std::fs::write(image.join("model"), vec![0; 1 << 20]).unwrap();
@@ -271,6 +280,30 @@ fn a_whole_configuration_runs() {
     let mut vm = Vm::start(&plan.command, &plan.config.data).unwrap_or_else(|error| panic!("{error}"));
     let death = wait_for("the guest does not end", || vm.ended());
     assert!(death.why.contains("switched itself off") && death.why.contains("a kernel of this image"), "{}", death.why);
+}
+
+/// The tables follow the machine that is asked for, whatever it would boot.
+#[test]
+fn the_tables_of_a_machine_are_read_out_of_another_one_like_it() {
+    if !qemu() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = whole(folder.path(), "never booted", Then::Wait).command;
+    let dump = |command: &CommandLine| acpi::dump(std::process::Command::new(&command.program), &command.args);
+    let two = dump(&command).unwrap();
+    assert_eq!(two.tables.vcpus().unwrap(), 2);
+    assert!(two.qemu.major >= 8);
+    assert_eq!(dump(&command).unwrap(), two, "the same machine has the same tables");
+    let smp = command.args.iter().position(|arg| arg == "-smp").unwrap() + 1;
+    command.args[smp] = "3".into();
+    let three = dump(&command).unwrap();
+    assert_eq!(three.tables.vcpus().unwrap(), 3);
+    assert_ne!(three.tables, two.tables);
+    command.args[smp] = "0".into();
+    let error = dump(&command).unwrap_err().to_string();
+    assert!(error.contains("it ended: ") && error.contains("CPU"), "QEMU's own words: {error}");
+    assert!(!folder.path().join("data/console.log").exists(), "nothing of the guest itself ran");
 }
 
 /// A CPU that only says which guest it was given.
