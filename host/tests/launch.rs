@@ -155,6 +155,12 @@ fn command_lines_hold_what_each_tee_needs() {
     ] {
         assert!(snp.contains(part), "{part} is not in\n{snp}");
     }
+    // An author's signature is looked at only if QEMU is told that there is one.
+    assert!(!snp.contains("author-key-enabled"), "{snp}");
+    let authored = Guest::new(SNP);
+    fs::write(authored.path("id-auth"), "AQAAAAEAAAA=\n").unwrap();
+    let authored = authored.command(&machine());
+    assert!(authored.contains(",author-key-enabled=on,id-auth=AQAAAAEAAAA="), "{authored}");
     let development = Guest::new(DEVELOPMENT).command(&machine());
     assert!(development.contains("-accel tcg") && development.contains("name=cocoon.quotes"));
     for command in [tdx, snp, development] {

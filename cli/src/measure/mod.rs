@@ -2,6 +2,7 @@
 
 mod acpi;
 mod explain;
+mod id_auth;
 pub(crate) mod image;
 mod inspected;
 mod print;
@@ -39,6 +40,8 @@ enum Command {
     Image(image::ImageArgs),
     /// The ACPI tables of a guest's machine, which TDX measures: start its QEMU without the guest, and write them to a folder
     Acpi(acpi::AcpiArgs),
+    /// Who vouches for an identity block of SEV-SNP, in base64 as QEMU takes it (`id-auth=`)
+    IdAuth(id_auth::IdAuthArgs),
     /// Read signed reference values: who signed them, and what they accept
     Verify(reference::VerifyArgs),
     /// Replay an event log against a TDX quote, and name the first difference; exit code 10 if there is one
@@ -54,6 +57,7 @@ pub fn run(args: MeasureArgs) -> Result<ExitCode> {
         Command::Tdx(args) => (args.run()?, ExitCode::SUCCESS),
         Command::Snp(args) => (args.run()?, ExitCode::SUCCESS),
         Command::Image(args) => (args.run()?, ExitCode::SUCCESS),
+        Command::IdAuth(args) => (args.run()?, ExitCode::SUCCESS),
         Command::Acpi(args) => (args.run()?, ExitCode::SUCCESS),
         Command::Verify(args) => (args.run()?, ExitCode::SUCCESS),
         Command::Explain(args) => args.run()?,

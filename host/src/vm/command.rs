@@ -194,10 +194,20 @@ fn snp_object(snp: &Snp, facts: &MachineFacts) -> Result<String, ConfigError> {
         if let Some(path) = path {
             let text =
                 std::fs::read_to_string(path).map_err(|source| ConfigError::File { path: path.clone(), source })?;
-            object += &format!(",{name}={}", text.split_whitespace().collect::<String>());
+            let text: String = text.split_whitespace().collect();
+            if name == "id-auth" && has_author(&text) {
+                object.push_str(",author-key-enabled=on");
+            }
+            object += &format!(",{name}={text}");
         }
     }
     Ok(object)
+}
+
+/// Whether an author vouches for the identity key: then the second number of the authentication information names its algorithm
+/// (SEV-SNP Firmware ABI, "ID Authentication Information"), and QEMU must be told.
+fn has_author(id_auth: &str) -> bool {
+    STANDARD.decode(id_auth).is_ok_and(|bytes| bytes.get(4..8).is_some_and(|algorithm| algorithm != [0; 4]))
 }
 
 fn memory(config: &GuestConfig) -> String {
