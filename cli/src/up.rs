@@ -124,7 +124,10 @@ pub async fn run(args: UpArgs) -> Result<ExitCode> {
 }
 
 /// A guest's configuration, and what may be accepted of it: measured from its image's files, before anything of it runs.
-fn vm(config: &Path) -> Result<VmGuest> {
+///
+/// # Errors
+/// The configuration or the image is not what it should be, or its measurement is not known.
+pub fn vm(config: &Path) -> Result<VmGuest> {
     let plan = crate::host_launch::read_plan(config)?;
     let image = GuestImage::open(&plan.config.image)?;
     let references = measure::image::of_guest(&plan, &image, MODEL_NAME)?;

@@ -108,6 +108,18 @@ impl Image {
 
     /// A guest of its own folder, altered before its launch is planned.
     pub fn plan(&self, name: &str, alter: impl FnOnce(&mut Draft)) -> Plan {
+        let (config, args) = self.write(name, alter);
+        let mut plan = read_plan(&config).unwrap();
+        plan.command.args.extend(args);
+        plan
+    }
+
+    /// The configuration of a guest of its own folder, as it should be.
+    pub fn config(&self, name: &str) -> PathBuf {
+        self.write(name, |_| {}).0
+    }
+
+    fn write(&self, name: &str, alter: impl FnOnce(&mut Draft)) -> (PathBuf, Vec<String>) {
         let folder = self.folder.join(name);
         let image = folder.join("image");
         fs::create_dir_all(&image).unwrap();
@@ -118,9 +130,7 @@ impl Image {
         let mut draft = Draft { image: image.clone(), manifest: self.built.clone(), vcpus: 1, args: Vec::new() };
         alter(&mut draft);
         fs::write(image.join(MANIFEST), toml::to_string(&draft.manifest).unwrap()).unwrap();
-        let mut plan = read_plan(&write_config(&folder, &image, &draft.manifest, draft.vcpus)).unwrap();
-        plan.command.args.extend(draft.args);
-        plan
+        (write_config(&folder, &image, &draft.manifest, draft.vcpus), draft.args)
     }
 }
 

@@ -3,6 +3,7 @@
 //! thing is another at a time, and the client refuses and says which. Run by `make vm`.
 
 mod changes;
+mod command;
 mod directory;
 mod image;
 
@@ -26,7 +27,12 @@ async fn a_machine_proves_what_it_runs_and_whatever_differs_is_refused_by_name()
     let started = Instant::now();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_owned();
-    let image = tokio::task::spawn_blocking(move || Image::build(&path)).await.unwrap();
+    let image = tokio::task::spawn_blocking(move || {
+        let image = Image::build(&path);
+        command::up_accepts_the_same(&image);
+        image
+    });
+    let image = image.await.unwrap();
     println!("image built and measured from its files after {:.0} s", started.elapsed().as_secs_f32());
 
     let data = DataDir::open(&folder.path().join("network")).unwrap();
@@ -51,6 +57,9 @@ async fn a_machine_proves_what_it_runs_and_whatever_differs_is_refused_by_name()
     let announcement = network.host.announcement().unwrap();
     let asked = directory::ask(&network, announcement, folder.path()).await;
     assert!(asked.refused.is_none() && asked.relayed > 0, "the good enclave is asked: {:?}", asked.refused);
+
+    command::launch_plays_the_cpu(&image, &network, &data).await;
+    println!("`cocoon host launch` has run it too after {:.0} s", started.elapsed().as_secs_f32());
 
     let world = Rogue { image: &image, network: &network };
     let verdicts = futures::stream::iter(CHANGES.iter().map(|change| world.try_it(change)));
