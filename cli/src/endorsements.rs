@@ -83,8 +83,9 @@ struct Input {
     at: Option<u64>,
 }
 
+/// Mirrors to ask instead of the vendors' services.
 #[derive(Debug, Args)]
-struct ServiceArgs {
+pub(crate) struct ServiceArgs {
     /// A PCCS to ask instead of Intel's service.
     #[arg(long, value_name = "URL")]
     pccs: Option<String>,
@@ -100,7 +101,12 @@ struct ServiceArgs {
 }
 
 impl ServiceArgs {
-    fn addresses(self) -> Addresses {
+    /// Whether none was named.
+    pub(crate) fn is_empty(&self) -> bool {
+        [&self.pccs, &self.amd, &self.nvidia_rim, &self.nvidia_ocsp].into_iter().all(Option::is_none)
+    }
+
+    pub(crate) fn addresses(self) -> Addresses {
         let mut addresses = Addresses::default();
         if let Some(pccs) = self.pccs {
             addresses = addresses.with_pccs(&pccs);

@@ -12,6 +12,7 @@ pub mod network;
 pub mod paths;
 pub mod policy;
 pub mod proxy;
+pub mod staple;
 pub mod tap;
 pub mod ui;
 pub mod up;

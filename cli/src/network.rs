@@ -104,6 +104,8 @@ pub struct Options {
     pub vm: Option<VmGuest>,
     /// Keeps what host and gateway see, if anybody wants to look.
     pub tap: Option<Arc<Recorder>>,
+    /// What the host staples to evidence; the development platform's own endorsements if `None`.
+    pub endorser: Option<Arc<dyn Endorser>>,
     /// When the provider claims by itself.
     pub claims: Option<ClaimRule>,
     /// Where progress goes.
@@ -247,7 +249,7 @@ impl Network {
             chain: chain.clone() as Arc<dyn Chain>,
             account: provider_account.clone(),
             launcher,
-            endorser,
+            endorser: options.endorser.unwrap_or(endorser),
             guest_config: guest_config.clone(),
             model: options.model.clone(),
             model_names: model_name.split(',').map(str::to_owned).collect(),

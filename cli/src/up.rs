@@ -17,6 +17,7 @@ use crate::data::DataDir;
 use crate::measure;
 use crate::network::{MODEL_NAME, Network, Options, VmGuest};
 use crate::paths;
+use crate::staple::StapleArgs;
 use crate::ui::{Output, Ui};
 
 /// Below this, a claim's fees (about 0.014 TON) are a large part of what it brings.
@@ -46,6 +47,8 @@ pub struct UpArgs {
     /// Seconds between the provider's claims
     #[arg(long, default_value_t = 60)]
     claim_every: u64,
+    #[command(flatten)]
+    staple: StapleArgs,
     /// One JSON line when ready and one when stopped, on standard output
     #[arg(long)]
     json: bool,
@@ -81,6 +84,7 @@ pub async fn run(args: UpArgs) -> Result<ExitCode> {
         guest: String::new(),
         vm,
         tap: None,
+        endorser: args.staple.endorser()?,
         claims: Some(ClaimRule {
             every: Duration::from_secs(args.claim_every.max(1)),
             least: CLAIM_LEAST,

@@ -65,7 +65,7 @@ pub(crate) async fn attest(parties: &Parties<'_>, enclave: &str) -> Result<Attes
     let evidence = collect_evidence(enclave, chain).await?;
     let mut bundle = Bundle::from_cbor(&evidence.bundle)?;
     let claims = bundle.claims()?;
-    parties.endorser.endorse(&mut bundle, claims.beacon.time)?;
+    parties.endorser.endorse(&mut bundle, claims.beacon.time).await?;
     let encoded = bundle.to_cbor();
     let params = ops::registry_params(chain, parties.registry).await?;
     let (verdict, signatures) = verdicts(parties, &encoded, &params).await?;

@@ -1,5 +1,6 @@
 //! Stapling endorsements to a bundle, so that it can be appraised offline for ever. The evidence id does not change by it.
 
+use async_trait::async_trait;
 use cocoon_attestation::dev::{CollateralSpec, DevPlatform, SnpEndorsementSpec};
 use cocoon_attestation::{Bundle, CpuEvidence, Endorsements, UnixTime};
 
@@ -9,15 +10,16 @@ use crate::Error;
 const COLLATERAL_SECONDS: u64 = 30 * 86_400;
 
 /// Gets endorsements from wherever they come from.
+#[async_trait]
 pub trait Endorser: Send + Sync {
-    /// Puts endorsements that are valid at `at` into the bundle.
+    /// Puts endorsements that are valid at `at` into the bundle: those of its CPU, and of its GPUs if it has any.
     ///
     /// # Errors
-    /// There are none for this platform.
-    fn endorse(&self, bundle: &mut Bundle, at: UnixTime) -> Result<(), Error>;
+    /// [`Error::Endorsements`]: they are not to be had.
+    async fn endorse(&self, bundle: &mut Bundle, at: UnixTime) -> Result<(), Error>;
 }
 
-/// The development platform's own endorsements. **Not confidential.**
+/// The development platform's own endorsements, of CPUs alone. **Not confidential.**
 pub struct DevEndorser(DevPlatform);
 
 impl DevEndorser {
@@ -27,8 +29,9 @@ impl DevEndorser {
     }
 }
 
+#[async_trait]
 impl Endorser for DevEndorser {
-    fn endorse(&self, bundle: &mut Bundle, at: UnixTime) -> Result<(), Error> {
+    async fn endorse(&self, bundle: &mut Bundle, at: UnixTime) -> Result<(), Error> {
         bundle.endorsements = match &bundle.cpu {
             CpuEvidence::Tdx { .. } => {
                 let issued = UnixTime(at.0.saturating_sub(3_600));

@@ -22,6 +22,9 @@ pub enum Error {
     /// Evidence that could not be read or endorsed.
     #[error(transparent)]
     Evidence(#[from] cocoon_attestation::Error),
+    /// What vendors say about the platform is not to be had.
+    #[error("the evidence cannot be endorsed: {0}")]
+    Endorsements(String),
     /// A message that could not be read.
     #[error(transparent)]
     Protocol(#[from] cocoon_protocol::Error),

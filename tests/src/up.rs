@@ -27,7 +27,15 @@ impl Up {
     /// # Panics
     /// It does not start.
     pub fn start_with(data: &Path, models: &Path) -> Self {
-        Self::wait(Self::spawn_with(data, models)).expect("`cocoon up` says when it is ready")
+        Self::wait(Self::spawn_with(data, models, &[])).expect("`cocoon up` says when it is ready")
+    }
+
+    /// Starts it with more arguments, and waits until it is ready.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn start_asked(data: &Path, more: &[String]) -> Self {
+        Self::wait(Self::spawn_with(data, &crate::demo_model(), more)).expect("`cocoon up` says when it is ready")
     }
 
     /// Starts it; `None` if it ended before it was ready.
@@ -55,16 +63,17 @@ impl Up {
     /// # Panics
     /// The binary is not there.
     pub fn spawn(data: &Path) -> Child {
-        Self::spawn_with(data, &crate::demo_model())
+        Self::spawn_with(data, &crate::demo_model(), &[])
     }
 
-    fn spawn_with(data: &Path, models: &Path) -> Child {
+    fn spawn_with(data: &Path, models: &Path, more: &[String]) -> Child {
         Command::new(crate::cocoon_binary())
             .env("COCOON_ENCLAVE_BIN", crate::enclave_binary())
             .args(["up", "--json", "--listen", "127.0.0.1:0", "--claim-every", "1", "--data"])
             .arg(data)
             .arg("--model")
             .arg(models)
+            .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -47,6 +47,7 @@ async fn tapped_world(tee: Tee, tap: Option<Arc<Recorder>>) -> World {
         guest: String::new(),
         vm: None,
         tap,
+        endorser: None,
         claims: None,
         ui: Ui::new(Output::Json),
     };

@@ -116,7 +116,7 @@ async fn rogue(world: &World<'_>, binary: &Path, model: &Path, folder: &Path) ->
         cocoon_host::collect_evidence(&running.base_url, world.network.chain.as_ref()).await?;
     let mut bundle = Bundle::from_cbor(&evidence.bundle)?;
     let endorser = DevEndorser::new(world.network.platform.clone());
-    cocoon_host::Endorser::endorse(&endorser, &mut bundle, cocoon_client::SystemClock::time())?;
+    cocoon_host::Endorser::endorse(&endorser, &mut bundle, cocoon_client::SystemClock::time()).await?;
     Ok((bundle, evidence.key_statement))
 }
 

@@ -86,6 +86,7 @@ async fn show(args: DemoArgs) -> Result<Shown> {
         guest: String::new(),
         vm: None,
         tap: Some(recorder.clone()),
+        endorser: None,
         claims: None,
         ui,
     };

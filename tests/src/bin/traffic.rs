@@ -228,6 +228,7 @@ async fn main() -> Result<()> {
         guest: String::new(),
         vm: None,
         tap: None,
+        endorser: None,
         claims: None,
         ui: Ui::new(Output::Json),
     };

@@ -25,6 +25,7 @@ fn options(model: PathBuf) -> Options {
         guest: String::new(),
         vm: None,
         tap: None,
+        endorser: None,
         claims: None,
         ui: Ui::new(Output::Json),
     }

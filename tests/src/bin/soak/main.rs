@@ -164,6 +164,7 @@ async fn soak(args: &Args) -> Result<bool> {
         guest: format!("waiting = {most}\nchannel_concurrent = {most}\n"),
         vm: None,
         tap: None,
+        endorser: None,
         claims: None,
         ui: Ui::new(Output::Json),
     };

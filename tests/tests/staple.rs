@@ -1,0 +1,259 @@
+//! A host staples endorsements to its evidence: of CPUs and of GPUs, from a folder and from the vendors' services.
+
+#[path = "../../node/tests/vendors/mod.rs"]
+mod vendors;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::routing::post;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use cocoon_attestation::dev::{CollateralSpec, GpuChainSpec, GpuSpec, TdxSpec};
+use cocoon_attestation::reference::{ImageReference, ModelReference, TdxReference};
+use cocoon_attestation::{
+    Bundle, Claims, CpuEvidence, Digest, Endorsements, GpuEndorsements, Measurement, ReferenceValues, UnixTime, binding,
+};
+use cocoon_cli::staple::Stapler;
+use cocoon_host::{DevEndorser, EnclaveLauncher, Endorser, Error, Guest, Host, HostConfig, LaunchSpec, RunningEnclave};
+use cocoon_node::endorsements::Folder;
+use cocoon_node::{Node, NodeConfig};
+use cocoon_protocol::identity::SigningKey;
+use cocoon_protocol::statement::KeyStatement;
+use cocoon_protocol::wire::{ATTEST_PATH, AttestRequest, Announcement, ENCLAVES_PATH, EnclaveEvidence};
+use cocoon_settlement::account::Account;
+use cocoon_settlement::chain::Chain;
+use cocoon_settlement::contracts::{ProviderInit, RegistryInit};
+use cocoon_settlement::local::{Genesis, LocalChain, ManualClock};
+use cocoon_settlement::{Address, Nanoton, NetworkId, Prices, ops};
+use cocoon_tests::up::Up;
+use cocoon_verifier::{Outcome, appraise_bundle};
+use vendors::{AT, World, platform, policy};
+
+const MODEL: Digest = Digest([3; 32]);
+const IMAGE: Digest = Digest([9; 32]);
+const VERIFIER: [u8; 32] = [21; 32];
+
+async fn serve(router: axum::Router) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
+}
+
+/// Evidence as a guest with one GPU makes it: reports and chain as they come from the machine, and nothing stapled.
+fn evidence(provider: Address, request: &AttestRequest) -> EnclaveEvidence {
+    let key = SigningKey::from_seed(&[41; 32]).unwrap();
+    let mut claims = Claims {
+        enclave_key: key.enclave_key(),
+        provider: provider.into(),
+        model_name: "demo".into(),
+        model_root: MODEL,
+        config_digest: Digest([4; 32]),
+        beacon: request.beacon,
+        nonce_root: request.nonce_root,
+        gpu_digest: None,
+    };
+    let nonce = binding::gpu_nonce(&claims);
+    let gpu = vec![platform().gpu_report(&GpuSpec { nonce, ..GpuSpec::default() })];
+    claims.gpu_digest = binding::gpu_digest(&gpu);
+    let mut spec = TdxSpec::default();
+    spec.body.report_data = binding::report_data(&claims.to_cbor());
+    let chains = vec![platform().gpu_chain(&GpuChainSpec::default())];
+    let bundle = Bundle {
+        claims: claims.to_cbor(),
+        cpu: CpuEvidence::Tdx { quote: platform().tdx_quote(&spec) },
+        gpu,
+        event_log: None,
+        endorsements: Endorsements::None,
+        gpu_endorsements: GpuEndorsements { chains, ..GpuEndorsements::default() },
+    };
+    let statement = KeyStatement {
+        evidence_id: bundle.evidence_id(),
+        key_config: vec![1],
+        not_before: AT,
+        not_after: AT.plus(86_400),
+    };
+    EnclaveEvidence { bundle: bundle.to_cbor(), key_statement: statement.sign(&key) }
+}
+
+/// A guest that runs elsewhere, at this URL.
+struct Elsewhere(String);
+
+struct Running;
+
+impl Guest for Running {
+    fn pid(&self) -> u32 {
+        0
+    }
+
+    fn ended(&mut self) -> Option<String> {
+        None
+    }
+
+    fn kill(&mut self) {}
+}
+
+impl EnclaveLauncher for Elsewhere {
+    fn launch(&self, _: &LaunchSpec) -> Result<RunningEnclave, Error> {
+        Ok(RunningEnclave::new(self.0.clone(), Box::new(Running)))
+    }
+}
+
+/// A chain, and a node whose policy wants manifests and revocation answers of GPUs.
+struct Network {
+    chain: Arc<LocalChain>,
+    account: Arc<Account>,
+    registry: Address,
+    provider: Address,
+    node: String,
+    folder: tempfile::TempDir,
+}
+
+impl Network {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let wallet = cocoon_settlement::wallet::Wallet::new([5; 32], NetworkId::LOCAL).unwrap().address();
+        let genesis = Genesis { accounts: vec![(wallet, Nanoton(100_000_000_000))], time: AT };
+        let chain = Arc::new(LocalChain::in_memory(genesis, Arc::new(ManualClock::new(AT))).unwrap());
+        let account = Arc::new(Account::new(chain.clone() as Arc<dyn Chain>, [5; 32]).unwrap());
+        let registry = RegistryInit {
+            network: NetworkId::LOCAL,
+            governance: wallet,
+            time_lock: 0,
+            threshold: 1,
+            max_lifetime: 86_400,
+            verifiers: vec![SigningKey::from_seed(&VERIFIER).unwrap().public()],
+            images: vec![IMAGE],
+            models: vec![MODEL],
+        };
+        let registry = ops::deploy_registry(&account, &registry).await.unwrap().0;
+        let provider =
+            ProviderInit { network: NetworkId::LOCAL, registry, owner: wallet, claim_window: 259_200, salt: [0; 32] };
+        let provider = ops::deploy_provider(&account, &provider).await.unwrap().0;
+        let image = ImageReference { name: "enclave".into(), version: "1".into(), digest: IMAGE };
+        let mut references = ReferenceValues::new(image);
+        let mrtd = Measurement(TdxSpec::default().body.mr_td);
+        references.tdx.push(TdxReference { mrtd, rtmr0: None, rtmr1: None, rtmr2: None, rtmr3: None });
+        references.models.push(ModelReference { name: "demo".into(), root: MODEL });
+        let node = Node::open(NodeConfig {
+            dir: folder.path().join("node"),
+            name: "node.example/log".into(),
+            index: 0,
+            verdict_seed: VERIFIER,
+            log_seed: [22; 32],
+            policy: policy(),
+            references,
+            registry,
+            lifetime: 86_400,
+            chain: chain.clone() as Arc<dyn Chain>,
+        });
+        let node = serve(Arc::new(node.unwrap()).router()).await;
+        Self { chain, account, registry, provider, node, folder }
+    }
+
+    /// A host with a guest that has a GPU; what it announces, or why it announces nothing.
+    async fn announced(&self, endorser: Arc<dyn Endorser>) -> Result<Announcement, String> {
+        let provider = self.provider;
+        let attest = move |body: axum::body::Bytes| async move {
+            evidence(provider, &AttestRequest::from_cbor(&body).unwrap()).to_cbor()
+        };
+        let guest = serve(axum::Router::new().route(ATTEST_PATH, post(attest))).await;
+        let host = Host::start(HostConfig {
+            network: NetworkId::LOCAL,
+            provider,
+            registry: self.registry,
+            chain: self.chain.clone(),
+            account: self.account.clone(),
+            launcher: Arc::new(Elsewhere(guest)),
+            endorser,
+            guest_config: self.folder.path().join("guest.toml"),
+            model: self.folder.path().join("model"),
+            model_names: vec!["demo".into()],
+            prices: Prices { prompt: 10, cached: 1, completion: 20, reasoning: 20 },
+            node_urls: vec![self.node.clone()],
+            gateway_urls: Vec::new(),
+            listen: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
+            data: tempfile::tempdir_in(self.folder.path()).unwrap().keep(),
+            tap: None,
+            attestation_lifetime: 86_400,
+            claims: None,
+        })
+        .await
+        .unwrap();
+        let ready = host.first_ready(Duration::from_secs(60)).await;
+        host.shutdown().await;
+        ready.map(|ready| ready.announcement).map_err(|error| error.to_string())
+    }
+}
+
+/// Manifests and revocation answers of the GPU are fetched and stapled, so that a stranger can appraise the bundle offline for ever; what
+/// demands them refuses the same evidence without.
+#[tokio::test(flavor = "multi_thread")]
+async fn evidence_of_a_gpu_is_stapled_with_manifests_and_revocation_answers() {
+    let vendors = World::new().await;
+    let network = Network::new().await;
+    let bare = network.announced(Arc::new(DevEndorser::new(platform()))).await.expect_err("nothing is stapled");
+    assert!(bare.contains("0 of 1 verdicts") && bare.contains("gpu."), "{bare}");
+    assert_eq!(vendors.asked(), 0);
+
+    let stapled = network.announced(Arc::new(Stapler::new(vendors.online()))).await.expect("stapled and attested");
+    let bytes = STANDARD.decode(&stapled.bundle).unwrap();
+    let bundle = Bundle::from_cbor(&bytes).unwrap();
+    assert_eq!((bundle.gpu_endorsements.manifests.len(), bundle.gpu_endorsements.ocsp.len()), (2, 6));
+    let result = appraise_bundle(&bytes, &policy(), None, AT).appraisal;
+    assert_eq!(result.outcome, Outcome::Accepted, "{}", result.reason);
+    // The evidence is the same one, whatever is stapled to it.
+    assert_eq!(stapled.evidence_id, bundle.evidence_id().to_string());
+
+    // Again without the services: the folder has it all now, and another folder does not.
+    let asked = vendors.asked();
+    let offline = |path: &Path| cocoon_node::endorsements::Endorser::offline(path).unwrap();
+    let folder = vendors.folder.path();
+    network.announced(Arc::new(Stapler::new(offline(folder)))).await.expect("from the folder alone");
+    let empty = tempfile::tempdir().unwrap();
+    let missing = network.announced(Arc::new(Stapler::new(offline(empty.path())))).await.expect_err("nothing to staple");
+    assert!(missing.contains("is not in the folder"), "{missing}");
+    assert_eq!(vendors.asked(), asked);
+}
+
+/// The same from the command line, with the real guest: what `--endorsements` names is what clients are given.
+#[tokio::test(flavor = "multi_thread")]
+async fn up_staples_what_its_folder_of_endorsements_holds() {
+    let now = cocoon_client::SystemClock::time();
+    let spec = CollateralSpec::issued(UnixTime(now.0 - 3_600), now.plus(86_400));
+    let vendors = World::with(spec, false).await;
+    let data = tempfile::tempdir().unwrap();
+    let secrets = data.path().join("secrets");
+    std::fs::create_dir(&secrets).unwrap();
+    // The very platform whose vendors are asked.
+    std::fs::write(secrets.join("development-platform"), hex::encode([7; 32])).unwrap();
+    let folder = vendors.folder.path().to_str().unwrap().to_owned();
+    let services = vendors.addresses.intel.clone();
+    let path = data.path().to_owned();
+    let start = move |more: Vec<String>| {
+        let path = path.clone();
+        tokio::task::spawn_blocking(move || Up::start_asked(&path, &more))
+    };
+    let fetched = ["--endorsements", &folder, "--pccs", &services].map(str::to_owned).to_vec();
+    let up = start(fetched).await.unwrap();
+    let kept = Folder::open(vendors.folder.path()).unwrap();
+    let entries = kept.entries().unwrap();
+    assert_eq!(entries.iter().map(|entry| entry.path.as_str()).collect::<Vec<_>>(), ["tdx/c0c000000000-platform.json"]);
+    let asked = vendors.asked();
+    assert_eq!(asked, 4);
+    let http = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new())
+        .build_http::<http_body_util::Empty<bytes::Bytes>>();
+    let listed = format!("{}{ENCLAVES_PATH}", up.ready["gateway"].as_str().unwrap());
+    let body = http.get(listed.parse().unwrap()).await.unwrap().into_body();
+    let body = http_body_util::BodyExt::collect(body).await.unwrap().to_bytes();
+    let list: Vec<Announcement> = serde_json::from_slice(&body).unwrap();
+    let bundle = Bundle::from_cbor(&STANDARD.decode(&list[0].bundle).unwrap()).unwrap();
+    let Endorsements::Tdx { collateral } = bundle.endorsements else { panic!("collateral") };
+    assert_eq!(collateral, kept.read(&entries[0]).unwrap(), "byte for byte what the folder holds");
+    drop(up);
+    let offline = ["--endorsements", &folder, "--offline"].map(str::to_owned).to_vec();
+    drop(start(offline).await.unwrap());
+    assert_eq!(vendors.asked(), asked, "nothing is fetched again");
+}
