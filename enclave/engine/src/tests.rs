@@ -1,6 +1,7 @@
 //! The engine on the demo model, and its faults.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mistralrs::{Device, Tensor};
@@ -14,11 +15,18 @@ use crate::{Chat, Engine, EngineConfig, Error, Event, FinishReason, Generation, 
 pub(crate) struct Fault {
     step: usize,
     panics: bool,
+    /// How often it strikes.
+    left: AtomicUsize,
 }
 
 impl Fault {
+    fn new(step: usize, panics: bool, times: usize) -> Self {
+        Self { step, panics, left: AtomicUsize::new(times) }
+    }
+
     pub(crate) fn strike(&self, step: usize) -> mistralrs::Result<()> {
-        if step < self.step {
+        let less = |left: usize| left.checked_sub(1);
+        if step < self.step || self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_err() {
             return Ok(());
         }
         assert!(!self.panics, "a fault of the test");
@@ -178,24 +186,63 @@ async fn who_goes_away_stops_the_work_within_a_token_and_who_does_not_read_holds
     }
 }
 
+/// A generation that a fault strikes.
 async fn faulty(engine: &Engine, fault: Fault) -> Generation {
-    let prompt: Prompt = engine.chat(user("What is Cocoon?")).await.unwrap();
-    let mut chooser = Chooser::new(Sampling::default(), prompt.tokens.len(), 2).unwrap();
+    struck(engine, "What is Cocoon?", Sampling::default(), 100, fault).await.0
+}
+
+async fn struck(
+    engine: &Engine,
+    question: &str,
+    sampling: Sampling,
+    most: usize,
+    fault: Fault,
+) -> (Generation, std::sync::Arc<Chooser>) {
+    let prompt: Prompt = engine.chat(user(question)).await.unwrap();
+    let mut chooser = Chooser::new(sampling.clone(), prompt.tokens.len(), 2).unwrap();
     chooser.fault = Some(fault);
     let running = engine.inner.running.clone().acquire_owned().await.unwrap();
-    Generation::follow(engine.clone(), prompt, Sampling::default(), 100, running, chooser)
+    let generation = Generation::follow(engine.clone(), prompt, sampling, most, running, chooser);
+    let chooser = generation.chooser();
+    (generation, chooser)
+}
+
+/// Kinds of answers that others have under way while one breaks the engine.
+fn plans() -> [(Sampling, u64); 3] {
+    let schema = json!({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], "additionalProperties": false});
+    [
+        (Sampling::default(), 500),
+        (Sampling { temperature: Some(1.0), seed: Some(3), ..endless() }, 200),
+        (Sampling { schema: Some(schema), temperature: Some(1.0), seed: Some(4), ..Sampling::default() }, 60),
+    ]
+}
+
+/// What another request does to the engine strikes an answer in the middle, and not again when it is asked for alone: it goes on from where
+/// it was, and whoever reads it notices nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_another_request_broke_goes_on_as_if_nothing_had_been() {
+    let engine = load().await;
+    for (sampling, most) in plans() {
+        let expected = ask(&engine, QUESTION, sampling.clone(), most).await;
+        for panics in [true, false] {
+            // Before its first token, in the middle, and at its last.
+            for step in [0, 3, expected.0.len() - 1] {
+                let fault = Fault::new(step, panics, 1);
+                let (generation, chooser) = struck(&engine, QUESTION, sampling.clone(), most as usize, fault).await;
+                let answer = whole(generation).await.unwrap();
+                assert!(answer == expected, "at {step}: {:?} instead of {:?}", answer.1, expected.1);
+                let left = chooser.fault.as_ref().map(|fault| fault.left.load(Ordering::Relaxed));
+                assert_eq!(left, Some(0), "the fault has struck");
+            }
+        }
+    }
 }
 
 /// What a panic costs is shown on standard error by the engine's thread; it holds nothing of a prompt.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_breaks_the_engine_costs_only_itself() {
     let engine = load().await;
-    let schema = json!({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], "additionalProperties": false});
-    let plans = [
-        (Sampling::default(), 500),
-        (Sampling { temperature: Some(1.0), seed: Some(3), ..endless() }, 200),
-        (Sampling { schema: Some(schema), temperature: Some(1.0), seed: Some(4), ..Sampling::default() }, 60),
-    ];
+    let plans = plans();
     let mut expected = Vec::new();
     for (sampling, most) in &plans {
         expected.push(ask(&engine, QUESTION, sampling.clone(), *most).await);
@@ -207,7 +254,7 @@ async fn a_request_that_breaks_the_engine_costs_only_itself() {
             others.push(engine.generate(prompt, sampling.clone(), *most).await.unwrap());
         }
         if let Some(panics) = panics {
-            let broken = faulty(&engine, Fault { step: 3, panics }).await;
+            let broken = faulty(&engine, Fault::new(3, panics, usize::MAX)).await;
             let end = whole(broken).await;
             assert_eq!(
                 end.as_ref().err(),
