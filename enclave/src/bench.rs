@@ -47,7 +47,7 @@ async fn answer(who: &Who, prompt: &str, max_tokens: u64, sampling: Sampling) ->
     }
 }
 
-/// For each line of standard input, a number, gives as many answers at once, and prints a JSON line: for each answer its tokens, and in
+/// For each line of standard input, a number and perhaps a prompt behind it, gives as many answers at once, and prints a JSON line: for each answer its tokens, and in
 /// microseconds the time to its first token, between tokens, and to its end; and the time to the end of all.
 ///
 /// # Errors
@@ -57,17 +57,20 @@ pub async fn run(
     prompt: &str,
     max_tokens: u64,
     raw: bool,
+    prefixes: Option<usize>,
     never: Vec<u32>,
     config: EngineConfig,
 ) -> Result<()> {
     let sampling =
         Sampling { logit_bias: never.into_iter().map(|token| (token, -100.0)).collect(), ..Sampling::default() };
     let who = Arc::new(match raw {
-        true => Who::Raw(Baseline::load(model, config).await?),
+        true => Who::Raw(Baseline::load(model, config, prefixes).await?),
         false => Who::Engine(Engine::load(model, config).await?),
     });
     for line in std::io::stdin().lines() {
-        let streams: usize = line?.trim().parse().context("a number of streams")?;
+        let line = line?;
+        let (streams, prompt) = line.trim().split_once(' ').unwrap_or((line.trim(), prompt));
+        let streams: usize = streams.parse().context("a number of streams")?;
         let started = Instant::now();
         let asked: Vec<_> = (0..streams)
             .map(|_| {

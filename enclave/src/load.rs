@@ -291,3 +291,78 @@ pub async fn record(folder: &Path, questions: &[String]) -> Result<()> {
     let path = folder.join(KNOWN_ANSWERS);
     std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write;
+
+    use super::*;
+
+    fn demo() -> PathBuf {
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../models/demo")
+    }
+
+    /// A copy of the demo model.
+    struct Copied(PathBuf);
+
+    impl Copied {
+        fn new() -> Self {
+            let folder = std::env::temp_dir().join(format!("cocoon-test-{:x}", rand_number().unwrap()));
+            fs::create_dir(&folder).unwrap();
+            for (name, path) in model_files(&demo()).unwrap() {
+                fs::copy(path, folder.join(name)).unwrap();
+            }
+            Self(folder)
+        }
+    }
+
+    impl Drop for Copied {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    /// Between hashing and loading the host has the folder to itself: what it puts there is not what runs.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_was_hashed_is_what_is_loaded_whatever_becomes_of_the_folder() {
+        let folder = Copied::new();
+        let limits = EngineConfig::default();
+        let staged = Staged::copy(&folder.0).unwrap();
+        let expected = cocoon_attestation::model_root(&demo()).unwrap().root;
+        assert_eq!(staged.root.root, expected);
+        // As many weights, each another: as a model of somebody else's would be.
+        let weights = folder.0.join("model.safetensors");
+        let mut bytes = fs::read(&weights).unwrap();
+        let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        bytes[header..].rotate_left(4);
+        fs::write(&weights, &bytes).unwrap();
+        assert_ne!(cocoon_attestation::model_root(&folder.0).unwrap().root, expected);
+
+        let models = models(&staged, "demo", limits).await.expect("what was hashed answers as was recorded");
+        assert_eq!(models.get("demo").unwrap().root, expected);
+        // The control: what lies there now is loaded by whoever reads it there, and answers otherwise.
+        assert!(check(&folder.0).await.is_err(), "the swapped file answers as the hashed one");
+        fs::remove_dir_all(&folder.0).unwrap();
+        super::models(&staged, "demo", limits).await.expect("nor does it need the folder");
+    }
+
+    #[test]
+    fn nobody_can_write_what_was_hashed_not_even_the_enclave() {
+        let folder = Copied::new();
+        let staged = Staged::copy(&folder.0).unwrap();
+        for (name, _) in model_files(&demo()).unwrap() {
+            let path = staged.folder().join(&name);
+            let before = fs::read(&path).unwrap();
+            assert_eq!(before, fs::read(folder.0.join(&name)).unwrap());
+            let written = fs::OpenOptions::new().write(true).open(&path).and_then(|mut file| file.write_all(b"x"));
+            assert!(written.is_err(), "{name} can be written");
+            let shorter = fs::OpenOptions::new().write(true).open(&path).and_then(|file| file.set_len(1));
+            assert!(shorter.is_err(), "{name} can be cut");
+            assert_eq!(fs::read(&path).unwrap(), before);
+        }
+        let links = staged.folder().to_owned();
+        drop(staged);
+        assert!(!links.exists(), "links outlive what they lead to");
+    }
+}

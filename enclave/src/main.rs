@@ -90,6 +90,9 @@ enum Command {
         /// mistral.rs as it comes instead of the enclave's engine
         #[arg(long)]
         raw: bool,
+        /// With a cache of so many prompts, which the enclave's engine never has: what the test of its absence compares with
+        #[arg(long, requires = "raw")]
+        prefixes: Option<usize>,
         /// Tokens that never come, so that answers are as long as asked for
         #[arg(long)]
         never: Vec<u32>,
@@ -141,9 +144,9 @@ fn main() -> Result<()> {
             println!("{}", serde_json::to_string_pretty(&cocoon_enclave::gpu::NvmlGpus::open()?.describe())?);
             Ok(())
         }
-        Command::BenchEngine { model, prompt, max_tokens, raw, never, concurrent } => {
+        Command::BenchEngine { model, prompt, max_tokens, raw, prefixes, never, concurrent } => {
             let config = EngineConfig { concurrent, ..EngineConfig::default() };
-            runtime.block_on(cocoon_enclave::bench::run(&model, &prompt, max_tokens, raw, never, config))
+            runtime.block_on(cocoon_enclave::bench::run(&model, &prompt, max_tokens, raw, prefixes, never, config))
         }
     }
 }

@@ -25,13 +25,13 @@ pub struct Timing {
 }
 
 impl Baseline {
-    /// Loads a model folder with the settings of [`crate::Engine::load`].
+    /// Loads a model folder with the settings of [`crate::Engine::load`], but for a cache of so many prompts, which that one never has.
     ///
     /// # Errors
     /// As there.
-    pub async fn load(folder: &Path, config: EngineConfig) -> Result<Self, Error> {
+    pub async fn load(folder: &Path, config: EngineConfig, prefixes: Option<usize>) -> Result<Self, Error> {
         let path = folder.canonicalize().map_err(|_| Error::NoModel(folder.to_owned()))?;
-        crate::build(&path, None, Kind::Text, config).await.map(Self)
+        crate::build(&path, None, Kind::Text, config, prefixes).await.map(Self)
     }
 
     /// Answers one message of a user with at most so many tokens, always the likeliest.

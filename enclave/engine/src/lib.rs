@@ -157,7 +157,7 @@ impl Engine {
         let concurrent = config.generations();
         computes_rightly(&path)?;
         // The engine's loaders panic on files that they do not know.
-        let loading = tokio::spawn(async move { build(&path, gguf.as_deref(), kind, config).await });
+        let loading = tokio::spawn(async move { build(&path, gguf.as_deref(), kind, config, None).await });
         let model = loading.await.map_err(|_| Error::Load("the engine does not know this kind of file".into()))??;
         let context = model.max_sequence_length().map_err(|error| Error::Load(error.to_string()))?;
         let context = context.map(|context| if ON_GPU { context.min(config.cache_tokens) } else { context });
@@ -392,7 +392,14 @@ macro_rules! built {
     }};
 }
 
-async fn build(path: &Path, gguf: Option<&str>, kind: Kind, config: EngineConfig) -> Result<Model, Error> {
+/// `prefixes`: how many prompts the engine may keep for the next ones, which tells their senders of one another: `None` wherever anybody is served.
+async fn build(
+    path: &Path,
+    gguf: Option<&str>,
+    kind: Kind,
+    config: EngineConfig,
+    prefixes: Option<usize>,
+) -> Result<Model, Error> {
     let dtype = if ON_GPU { ModelDType::Auto } else { ModelDType::F32 };
     // Pages of the cache are taken as they are needed, so that one long answer does not keep room from many short ones. Without CUDA the
     // builders ignore it.
@@ -403,13 +410,13 @@ async fn build(path: &Path, gguf: Option<&str>, kind: Kind, config: EngineConfig
         (Some(file), _) => built!(
             GgufModelBuilder::new(name, vec![file])
                 .with_tok_model_id(path.display())
-                .with_prefix_cache_n(None)
+                .with_prefix_cache_n(prefixes)
                 .with_paged_attn(pages),
             config
         ),
         (None, Kind::Embedding) => built!(EmbeddingModelBuilder::new(name).with_dtype(dtype), config),
         (None, Kind::Text) => built!(
-            TextModelBuilder::new(name).with_dtype(dtype).with_prefix_cache_n(None).with_paged_attn(pages),
+            TextModelBuilder::new(name).with_dtype(dtype).with_prefix_cache_n(prefixes).with_paged_attn(pages),
             config
         ),
     };
