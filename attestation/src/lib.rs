@@ -24,6 +24,6 @@ pub use bundle::{Bundle, CpuEvidence, Endorsements, GpuEndorsements, SnpEndorsem
 pub use claims::{Beacon, Claims};
 pub use error::Error;
 pub use event_log::{Event, EventLog};
-pub use model::{ModelFile, ModelRoot, model_files, model_root, model_root_of};
+pub use model::{ModelFile, ModelRoot, model_files, model_root};
 pub use reference::ReferenceValues;
 pub use types::{Digest, EnclaveKey, EvidenceId, Measurement, ProviderAddress, UnixTime};

@@ -41,7 +41,7 @@ pub struct ModelRoot {
 /// device is refused, and so is a path that is not UTF-8 or has control characters. An empty folder is refused too: a
 /// mistyped path must not get a root.
 pub fn model_root(folder: &Path) -> Result<ModelRoot, Error> {
-    model_root_of(&model_files(folder)?)
+    Ok(ModelRoot::of(hash_all(&model_files(folder)?)?))
 }
 
 /// The files of a model folder, sorted, each with its path in the manifest. Refuses what [`model_root`] refuses.
@@ -59,13 +59,11 @@ pub fn model_files(folder: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
     Ok(found)
 }
 
-/// Hashes the files of a manifest, in parallel, wherever their bytes lie.
-///
-/// # Errors
-/// A file cannot be read.
-pub fn model_root_of(files: &[(String, PathBuf)]) -> Result<ModelRoot, Error> {
-    let files = hash_all(files)?;
-    Ok(ModelRoot { root: root_of(&files), files })
+impl ModelRoot {
+    /// The root over files that were hashed already, sorted by path.
+    pub fn of(files: Vec<ModelFile>) -> Self {
+        Self { root: root_of(&files), files }
+    }
 }
 
 fn root_of(files: &[ModelFile]) -> Digest {

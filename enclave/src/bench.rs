@@ -9,6 +9,8 @@ use cocoon_engine::baseline::{Baseline, Timing};
 use cocoon_engine::{Chat, Engine, EngineConfig, Event, Sampling};
 use serde_json::json;
 
+use crate::load::Staged;
+
 /// Who answers.
 enum Who {
     /// mistral.rs as it comes.
@@ -89,5 +91,22 @@ pub async fn run(
         }
         println!("{}", json!({"wall_us": started.elapsed().as_micros() as u64, "answers": answers}));
     }
+    Ok(())
+}
+
+/// Copies and hashes a folder as an enclave does with its model, several times, and prints a JSON line: its bytes, and the milliseconds that
+/// each time took.
+///
+/// # Errors
+/// It cannot be read, or there is not enough memory.
+pub fn weights(folder: &Path, times: usize) -> Result<()> {
+    let (mut bytes, mut took) = (0, Vec::new());
+    for _ in 0..times {
+        let started = Instant::now();
+        let staged = Staged::copy(folder)?;
+        took.push(started.elapsed().as_millis() as u64);
+        bytes = staged.root.files.iter().map(|file| file.size).sum::<u64>();
+    }
+    println!("{}", json!({"bytes": bytes, "ms": took}));
     Ok(())
 }

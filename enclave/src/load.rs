@@ -4,12 +4,15 @@
 //! is what runs, whatever happens to the folder meanwhile.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 
 use anyhow::{Context, Result, bail, ensure};
-use cocoon_attestation::{ModelRoot, model_files, model_root_of};
+use aws_lc_rs::digest;
+use cocoon_attestation::{Digest, ModelFile, ModelRoot, model_files};
 use cocoon_engine::{Chat, Engine, EngineConfig, Event, Kind, Prompt, Sampling};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use serde::{Deserialize, Serialize};
@@ -32,7 +35,8 @@ impl Drop for Staged {
 }
 
 impl Staged {
-    /// Copies a model folder into sealed memory and hashes it there.
+    /// Copies a model folder into sealed memory and hashes it there: files in parallel, and each file behind its own copy. The root is over the
+    /// SHA-256 of whole files, so one file takes as long as one processor hashes it.
     ///
     /// # Errors
     /// A file cannot be read, or there is not enough memory.
@@ -42,18 +46,18 @@ impl Staged {
         std::fs::create_dir_all(&staging).with_context(|| format!("cannot write to {}", staging.display()))?;
         let mut staged = Self {
             folder: staging.clone(),
-            root: ModelRoot { root: cocoon_attestation::Digest::ZERO, files: Vec::new() },
+            root: ModelRoot { root: Digest::ZERO, files: Vec::new() },
             _files: Vec::new(),
         };
         let workers = std::thread::available_parallelism().map_or(1, usize::from).min(found.len()).max(1);
         let next = std::sync::atomic::AtomicUsize::new(0);
-        let copied = std::thread::scope(|scope| -> Result<Vec<(usize, File)>> {
-            let work = || -> Result<Vec<(usize, File)>> {
+        let copied = std::thread::scope(|scope| -> Result<Vec<(usize, (File, ModelFile))>> {
+            let work = || -> Result<Vec<(usize, (File, ModelFile))>> {
                 let mut done = Vec::new();
                 loop {
                     let at = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                    let Some((_, path)) = found.get(at) else { return Ok(done) };
-                    done.push((at, sealed_copy(path)?));
+                    let Some((name, path)) = found.get(at) else { return Ok(done) };
+                    done.push((at, sealed_copy(name, path)?));
                 }
             };
             let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
@@ -67,19 +71,18 @@ impl Staged {
             all.sort_by_key(|(at, _)| *at);
             Ok(all)
         })?;
-        let mut bytes = Vec::new();
-        for ((at, file), (name, _)) in copied.into_iter().zip(&found) {
-            debug_assert_eq!(&found[at].0, name);
+        let mut files = Vec::new();
+        for (_, (file, entry)) in copied {
             let memory = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-            let link = staging.join(name);
+            let link = staging.join(&entry.path);
             if let Some(parent) = link.parent() {
                 std::fs::create_dir_all(parent)?;
             }
             std::os::unix::fs::symlink(&memory, &link)?;
-            bytes.push((name.clone(), memory));
+            files.push(entry);
             staged._files.push(file);
         }
-        staged.root = model_root_of(&bytes)?;
+        staged.root = ModelRoot::of(files);
         Ok(staged)
     }
 
@@ -95,13 +98,54 @@ fn rand_number() -> Result<u64> {
     Ok(u64::from_le_bytes(bytes))
 }
 
-fn sealed_copy(path: &Path) -> Result<File> {
-    let mut from = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+/// Bytes that are copied at a time.
+const PIECE: usize = 1 << 20;
+
+/// A file in sealed memory, and its line of the manifest: what is hashed is that memory, and nobody but this function writes to it.
+fn sealed_copy(name: &str, path: &Path) -> Result<(File, ModelFile)> {
+    let unreadable = || format!("cannot read {}", path.display());
+    let unheld = || format!("cannot hold {} in memory", path.display());
+    let mut from = File::open(path).with_context(unreadable)?;
     let memory = memfd_create("cocoon-model", MemfdFlags::ALLOW_SEALING | MemfdFlags::CLOEXEC)?;
-    let mut memory = File::from(memory);
-    io::copy(&mut from, &mut memory).with_context(|| format!("cannot hold {} in memory", path.display()))?;
+    let memory = File::from(memory);
+    let (size, sha256) = std::thread::scope(|scope| -> Result<(u64, Digest)> {
+        let (copied, pieces) = mpsc::channel();
+        let hashing = scope.spawn(|| hash_behind(&memory, pieces));
+        let (mut to, mut buffer) = (&memory, vec![0; PIECE]);
+        loop {
+            let length = match from.read(&mut buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                length => length.with_context(unreadable)?,
+            };
+            if length == 0 {
+                break;
+            }
+            to.write_all(&buffer[..length]).with_context(unheld)?;
+            // Where the other end is gone, it says below why.
+            let _ = copied.send(length);
+        }
+        drop(copied);
+        match hashing.join() {
+            Ok(hashed) => hashed.with_context(unheld),
+            Err(_) => bail!("a hashing thread died"),
+        }
+    })?;
     fcntl_add_seals(&memory, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-    Ok(memory)
+    Ok((memory, ModelFile { path: name.to_owned(), size, sha256 }))
+}
+
+/// Hashes what comes into this memory, by the lengths of its pieces. Gives its size and SHA-256.
+fn hash_behind(memory: &File, pieces: mpsc::Receiver<usize>) -> io::Result<(u64, Digest)> {
+    let (mut context, mut buffer, mut at) = (digest::Context::new(&digest::SHA256), vec![0; PIECE], 0);
+    for length in pieces {
+        let piece = &mut buffer[..length];
+        memory.read_exact_at(piece, at)?;
+        context.update(piece);
+        at += length as u64;
+    }
+    let mut sha256 = Digest::ZERO;
+    sha256.0.copy_from_slice(context.finish().as_ref());
+    Ok((at, sha256))
 }
 
 /// The file, in a model's folder, with what it has to answer.

@@ -100,6 +100,14 @@ enum Command {
         #[arg(long, default_value_t = EngineConfig::default().concurrent)]
         concurrent: usize,
     },
+    /// Copy and hash a folder as a model is: for the benchmarks
+    #[command(hide = true)]
+    BenchWeights {
+        #[arg(long)]
+        model: PathBuf,
+        #[arg(long, default_value_t = 3)]
+        times: usize,
+    },
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -144,6 +152,7 @@ fn main() -> Result<()> {
             println!("{}", serde_json::to_string_pretty(&cocoon_enclave::gpu::NvmlGpus::open()?.describe())?);
             Ok(())
         }
+        Command::BenchWeights { model, times } => cocoon_enclave::bench::weights(&model, times),
         Command::BenchEngine { model, prompt, max_tokens, raw, prefixes, never, concurrent } => {
             let config = EngineConfig { concurrent, ..EngineConfig::default() };
             runtime.block_on(cocoon_enclave::bench::run(&model, &prompt, max_tokens, raw, prefixes, never, config))
