@@ -71,10 +71,22 @@ pub(crate) fn ledger_error(error: &ledger::Error) -> ApiError {
 const TOKEN: u64 = 8;
 const SCORE: u64 = 160;
 
+/// The most tokens that an answer can have that is kept until it is whole.
+pub(crate) fn most_whole(generate: &Generate, room: usize) -> u64 {
+    room as u64 / bytes_a_token(generate)
+}
+
+fn bytes_a_token(generate: &Generate) -> u64 {
+    TOKEN + scores(generate) * SCORE
+}
+
+fn scores(generate: &Generate) -> u64 {
+    generate.sampling.logprobs.map_or(0, |top| top as u64 + 1)
+}
+
 /// Whether an answer that is not streamed can be kept until it is whole, should it become as long as it may.
 pub(crate) fn whole_fits(generate: &Generate, most: u64, room: usize) -> Result<(), ApiError> {
-    let scores = generate.sampling.logprobs.map_or(0, |top| top as u64 + 1);
-    let bytes = most.saturating_mul(TOKEN + scores * SCORE);
+    let (bytes, scores) = (most.saturating_mul(bytes_a_token(generate)), scores(generate));
     if generate.stream || bytes <= room as u64 {
         return Ok(());
     }

@@ -3,19 +3,19 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cocoon_engine::{Event, Logprob, Meter, Prompt};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use crate::models::Model;
 use crate::openai::{Generate, Splitter};
-use crate::unread::Waiting;
+use crate::unread::{Full, Waiting};
 
 /// What comes next of an answer.
 pub(crate) enum Next {
     /// Of this choice.
     Said(usize, Event),
     /// More waits to be read than may, so the engine was stopped.
-    TooMuch,
+    TooMuch(Full),
 }
 
 /// Tokens of one generation.
@@ -28,7 +28,7 @@ enum Count {
 /// The generations of one answer. Dropping them stops them.
 pub(crate) struct Running {
     /// Stops its tasks when dropped.
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
     events: mpsc::UnboundedReceiver<Next>,
     waiting: Arc<Waiting>,
     counts: Arc<Mutex<Vec<Count>>>,
@@ -36,22 +36,31 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    pub(crate) fn start(model: &Model, generate: &Generate, prompts: &[Prompt], waiting: Waiting) -> Self {
+    /// Starts them, so many at once.
+    pub(crate) fn start(
+        model: &Model,
+        generate: &Generate,
+        prompts: &[Prompt],
+        at_once: usize,
+        waiting: Waiting,
+    ) -> Self {
         // As long as `waiting` allows.
         let (sender, events) = mpsc::unbounded_channel();
         let (waiting, counts): (_, Arc<Mutex<Vec<Count>>>) = (Arc::new(waiting), Arc::default());
         let (mut tasks, mut splitters) = (JoinSet::new(), Vec::new());
+        let places = Arc::new(Semaphore::new(at_once));
         for prompt in prompts {
             for number in 0..generate.choices {
                 let choice = splitters.len();
                 let thoughts = generate.thoughts && model.engine.thinks();
                 splitters.push(Splitter::new(thoughts, prompt.thinking, generate.calls));
                 let (engine, prompt, sender) = (model.engine.clone(), prompt.clone(), sender.clone());
-                let (waiting, counts) = (waiting.clone(), counts.clone());
+                let (waiting, counts, places) = (waiting.clone(), counts.clone(), places.clone());
                 let mut sampling = generate.sampling.clone();
                 sampling.seed = sampling.seed.map(|seed| seed.wrapping_add(number as u64));
                 let max_tokens = generate.max_tokens.unwrap_or(u64::MAX);
                 tasks.spawn(async move {
+                    let _place = places.acquire().await;
                     let Ok(mut generation) = engine.generate(prompt, sampling, max_tokens).await else {
                         let _ = sender.send(Next::Said(choice, Event::Failed));
                         return;
@@ -65,8 +74,8 @@ impl Running {
                         let event = generation.next().await;
                         let last = !matches!(event, Event::Token(_) | Event::Rest(_));
                         let fits = waiting.add(weight(&event));
-                        let next = if fits { Next::Said(choice, event) } else { Next::TooMuch };
-                        if sender.send(next).is_err() || last || !fits {
+                        let next = fits.map_or_else(Next::TooMuch, |()| Next::Said(choice, event));
+                        if sender.send(next).is_err() || last || fits.is_err() {
                             break;
                         }
                     }
@@ -78,7 +87,7 @@ impl Running {
                 });
             }
         }
-        Self { _tasks: tasks, events, waiting, counts, splitters }
+        Self { tasks, events, waiting, counts, splitters }
     }
 
     /// What has come meanwhile.
@@ -100,9 +109,17 @@ impl Running {
         next
     }
 
-    /// Counts what is kept of an answer until it is whole. Whether there may be as much.
-    pub(crate) fn keep(&self, bytes: usize) -> bool {
+    /// Counts what is kept of an answer until it is whole.
+    ///
+    /// # Errors
+    /// There may not be as much.
+    pub(crate) fn keep(&self, bytes: usize) -> Result<(), Full> {
         self.waiting.add(bytes)
+    }
+
+    /// Stops those that have not ended.
+    pub(crate) fn stop(&mut self) {
+        self.tasks.abort_all();
     }
 
     /// Tokens generated so far.

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use cocoon_attestation::{Digest, EvidenceId, UnixTime};
-use cocoon_engine::{Event, Prompt};
+use cocoon_engine::{Event, Places, Prompt};
 use cocoon_protocol::auth::Expected;
 use cocoon_protocol::frame::Frame;
 use cocoon_protocol::receipt::{FullReceipt, SignedSettlementReceipt, TokenCounts};
@@ -22,9 +22,9 @@ use crate::limits::Limits;
 use crate::models::{Model, Models};
 use crate::openai::{self, Answer, ApiError, Embed, Generate, Input};
 use crate::out::{Gone, Out};
-use crate::refusals::{crowded, engine_error, failed_error, ledger_error, limits_error, whole_fits};
+use crate::refusals::{crowded, engine_error, failed_error, ledger_error, limits_error, most_whole, whole_fits};
 use crate::running::{Next, Running};
-use crate::unread::Unread;
+use crate::unread::{Full, Unread};
 
 /// Everything a request needs.
 pub struct Enclave {
@@ -165,16 +165,16 @@ impl Enclave {
         })
     }
 
-    async fn prompts(&self, model: &Model, inputs: Vec<Input>) -> Result<Vec<Prompt>, ApiError> {
+    async fn prompts(&self, model: &Model, places: &Places, inputs: Vec<Input>) -> Result<Vec<Prompt>, ApiError> {
         let mut prompts = Vec::new();
         for input in inputs {
             let prompt = match input {
                 Input::Chat(chat) => {
                     openai::chat::possible(&chat, &model.engine)?;
-                    model.engine.chat(chat).await
+                    model.engine.chat_in(places.clone(), chat).await
                 }
-                Input::Text(text) => model.engine.text(text).await,
-                Input::Tokens(tokens) => model.engine.tokens(tokens),
+                Input::Text(text) => model.engine.text_in(places.clone(), text).await,
+                Input::Tokens(tokens) => model.engine.tokens_in(places.clone(), tokens),
             };
             prompts.push(prompt.map_err(|error| engine_error(&error))?);
         }
@@ -191,8 +191,10 @@ impl Enclave {
         let inputs = std::mem::take(&mut embed.inputs);
         let prepared = async {
             let model = self.model(&embed.model)?;
-            let entered = self.limits.enter(voucher.voucher.channel, Instant::now()).map_err(limits_error)?;
-            let prompts = self.prompts(model, inputs).await?;
+            // One vector is computed after another: however many there are, they take one place.
+            let entered = self.limits.enter(voucher.voucher.channel, 1, Instant::now()).map_err(limits_error)?;
+            let places = model.engine.enter(1).map_err(|error| engine_error(&error))?;
+            let prompts = self.prompts(model, &places, inputs).await?;
             let tokens = prompts.iter().map(Prompt::tokens).sum();
             let reservation = self.ledger.reserve(&voucher.voucher, tokens, 0).map_err(|error| ledger_error(&error))?;
             Ok((model, prompts, reservation, entered))
@@ -226,6 +228,11 @@ impl Enclave {
     ) -> Result<(), Gone> {
         let mut generate = generate;
         let inputs = std::mem::take(&mut generate.inputs);
+        let answers = inputs.len() * generate.choices;
+        if !generate.stream && generate.max_tokens.is_none() {
+            // Nobody said how long it may be, and it is no longer than can be kept until it is whole.
+            generate.max_tokens = Some((most_whole(&generate, self.unread.most()) / answers as u64).max(1));
+        }
         let echoed: Vec<Option<String>> = inputs
             .iter()
             .map(|input| match input {
@@ -235,12 +242,14 @@ impl Enclave {
             .collect();
         let prepared = async {
             let model = self.model(&generate.model)?;
-            let entered = self.limits.enter(voucher.voucher.channel, Instant::now()).map_err(limits_error)?;
+            let at_once = self.limits.at_once(answers).min(model.engine.places());
+            let entered = self.limits.enter(voucher.voucher.channel, at_once, Instant::now()).map_err(limits_error)?;
             if generate.sampling.logit_bias.iter().any(|(token, _)| *token as usize >= model.engine.vocabulary()) {
                 let message = format!("this model has tokens 0 to {}", model.engine.vocabulary().saturating_sub(1));
                 return Err(ApiError::invalid("logit_bias", message));
             }
-            let prompts = self.prompts(model, inputs).await?;
+            let places = model.engine.enter(at_once).map_err(|error| engine_error(&error))?;
+            let prompts = self.prompts(model, &places, inputs).await?;
             let prompt_tokens = prompts.iter().map(Prompt::tokens).sum::<u64>();
             let room = |prompt: &Prompt| model.engine.context() - prompt.tokens();
             let wanted = |prompt: &Prompt| generate.max_tokens.unwrap_or(u64::MAX).min(room(prompt));
@@ -248,17 +257,16 @@ impl Enclave {
             whole_fits(&generate, most, self.unread.most())?;
             let reservation =
                 self.ledger.reserve(&voucher.voucher, prompt_tokens, most).map_err(|error| ledger_error(&error))?;
-            Ok((model, entered, prompts, prompt_tokens, most, reservation))
+            Ok((model, entered, at_once, prompts, prompt_tokens, most, reservation))
         };
-        let (model, entered, prompts, prompt_tokens, most, reservation) = match prepared.await {
+        let (model, entered, at_once, prompts, prompt_tokens, most, reservation) = match prepared.await {
             Ok(prepared) => prepared,
             Err(error) => return out.refuse(&error).await,
         };
         let created = self.attester.now().map_or(0, |now| now.0);
-        let choices = prompts.len() * generate.choices;
         let repeated = std::mem::take(&mut generate.repeated);
         let mut answer =
-            Answer::new(generate.style, &generate.model, created, choices, generate.include_usage, repeated);
+            Answer::new(generate.style, &generate.model, created, answers, generate.include_usage, repeated);
         if generate.stream {
             answer = answer.not_kept();
         }
@@ -266,7 +274,7 @@ impl Enclave {
             out.pad_to(PADDED + (top + 1) * PADDED_SCORE);
         }
         let tokens = TokenCounts { prompt: prompt_tokens, ..TokenCounts::default() };
-        let running = Running::start(model, &generate, &prompts, self.unread.begin());
+        let running = Running::start(model, &generate, &prompts, at_once, self.unread.begin());
         // From here on a place in the queue is held by what is being generated, not by what is waiting to be read.
         drop(prompts);
         let mut served =
@@ -410,8 +418,8 @@ impl Served<'_> {
                 }
             }
         }
-        let mut reasons: Vec<&'static str> = Vec::new();
-        while reasons.len() < running.splitters.len() {
+        let mut reasons: Vec<Option<&'static str>> = vec![None; running.splitters.len()];
+        while reasons.contains(&None) {
             // What has come meanwhile goes out together.
             let next = match first.take().or_else(|| running.try_next()) {
                 Some(next) => next,
@@ -429,8 +437,9 @@ impl Served<'_> {
             let (choice, event) = match next {
                 Next::Said(choice, event) => (choice, event),
                 // Its reader is too slow, and counts as gone.
-                Next::TooMuch if generate.stream => return Err(Gone),
-                Next::TooMuch => {
+                Next::TooMuch(_) if generate.stream => return Err(Gone),
+                Next::TooMuch(Full::Own) => break,
+                Next::TooMuch(Full::All) => {
                     out.error(&crowded()).await?;
                     return Ok(None);
                 }
@@ -452,7 +461,7 @@ impl Served<'_> {
                     let mut written = answer.pieces(choice, splitter.finish(), None);
                     let reason = openai::answer::reason_text(reason, splitter.calls());
                     written.extend(answer.end_choice(choice, reason));
-                    reasons.push(reason);
+                    reasons[choice] = Some(reason);
                     written
                 }
                 failed => {
@@ -473,9 +482,24 @@ impl Served<'_> {
                     out.data(&waiting).await?;
                     waiting.clear();
                 }
-            } else if !running.keep(answer.grown()) {
-                out.error(&crowded()).await?;
-                return Ok(None);
+            } else {
+                match running.keep(answer.grown()) {
+                    Ok(()) => {}
+                    Err(Full::Own) => break,
+                    Err(Full::All) => {
+                        out.error(&crowded()).await?;
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+        if reasons.contains(&None) {
+            // It has become as long as an answer in one piece may be: it ends there, and is charged so far.
+            running.stop();
+            for (choice, reason) in reasons.iter_mut().enumerate().filter(|(_, reason)| reason.is_none()) {
+                answer.pieces(choice, running.splitters[choice].finish(), None);
+                answer.end_choice(choice, "length");
+                *reason = Some("length");
             }
         }
         if generate.stream {
@@ -488,6 +512,7 @@ impl Served<'_> {
             out.head(200, "application/json", &head).await?;
             out.data(&answer.whole(self.tokens)).await?;
         }
+        let mut reasons: Vec<&str> = reasons.into_iter().flatten().collect();
         reasons.sort_unstable();
         reasons.dedup();
         Ok(Some(reasons.join(",")))

@@ -15,6 +15,15 @@ pub struct Unread {
     taken: Mutex<usize>,
 }
 
+/// Why no more may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// The answer has all that one may have.
+    Own,
+    /// The others have the rest.
+    All,
+}
+
 /// What waits of one answer. Dropping it lets others have it.
 pub struct Waiting {
     of: Arc<Unread>,
@@ -39,23 +48,26 @@ impl Unread {
 }
 
 impl Waiting {
-    /// Counts so many bytes more; `false`, and nothing is counted, if that is more than there may be.
-    pub fn add(&self, more: usize) -> bool {
+    /// Counts so many bytes more.
+    ///
+    /// # Errors
+    /// That is more than there may be; then nothing is counted.
+    pub fn add(&self, more: usize) -> Result<(), Full> {
         let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
         let after = bytes.saturating_add(more);
         if after > self.of.most() {
-            return false;
+            return Err(Full::Own);
         }
         let beyond = after.saturating_sub(SHARE) - bytes.saturating_sub(SHARE);
         if beyond > 0 {
             let mut taken = self.of.taken.lock().unwrap_or_else(PoisonError::into_inner);
             if *taken + beyond > self.of.all {
-                return false;
+                return Err(Full::All);
             }
             *taken += beyond;
         }
         *bytes = after;
-        true
+        Ok(())
     }
 
     /// So many bytes do not wait any more.
@@ -86,9 +98,9 @@ mod tests {
     fn one_answer_has_a_bound_and_gives_back_what_it_had() {
         let unread = Unread::new(ALL);
         let one = unread.begin();
-        assert!(one.add(unread.most()) && !one.add(1));
+        assert_eq!((one.add(unread.most()), one.add(1)), (Ok(()), Err(Full::Own)));
         one.remove(10);
-        assert!(one.add(10) && !one.add(1));
+        assert_eq!((one.add(10), one.add(1)), (Ok(()), Err(Full::Own)));
         drop(one);
         assert_eq!(*unread.taken.lock().unwrap(), 0);
     }
@@ -97,13 +109,13 @@ mod tests {
     fn all_have_a_bound_and_nobody_can_take_anothers_share() {
         let unread = Unread::new(ALL);
         let greedy: Vec<_> = (0..PART).map(|_| unread.begin()).collect();
-        assert!(greedy.iter().all(|one| one.add(unread.most())));
+        assert!(greedy.iter().all(|one| one.add(unread.most()).is_ok()));
         let modest = unread.begin();
-        assert!(modest.add(SHARE) && !modest.add(1), "all beyond shares is taken");
+        assert_eq!((modest.add(SHARE), modest.add(1)), (Ok(()), Err(Full::All)), "all beyond shares is taken");
         greedy[0].remove(1);
-        assert!(modest.add(1) && !modest.add(1));
+        assert_eq!((modest.add(1), modest.add(1)), (Ok(()), Err(Full::All)));
         drop(greedy);
-        assert!(modest.add(ALL / PART - 1));
+        assert_eq!(modest.add(ALL / PART - 1), Ok(()));
     }
 
     #[test]
@@ -115,7 +127,7 @@ mod tests {
             state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
             let (answer, size) = (&answers[(state >> 33) as usize % 20], (state >> 40) as usize % (1 << 20));
             match state >> 63 {
-                0 => _ = answer.add(size),
+                0 => _ = answer.add(size).is_ok(),
                 _ => answer.remove(size),
             }
             let bytes = answers.iter().map(|one| one.bytes.lock().unwrap().saturating_sub(SHARE)).sum::<usize>();

@@ -97,17 +97,22 @@ pub(crate) struct Inner {
     context: usize,
     running: Arc<Semaphore>,
     admitted: Arc<Semaphore>,
+    places: usize,
     /// Held by every generation; by one alone where the engine has to be tried without the others.
     pub(crate) together: Arc<RwLock<()>>,
 }
 
-/// A prompt in tokens, admitted to the queue; clones share its place.
+/// Places in the queue, given back when the last clone is dropped.
+#[derive(Clone)]
+pub struct Places(#[expect(dead_code, reason = "held, never read")] Arc<OwnedSemaphorePermit>);
+
+/// A prompt in tokens, admitted to the queue; clones share its places.
 #[derive(Clone)]
 pub struct Prompt {
     pub(crate) tokens: Arc<Vec<u32>>,
     /// Whether the prompt ends inside the model's thoughts.
     pub thinking: bool,
-    _admitted: Arc<OwnedSemaphorePermit>,
+    _places: Places,
 }
 
 impl Prompt {
@@ -170,6 +175,7 @@ impl Engine {
             context: context.ok_or_else(|| Error::Load("the model does not say how long its context is".into()))?,
             running: Arc::new(Semaphore::new(concurrent)),
             admitted: Arc::new(Semaphore::new(concurrent + config.waiting)),
+            places: concurrent + config.waiting,
             together: Arc::new(RwLock::new(())),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -205,16 +211,34 @@ impl Engine {
         self.inner.tokenizer.size()
     }
 
-    fn admit(&self) -> Result<Arc<OwnedSemaphorePermit>, Error> {
-        self.inner.admitted.clone().try_acquire_owned().map(Arc::new).map_err(|_| Error::Busy)
+    /// Places that the queue has, those of generations that run included.
+    pub fn places(&self) -> usize {
+        self.inner.places
+    }
+
+    /// Takes so many places in the queue, one for each generation that will be in it at once.
+    ///
+    /// # Errors
+    /// [`Error::Busy`]: there are not as many.
+    pub fn enter(&self, places: usize) -> Result<Places, Error> {
+        let places = u32::try_from(places).map_err(|_| Error::Busy)?;
+        let entered = self.inner.admitted.clone().try_acquire_many_owned(places);
+        entered.map(|entered| Places(Arc::new(entered))).map_err(|_| Error::Busy)
+    }
+
+    /// Turns a conversation into tokens, with a place in the queue of its own.
+    ///
+    /// # Errors
+    /// The queue is full, or as for [`Self::chat_in`].
+    pub async fn chat(&self, chat: Chat) -> Result<Prompt, Error> {
+        self.chat_in(self.enter(1)?, chat).await
     }
 
     /// Turns a conversation into tokens.
     ///
     /// # Errors
-    /// The queue is full, the prompt fills the context, or the template refuses.
-    pub async fn chat(&self, chat: Chat) -> Result<Prompt, Error> {
-        let admitted = self.admit()?;
+    /// The prompt fills the context, or the template refuses.
+    pub async fn chat_in(&self, places: Places, chat: Chat) -> Result<Prompt, Error> {
         if self.inner.kind != Kind::Text {
             return Err(Error::Incapable("chat: it embeds"));
         }
@@ -234,42 +258,56 @@ impl Engine {
             Ok((inner.tokenizer.encode(&text, false)?, thinking))
         };
         let (tokens, thinking) = aside(size > SHORT, work).await?;
-        self.admitted(tokens, thinking, admitted)
+        self.admitted(tokens, thinking, places)
+    }
+
+    /// Turns a text to be continued into tokens, with a place in the queue of its own.
+    ///
+    /// # Errors
+    /// As [`Self::chat`].
+    pub async fn text(&self, text: String) -> Result<Prompt, Error> {
+        self.text_in(self.enter(1)?, text).await
     }
 
     /// Turns a text to be continued into tokens.
     ///
     /// # Errors
-    /// As [`Self::chat`].
-    pub async fn text(&self, text: String) -> Result<Prompt, Error> {
-        let admitted = self.admit()?;
+    /// It fills the context.
+    pub async fn text_in(&self, places: Places, text: String) -> Result<Prompt, Error> {
         let inner = self.inner.clone();
         let long = text.len() > SHORT;
         let tokens = aside(long, move || inner.tokenizer.encode(&inner.special.neutralise(&text), true)).await?;
-        self.admitted(tokens, false, admitted)
+        self.admitted(tokens, false, places)
+    }
+
+    /// Takes tokens as they are, with a place in the queue of their own.
+    ///
+    /// # Errors
+    /// The queue is full, or as for [`Self::tokens_in`].
+    pub fn tokens(&self, tokens: Vec<u32>) -> Result<Prompt, Error> {
+        self.tokens_in(self.enter(1)?, tokens)
     }
 
     /// Takes tokens as they are.
     ///
     /// # Errors
-    /// The queue is full, a token does not exist, or they fill the context.
-    pub fn tokens(&self, tokens: Vec<u32>) -> Result<Prompt, Error> {
-        let admitted = self.admit()?;
+    /// A token does not exist, or they fill the context.
+    pub fn tokens_in(&self, places: Places, tokens: Vec<u32>) -> Result<Prompt, Error> {
         let size = self.vocabulary();
         if let Some(token) = tokens.iter().find(|token| **token as usize >= size) {
             return Err(Error::NoSuchToken { token: *token, last: size.saturating_sub(1) });
         }
-        self.admitted(tokens, false, admitted)
+        self.admitted(tokens, false, places)
     }
 
-    fn admitted(&self, tokens: Vec<u32>, thinking: bool, admitted: Arc<OwnedSemaphorePermit>) -> Result<Prompt, Error> {
+    fn admitted(&self, tokens: Vec<u32>, thinking: bool, places: Places) -> Result<Prompt, Error> {
         if tokens.is_empty() {
             return Err(Error::EmptyPrompt);
         }
         if tokens.len() >= self.inner.context {
             return Err(Error::ContextFull { tokens: tokens.len(), context: self.inner.context });
         }
-        Ok(Prompt { tokens: Arc::new(tokens), thinking, _admitted: admitted })
+        Ok(Prompt { tokens: Arc::new(tokens), thinking, _places: places })
     }
 
     /// Starts to answer with at most `max_tokens` (at least one), less where the context ends sooner. Dropping the generation stops it
