@@ -1,4 +1,4 @@
-//! Which enclaves may be asked. Everything here happens once per piece of evidence, never per request.
+//! Which enclaves may be asked. Evidence is appraised once, and never per request; what the chain says of it is looked up every minute.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -18,8 +18,12 @@ use crate::Error;
 use crate::config::ClientConfig;
 use crate::net::Http;
 
-/// Seconds after which even accepted evidence is appraised again: a registration can be withdrawn meanwhile.
-const CACHE_SECONDS: u64 = 60;
+/// Seconds after which an accepted enclave's registration is looked up again: it can be withdrawn meanwhile. The evidence itself stays what it is.
+const STANDING_SECONDS: u64 = 60;
+/// Seconds for which evidence that was refused for what it says is not looked at again: it will not say anything else.
+const REFUSED_SECONDS: u64 = 60;
+/// The same for evidence that chain or logs did not stand behind: they may do so soon.
+const UNSUPPORTED_SECONDS: u64 = 5;
 /// Pieces of evidence remembered at once.
 const CACHE_ENTRIES: usize = 10_000;
 
@@ -45,20 +49,34 @@ struct Entry {
     evidence_id: EvidenceId,
     claims: Claims,
     development: bool,
+    /// Until when the appraisal holds.
     good_until: UnixTime,
+    /// Until when the registration need not be looked up again.
+    standing_until: UnixTime,
 }
 
-/// Appraises announcements and remembers the accepted ones.
+/// What is remembered of evidence.
+#[derive(Clone)]
+enum Known {
+    Accepted(Entry),
+    Refused { check: String, reason: String, until: UnixTime },
+}
+
+impl Known {
+    fn says_nothing_at(&self, now: UnixTime) -> bool {
+        match self {
+            Self::Accepted(entry) => entry.good_until < now,
+            Self::Refused { until, .. } => *until < now,
+        }
+    }
+}
+
+/// Appraises announcements, and remembers what came of it.
+#[derive(Default)]
 pub struct Appraiser {
     /// By the SHA-256 of the very bytes that were appraised.
-    accepted: Mutex<HashMap<Digest, Entry>>,
+    known: Mutex<HashMap<Digest, Known>>,
     appraisals: AtomicU64,
-}
-
-impl Default for Appraiser {
-    fn default() -> Self {
-        Self { accepted: Mutex::default(), appraisals: AtomicU64::new(0) }
-    }
 }
 
 impl Appraiser {
@@ -97,10 +115,23 @@ impl Appraiser {
         let now = config.clock.now();
         let named = statement.statement.evidence_id;
         let bytes = Digest::of(&[bundle]);
-        let known = self.lock().get(&bytes).filter(|entry| entry.good_until >= now).cloned();
+        let known = self.lock().get(&bytes).filter(|known| !known.says_nothing_at(now)).cloned();
         let entry = match known {
-            Some(known) => known,
-            None => self.appraise(config, http, bundle, bytes, now).await?,
+            Some(Known::Refused { check, reason, .. }) => return Err(Error::Refused { check, reason }),
+            Some(Known::Accepted(entry)) if entry.standing_until >= now => entry,
+            Some(Known::Accepted(entry)) => {
+                let still = standing(config, &entry, now).await;
+                self.remember(bytes, entry, still, UNSUPPORTED_SECONDS, now)?
+            }
+            None => {
+                let appraised = self.appraise(config, bundle, now);
+                let entry = self.remember_refusal(bytes, appraised, REFUSED_SECONDS, now)?;
+                let behind = match standing(config, &entry, now).await {
+                    Ok(()) => logged(config, http, &entry.evidence_id).await,
+                    refused => refused,
+                };
+                self.remember(bytes, entry, behind, UNSUPPORTED_SECONDS, now)?
+            }
         };
         if entry.evidence_id != named {
             return Err(Error::refused("key-statement", "the key statement is for other evidence than came with it"));
@@ -120,18 +151,52 @@ impl Appraiser {
         })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Entry>> {
-        self.accepted.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Known>> {
+        self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    async fn appraise(
+    fn put(&self, bytes: Digest, what: Known, now: UnixTime) {
+        let mut known = self.lock();
+        if known.len() >= CACHE_ENTRIES {
+            known.retain(|_, known| !known.says_nothing_at(now));
+        }
+        if known.len() < CACHE_ENTRIES || known.contains_key(&bytes) {
+            known.insert(bytes, what);
+        }
+    }
+
+    /// Remembers a refusal for some seconds. What is no refusal, like a chain that does not answer, is asked again at once.
+    fn remember_refusal<T>(
         &self,
-        config: &ClientConfig,
-        http: &Http,
-        bundle: &[u8],
         bytes: Digest,
+        result: Result<T, Error>,
+        seconds: u64,
+        now: UnixTime,
+    ) -> Result<T, Error> {
+        if let Err(Error::Refused { check, reason }) = &result {
+            let (check, reason, until) = (check.clone(), reason.clone(), now.plus(seconds));
+            self.put(bytes, Known::Refused { check, reason, until }, now);
+        }
+        result
+    }
+
+    /// Remembers that all stands behind an enclave, or what does not.
+    fn remember(
+        &self,
+        bytes: Digest,
+        entry: Entry,
+        behind: Result<(), Error>,
+        seconds: u64,
         now: UnixTime,
     ) -> Result<Entry, Error> {
+        self.remember_refusal(bytes, behind, seconds, now)?;
+        let entry = Entry { standing_until: now.plus(STANDING_SECONDS), ..entry };
+        self.put(bytes, Known::Accepted(entry.clone()), now);
+        Ok(entry)
+    }
+
+    /// What evidence says by itself.
+    fn appraise(&self, config: &ClientConfig, bundle: &[u8], now: UnixTime) -> Result<Entry, Error> {
         self.appraisals.fetch_add(1, Ordering::Relaxed);
         let result = appraise_bundle(bundle, &config.policy, config.references.as_ref(), now);
         if result.appraisal.outcome != Outcome::Accepted {
@@ -143,24 +208,16 @@ impl Appraiser {
         if Address::from(claims.provider) != config.channel.provider {
             return Err(Error::refused("provider", "it works for another provider than this client's channel pays"));
         }
-        beacon(config, &claims, now).await?;
-        registered(config, &claims, &evidence_id, now).await?;
-        logged(config, http, &evidence_id).await?;
-        let expiry = result.appraisal.not_after.unwrap_or(UnixTime(u64::MAX));
-        let entry = Entry {
+        let lapses = result.appraisal.not_after.unwrap_or(UnixTime(u64::MAX));
+        // A policy that bounds the age of what vendors say may refuse tomorrow what it accepts today.
+        let ages = config.policy.max_collateral_age.is_some();
+        Ok(Entry {
             evidence_id,
             claims,
             development: result.appraisal.development,
-            good_until: expiry.min(now.plus(CACHE_SECONDS)),
-        };
-        let mut accepted = self.lock();
-        if accepted.len() >= CACHE_ENTRIES {
-            accepted.retain(|_, entry| entry.good_until >= now);
-        }
-        if accepted.len() < CACHE_ENTRIES {
-            accepted.insert(bytes, entry.clone());
-        }
-        Ok(entry)
+            good_until: if ages { lapses.min(now.plus(STANDING_SECONDS)) } else { lapses },
+            standing_until: now,
+        })
     }
 }
 
@@ -171,6 +228,12 @@ fn refusal(appraisal: &Appraisal) -> Error {
     let others = failed.filter(|check| check.outcome == CheckOutcome::Refused);
     let others: String = others.map(|check| format!("; {}: {}", check.id, check.detail)).collect();
     Error::refused(&check, format!("{}{others}", appraisal.reason))
+}
+
+/// Whether the chain stands behind an enclave now.
+async fn standing(config: &ClientConfig, entry: &Entry, now: UnixTime) -> Result<(), Error> {
+    beacon(config, &entry.claims, now).await?;
+    registered(config, &entry.claims, &entry.evidence_id, now).await
 }
 
 /// The evidence quotes a block of the chain, so it cannot be older than that block.

@@ -28,6 +28,10 @@ const DIRECTORY_SECONDS: u64 = 5;
 /// How often a cap is raised for one request before it gives up.
 const RAISES: u32 = 16;
 
+/// Statuses by which a relay says that no enclave took the request: nothing was generated, and another may be asked. With any other one an
+/// enclave may have, and whoever asks again could pay twice. 409 is among those: this very request was taken before.
+const UNSERVED: [u16; 8] = [400, 401, 402, 404, 410, 413, 421, 503];
+
 /// A client of the network.
 pub struct Client {
     config: ClientConfig,
@@ -316,11 +320,15 @@ impl Client {
         let response = self.http.post(&url, &headers, call.body.into()).await?;
         let status = response.status().as_u16();
         if status != 200 {
-            let (_, body) = whole(&url, response).await?;
-            return Err(Error::Relay { who: "relay", status, reason: refusal(&body) });
+            let reason = whole(&url, response).await.map_or_else(|_| refusal(&[]), |(_, body)| refusal(&body));
+            return Err(match UNSERVED.contains(&status) {
+                true => Error::Relay { who: "relay", status, reason },
+                false => Error::Broken(format!("the relay answered with status {status}: {reason}")),
+            });
         }
         let stream = response.into_body().into_data_stream().map_err(std::io::Error::other);
-        let mut answer = call.opener.open(Box::pin(stream).into_async_read())?;
+        let opened = call.opener.open(Box::pin(stream).into_async_read());
+        let mut answer = opened.map_err(|error| Error::Broken(error.to_string()))?;
         let head = answer.head().await.map_err(|error| Error::Broken(error.to_string()))?;
         Ok(Answer {
             client: self.clone(),
@@ -333,7 +341,8 @@ impl Client {
         })
     }
 
-    /// Asks any enclave that serves `model`. Another is tried only while nothing has been generated.
+    /// Asks any enclave that serves `model`. Another is tried only while nothing has been generated: none could be reached, each said inside
+    /// the seal that it refuses, or a relay did so with one of the statuses that mean it.
     ///
     /// # Errors
     /// None is left to ask.

@@ -40,6 +40,58 @@ async fn good_evidence_is_accepted_and_appraised_once() {
     assert_eq!(client.appraisals(), 1);
 }
 
+/// Evidence stays what it is; whether its key is still registered is looked up again after a minute.
+#[tokio::test]
+async fn a_registration_that_ends_is_noticed_without_another_appraisal() {
+    let world = World::new().await;
+    let claims = world.claims().await;
+    let bundle = bundle(&platform(), MRTD, &claims);
+    world.register(&claims, bundle.evidence_id().0, AT.plus(600)).await;
+    let client = Client::open(world.config()).unwrap();
+    let (bytes, statement) = (bundle.to_cbor(), statement(&bundle, &enclave()));
+    let appraise = || client.appraise(&bytes, &statement, PRICES);
+    for _ in 0..8 {
+        appraise().await.unwrap();
+        world.clock.advance(61);
+    }
+    world.clock.advance(200);
+    refused(appraise().await, "registration");
+    assert_eq!(client.appraisals(), 1);
+}
+
+#[tokio::test]
+async fn evidence_that_was_refused_is_not_appraised_again_at_every_call() {
+    let world = World::new().await;
+    let mut claims = world.claims().await;
+    claims.model_root = Digest([0x33; 32]);
+    let bad = registered(&world, &claims, MRTD).await;
+    let client = Client::open(world.config()).unwrap();
+    for (again, appraisals) in [(0, 1), (10, 1), (49, 1), (2, 2), (59, 2)] {
+        world.clock.advance(again);
+        let result = client.appraise(&bad.to_cbor(), &statement(&bad, &enclave()), PRICES).await;
+        refused(result, "reference.model-root");
+        assert_eq!(client.appraisals(), appraisals, "after {again} s more");
+    }
+}
+
+/// What the chain does not say yet, it may say soon.
+#[tokio::test]
+async fn evidence_that_nobody_registered_is_looked_at_again_soon() {
+    let world = World::new().await;
+    let claims = world.claims().await;
+    let bundle = bundle(&platform(), MRTD, &claims);
+    let client = Client::open(world.config()).unwrap();
+    let (bytes, statement) = (bundle.to_cbor(), statement(&bundle, &enclave()));
+    let appraise = || client.appraise(&bytes, &statement, PRICES);
+    refused(appraise().await, "registration");
+    world.register(&claims, bundle.evidence_id().0, AT.plus(80_000)).await;
+    refused(appraise().await, "registration");
+    assert_eq!(client.appraisals(), 1);
+    world.clock.advance(6);
+    appraise().await.unwrap();
+    assert_eq!(client.appraisals(), 2);
+}
+
 #[tokio::test]
 async fn only_reference_models_and_measurements_are_accepted() {
     for (root, mrtd, check) in

@@ -24,8 +24,11 @@ pub enum Error {
     /// The directory is full.
     #[error("the directory holds as many enclaves as it can")]
     Full,
-    /// The host does not answer.
+    /// The host cannot be reached: it was sent nothing.
     #[error("the enclave's host does not answer")]
+    Unreachable,
+    /// The host broke off after the request was sent.
+    #[error("the enclave's host broke off, and its enclave may have generated")]
     Host,
 }
 
@@ -37,7 +40,8 @@ impl IntoResponse for Error {
             Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "send a shorter request"),
             Self::Announcement(_) => (StatusCode::BAD_REQUEST, "correct the announcement and send it again"),
             Self::Full => (StatusCode::SERVICE_UNAVAILABLE, "announce to another gateway"),
-            Self::Host => (StatusCode::BAD_GATEWAY, "take another enclave from /v1/enclaves"),
+            Self::Unreachable => (StatusCode::SERVICE_UNAVAILABLE, "take another enclave from /v1/enclaves"),
+            Self::Host => (StatusCode::BAD_GATEWAY, "ask again only if it may be paid twice"),
         };
         (status, Json(Refusal { error: self.to_string(), what_to_do: what_to_do.into() })).into_response()
     }

@@ -161,7 +161,7 @@ async fn relay(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<
     }
     let mut outgoing = http::Request::new(Body::new(Limited::new(body, MAX_REQUEST)));
     *outgoing.method_mut() = parts.method;
-    *outgoing.uri_mut() = format!("{}{RELAY_PATH}", host.trim_end_matches('/')).parse().map_err(|_| Error::Host)?;
+    *outgoing.uri_mut() = format!("{}{RELAY_PATH}", host.trim_end_matches('/')).parse().map_err(|_| Error::Unreachable)?;
     let passed = [HeaderName::from_static(ENCLAVE_HEADER), HeaderName::from_static(VOUCHER_HEADER)];
     for name in passed.iter().chain(&[header::CONTENT_TYPE, header::CONTENT_LENGTH]) {
         if let Some(value) = parts.headers.get(name) {
@@ -170,7 +170,11 @@ async fn relay(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<
     }
     let answer = gateway.client.request(outgoing).await.map_err(|error| {
         tracing::debug!(enclave = %id, "a host did not answer");
-        if too_large(&error) { Error::TooLarge(MAX_REQUEST) } else { Error::Host }
+        match () {
+            () if too_large(&error) => Error::TooLarge(MAX_REQUEST),
+            () if error.is_connect() => Error::Unreachable,
+            () => Error::Host,
+        }
     })?;
     let (parts, body) = answer.into_parts();
     let mut response = Response::new(Body::new(body));

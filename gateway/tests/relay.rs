@@ -121,9 +121,20 @@ async fn an_unknown_enclave_is_not_found() {
 }
 
 #[tokio::test]
-async fn a_dead_host_is_a_bad_gateway() {
-    let (gateway, _) = gateway(EXPIRY, "http://127.0.0.1:1").await;
-    assert_eq!(send(relay(&gateway, ID), "x").await.status(), StatusCode::BAD_GATEWAY);
+async fn a_host_that_was_sent_nothing_is_told_from_one_that_broke_off() {
+    let (dead, _) = gateway(EXPIRY, "http://127.0.0.1:1").await;
+    assert_eq!(send(relay(&dead, ID), "x").await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    // It takes the request, and hangs up.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            tokio::io::AsyncReadExt::read(&mut connection, &mut [0; 1_024]).await.unwrap();
+        }
+    });
+    let (breaking, _) = gateway(EXPIRY, &host).await;
+    assert_eq!(send(relay(&breaking, ID), "x").await.status(), StatusCode::BAD_GATEWAY);
 }
 
 #[tokio::test]

@@ -36,6 +36,14 @@ pub enum Error {
         /// What it said.
         why: String,
     },
+    /// Another part of the network could not be reached: it was sent nothing.
+    #[error("{url} cannot be reached: {why}")]
+    Unreachable {
+        /// Which one.
+        url: String,
+        /// What the connection said.
+        why: String,
+    },
     /// Too few verifier nodes signed.
     #[error("{signed} of {needed} verdicts: {why}")]
     Verdicts {

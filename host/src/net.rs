@@ -53,7 +53,10 @@ impl Http {
             request = request.header(*name, *value);
         }
         let request = request.body(Full::new(body)).map_err(|error| peer(url, error))?;
-        self.client.request(request).await.map_err(|error| peer(url, error))
+        self.client.request(request).await.map_err(|error| match error.is_connect() {
+            true => Error::Unreachable { url: url.to_owned(), why: error.to_string() },
+            false => peer(url, error),
+        })
     }
 
     /// Status and whole body.

@@ -157,9 +157,25 @@ async fn forward(shared: Arc<Shared>, headers: &HeaderMap, body: Bytes) -> Resul
     let mut open = OpenAnswer::new(shared.clone(), under_way, voucher.clone(), base_url, sealed::request_id(&body));
     let passed =
         [(wire::ENCLAVE_HEADER, evidence_id), (wire::VOUCHER_HEADER, header), ("content-type", wire::SEALED_REQUEST)];
-    let response = shared.http.send(Method::POST, &url, &passed, body).await.map_err(|_| {
-        refuse(StatusCode::BAD_GATEWAY, "the enclave does not answer", "try again shortly or ask another")
-    })?;
+    let response = match shared.http.send(Method::POST, &url, &passed, body).await {
+        Ok(response) => response,
+        Err(crate::Error::Unreachable { .. }) => {
+            open.settled();
+            return Err(refuse(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the enclave does not answer",
+                "try again shortly or ask another",
+            ));
+        }
+        // It may have got the request, and may be owed: what was signed is fetched.
+        Err(_) => {
+            return Err(refuse(
+                StatusCode::BAD_GATEWAY,
+                "the enclave broke off, and may have generated",
+                "ask again only if it may be paid twice",
+            ));
+        }
+    };
     let (error, what_to_do) = match response.status().as_u16() {
         200 => {
             let sealed = Body::from_stream(pass_on(shared, open, response.into_body()));
