@@ -80,10 +80,16 @@ async fn local(State(access): State<Arc<Access>>, request: Request, next: Next) 
     // A page that may use the proxy is told so, in every answer: its browser asks first.
     let origin = request.headers().get(header::ORIGIN).cloned();
     let preflight = request.method() == Method::OPTIONS;
-    let mut response = match turned_away(&request, &access) {
-        Some(refusal) => return refusal,
-        None if preflight => StatusCode::NO_CONTENT.into_response(),
-        None => next.run(request).await,
+    if let Some(refusal) = foreign(&request, &access) {
+        return refusal;
+    }
+    let mut response = match preflight {
+        true => StatusCode::NO_CONTENT.into_response(),
+        // A page that may ask must be able to read why it is refused, too.
+        false => match unfit(&request, &access) {
+            Some(refusal) => refusal,
+            None => next.run(request).await,
+        },
     };
     if let Some(origin) = origin {
         let headers = response.headers_mut();
@@ -110,27 +116,33 @@ fn right(key: &str, sent: Option<&str>) -> bool {
     digest(key) == digest(sent)
 }
 
-fn turned_away(request: &Request, access: &Access) -> Option<Response> {
-    let header = |name| request.headers().get(name).map(|value: &HeaderValue| value.to_str().unwrap_or("?").to_owned());
+fn header_text(request: &Request, name: HeaderName) -> Option<String> {
+    request.headers().get(name).map(|value| value.to_str().unwrap_or("?").to_owned())
+}
+
+/// Refuses what comes from elsewhere.
+fn foreign(request: &Request, access: &Access) -> Option<Response> {
+    let header = |name| header_text(request, name);
     let host = header(header::HOST).or_else(|| request.uri().authority().map(ToString::to_string));
     let origin = header(header::ORIGIN);
     let foreign = host.filter(|host| !is_loopback(host)).or_else(|| {
         let local = |origin: &String| origin.split_once("://").is_some_and(|(_, authority)| is_loopback(authority));
         origin.filter(|origin| !local(origin) && !access.origins.contains(origin))
     });
-    if foreign.is_some() {
-        return Some(error(
+    foreign.map(|_| {
+        error(
             StatusCode::FORBIDDEN,
             "invalid_request_error",
             "foreign_origin",
             "this proxy answers programs on this machine: use its address (127.0.0.1, [::1] or localhost) and no Origin that `allowed_origins` does not name",
-        ));
-    }
-    if request.method() == Method::OPTIONS {
-        return None;
-    }
+        )
+    })
+}
+
+/// Refuses what lacks the proxy's key, or is no JSON.
+fn unfit(request: &Request, access: &Access) -> Option<Response> {
     if let Some(key) = &access.api_key
-        && !right(key, header(header::AUTHORIZATION).as_deref())
+        && !right(key, header_text(request, header::AUTHORIZATION).as_deref())
     {
         return Some(error(
             StatusCode::UNAUTHORIZED,
@@ -139,7 +151,7 @@ fn turned_away(request: &Request, access: &Access) -> Option<Response> {
             "this proxy asks for its own key: send it as `Authorization: Bearer KEY`",
         ));
     }
-    let json = header(header::CONTENT_TYPE).is_some_and(|kind| kind.trim().starts_with("application/json"));
+    let json = header_text(request, header::CONTENT_TYPE).is_some_and(|kind| kind.trim().starts_with("application/json"));
     if request.method() == Method::POST && !json {
         return Some(error(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,

@@ -105,6 +105,14 @@ async fn a_key_is_asked_for_and_pages_are_let_in_only_by_name() {
 
     let (status, answer) = raw(&url, &format!("GET /health HTTP/1.1\r\n{KEY}\r\norigin: https://app.example")).await;
     assert!(status == 200 && answer.contains("access-control-allow-origin: https://app.example"), "{answer}");
+    // A page that may use it reads its refusals too; another one reads nothing.
+    let post = "POST /v1/chat/completions HTTP/1.1\r\ncontent-type: text/plain\r\ncontent-length: 0";
+    for (request, key, status) in [("GET /health HTTP/1.1", "x-none: 1", 401), (post, KEY, 415)] {
+        let (found, answer) = raw(&url, &format!("{request}\r\n{key}\r\norigin: https://app.example")).await;
+        assert!(found == status && answer.contains("access-control-allow-origin: https://app.example"), "{answer}");
+        let (found, answer) = raw(&url, &format!("{request}\r\n{key}\r\norigin: https://other.example")).await;
+        assert!(found == 403 && !answer.contains("access-control-allow-origin"), "{answer}");
+    }
     let preflight = "OPTIONS /v1/chat/completions HTTP/1.1\r\naccess-control-request-method: POST\r\norigin: ";
     let (status, answer) = raw(&url, &format!("{preflight}https://app.example")).await;
     assert!(status == 204 && answer.contains("access-control-allow-headers: authorization"), "{answer}");

@@ -9,9 +9,8 @@ use super::request::{self, Calls, HARMLESS, Input, MAX_MESSAGES, Style};
 use super::{ApiError, Generate, tools};
 
 const NEUTRAL: &[(&str, &str)] = &[
-    // Nothing is ever stored: a response says so.
+    // Nothing is ever stored, and whoever wants it stored is told.
     ("store", "false"),
-    ("store", "true"),
     ("truncation", r#""disabled""#),
     ("service_tier", r#""auto""#),
     ("service_tier", r#""default""#),

@@ -44,6 +44,7 @@ fn a_parameter_that_would_be_ignored_is_refused_by_name() {
         (r#","web_search_options":{}"#, "web_search_options"),
         (r#","modalities":["text","audio"]"#, "modalities"),
         (r#","stream":true,"stream_options":{"x":1}"#, "stream_options.x"),
+        (r#","stream":true,"stream_options":{"include_obfuscation":true}"#, "stream_options.include_obfuscation"),
         (r#","store":true"#, "store"),
         (r#","functions":[{}]"#, "functions"),
     ] {
@@ -241,6 +242,9 @@ fn responses_become_conversations() {
     let roles: Vec<&str> = chat.messages.iter().map(|message| message["role"].as_str().unwrap()).collect();
     assert_eq!(roles, ["system", "user", "assistant", "tool"]);
     assert_eq!(chat.tools[0]["function"]["name"], "f");
+    let stored = responses::parse(br#"{"model":"m","input":"x","store":true}"#).unwrap_err();
+    assert_eq!((stored.code, stored.param.as_deref()), ("unsupported_parameter", Some("store")));
+    assert!(responses::parse(br#"{"model":"m","input":"x","store":false}"#).is_ok());
     let stored = responses::parse(br#"{"model":"m","input":"x","previous_response_id":"resp_1"}"#).unwrap_err();
     assert_eq!(stored.param.as_deref(), Some("previous_response_id"));
 }
