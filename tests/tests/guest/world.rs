@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
@@ -65,6 +65,11 @@ impl Guest {
 
     /// One with more lines of configuration.
     pub fn with(more: &str) -> Self {
+        Self::serving(&model(), more)
+    }
+
+    /// One with another model, under the demo model's name.
+    pub fn serving(model: &Path, more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("guest.toml");
         let text = format!(
@@ -80,7 +85,7 @@ impl Guest {
             .args(["serve", "--listen", "127.0.0.1:0", "--platform", "development", "--config"])
             .arg(&config)
             .arg("--model")
-            .arg(model())
+            .arg(model)
             .stdin(Stdio::from(OwnedFd::from(guest)))
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::Command;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use cocoon_attestation::Digest;
 use cocoon_protocol::receipt::SignedSettlementReceipt;
 use cocoon_protocol::wire::{self, EnclaveEvidence};
 use cocoon_settlement::cells::SettlementReceipt;
+use cocoon_tests::models::{self, Shape};
 
 use super::world::{Answer, Client, Guest, Reply, Sealed};
 
@@ -33,6 +35,8 @@ pub fn in_turn() -> MutexGuard<'static, ()> {
 
 pub struct Enclave {
     guest: Guest,
+    /// Its model, if that is another than the demo's.
+    _model: Option<tempfile::TempDir>,
     /// What it showed of itself at its first attestation.
     pub evidence: EnclaveEvidence,
 }
@@ -42,7 +46,19 @@ impl Enclave {
     pub fn start(more: &str) -> Self {
         let guest = Guest::with(more);
         let evidence = guest.attest();
-        Self { guest, evidence }
+        Self { guest, _model: None, evidence }
+    }
+
+    /// One with a small model that embeds.
+    pub fn embedding(more: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        models::write(folder.path(), Shape::Embedding).unwrap();
+        let recorded =
+            Command::new(cocoon_tests::enclave_binary()).args(["record", "--model"]).arg(folder.path()).output();
+        assert!(recorded.unwrap().status.success());
+        let guest = Guest::serving(folder.path(), more);
+        let evidence = guest.attest();
+        Self { guest, _model: Some(folder), evidence }
     }
 
     /// One with the limits that a guest has by default.

@@ -3,8 +3,10 @@
 use std::net::TcpStream;
 use std::time::Duration;
 
-use super::enclave::{Enclave, in_turn, long};
-use super::world::{Answer, Client};
+use serde_json::json;
+
+use super::enclave::{Enclave, in_turn, long, reply};
+use super::world::{Answer, Client, Sealed};
 
 /// Seconds that a refusal asks to wait; checks that it is one for asking too much, and cost nothing.
 fn wait(answer: &Answer, code: &str) -> u64 {
@@ -33,7 +35,11 @@ fn answered(enclave: &Enclave, client: &Client, code: &str) {
 
 /// A request under way: its answer has begun, and is read no further.
 fn begun(enclave: &Enclave, client: &Client) -> TcpStream {
-    let stream = enclave.send(&client.chat(&enclave.evidence, &long(400)));
+    begin(enclave, &client.chat(&enclave.evidence, &long(400)))
+}
+
+fn begin(enclave: &Enclave, sealed: &Sealed) -> TcpStream {
+    let stream = enclave.send(sealed);
     // The head of the HTTP response may come before the request is let in; the sealed head, after.
     let mut seen = [0; 200];
     while stream.peek(&mut seen).unwrap() < seen.len() {
@@ -67,6 +73,38 @@ fn a_full_queue_says_so_and_takes_requests_again() {
     assert_eq!(enclave.receipt(&late), None);
     drop(running);
     answered(&enclave, &late, "busy");
+}
+
+/// Of 512 answers that one request asks for, no more are in the queue at once than its channel may have: others find room, and it gets them all.
+#[test]
+fn a_request_for_many_answers_leaves_room_in_the_queue() {
+    let _turn = in_turn();
+    // Ten places, of which one channel may have four.
+    let enclave = Enclave::start("concurrent = 1\nwaiting = 9\nchannel_concurrent = 4\n");
+    let (greedy, modest) = (Client::new(&enclave.evidence, 77), Client::new(&enclave.evidence, 78));
+    let body = json!({"model": "cocoon-demo", "prompt": vec!["the"; 64], "n": 8, "max_tokens": 2, "temperature": 0,
+        "stream": true, "logit_bias": {"0": -100, "2": -100}});
+    let mut sealed = greedy.seal(&enclave.evidence, "POST", "/v1/completions", &body.to_string());
+    let mut stream = begin(&enclave, &sealed);
+    assert_eq!(wait(&enclave.ask(greedy.chat(&enclave.evidence, "")), "rate_limit_exceeded"), 1);
+    for _ in 0..3 {
+        assert_eq!(enclave.ask(modest.chat(&enclave.evidence, r#","n":4"#)).head.status, 200, "others find room");
+    }
+    let answer = sealed.open(&reply(&mut stream));
+    assert!(answer.body.ends_with(b"data: [DONE]\n\n"));
+    assert_eq!(answer.receipt.unwrap().receipt.tokens.completion, 64 * 8 * 2, "each of them was generated");
+    answered(&enclave, &greedy, "rate_limit_exceeded");
+}
+
+#[test]
+fn a_request_for_many_vectors_takes_one_place() {
+    let _turn = in_turn();
+    let enclave = Enclave::embedding("concurrent = 1\nwaiting = 1\nchannel_concurrent = 1\n");
+    let client = Client::new(&enclave.evidence, 79);
+    let body = json!({"model": "cocoon-demo", "input": vec!["who can read it"; 64]});
+    let answer = enclave.ask(client.seal(&enclave.evidence, "POST", "/v1/embeddings", &body.to_string()));
+    assert_eq!(answer.head.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+    assert_eq!(answer.json()["data"].as_array().map(Vec::len), Some(64));
 }
 
 #[test]

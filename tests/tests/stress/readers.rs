@@ -208,6 +208,99 @@ fn a_whole_answer_that_could_take_too_much_is_refused_and_streamed_it_is_not() {
     }
 }
 
+/// Nobody has to say how long an answer may be: what is kept until it is whole ends where no more can be kept.
+#[test]
+fn a_whole_answer_without_a_limit_ends_where_no_more_can_be_kept() {
+    let _turn = in_turn();
+    let enclave = Enclave::start("unread_mib = 4\n");
+    let (evidence, client) = (&enclave.evidence, Client::new(&enclave.evidence, 116));
+    // As before: 768 KiB are 233 tokens of 21 scores.
+    let scores = r#","logprobs":true,"top_logprobs":20"#;
+    let short = enclave.ask(client.chat(evidence, scores));
+    assert_eq!(short.json()["choices"][0]["finish_reason"], "stop", "whatever it could have become");
+    let endless = enclave.ask(client.chat(evidence, &format!(r#"{scores},"logit_bias":{{"0":-100,"2":-100}}"#)));
+    assert_eq!(endless.json()["choices"][0]["finish_reason"], "length");
+    let receipt = endless.receipt.unwrap().receipt;
+    assert_eq!((receipt.tokens.completion, receipt.finish_reason.as_str()), (233, "length"));
+}
+
+/// Tokens can be longer than was reckoned with: the answer ends there, with all its choices, and what is in it is charged.
+#[test]
+fn a_whole_answer_that_becomes_longer_than_reckoned_is_cut_and_charged() {
+    let _turn = in_turn();
+    // 256 KiB, or 32,768 tokens of 8 bytes.
+    let enclave = Enclave::start("unread_mib = 0\n");
+    let (evidence, client) = (&enclave.evidence, Client::new(&enclave.evidence, 117));
+    let (token, length) = longest_token();
+    assert!(length > 10, "no token is longer than reckoned with");
+    let body = serde_json::json!({"model": "cocoon-demo", "prompt": vec!["the"; 64], "n": 8, "max_tokens": 64,
+        "temperature": 0, "logit_bias": {token.to_string(): 100}});
+    let answer = enclave.ask(client.seal(evidence, "POST", "/v1/completions", &body.to_string()));
+    assert_eq!(answer.head.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+    let choices = answer.json()["choices"].take();
+    let choices = choices.as_array().unwrap();
+    assert_eq!(choices.len(), 512);
+    assert!(choices.iter().all(|choice| choice["finish_reason"] == "length"));
+    let text = |choice: &serde_json::Value| choice["text"].as_str().unwrap().len() as u64;
+    let kept = choices.iter().map(text).sum::<u64>();
+    assert!(kept.abs_diff(256 << 10) < 100, "{kept} bytes");
+    let tokens = answer.receipt.unwrap().receipt.tokens.completion;
+    assert!(tokens < 64 * 512 && tokens.abs_diff(kept / length) <= 1, "{tokens} tokens of {length} bytes charged");
+}
+
+/// The demo model's longest token that is a word or a part of one, and the length of its text in bytes.
+fn longest_token() -> (u64, u64) {
+    let tokenizer = std::fs::read(cocoon_tests::demo_model().join("tokenizer.json")).unwrap();
+    let tokenizer: serde_json::Value = serde_json::from_slice(&tokenizer).unwrap();
+    let vocabulary = tokenizer["model"]["vocab"].as_object().unwrap();
+    // How a tokenizer writes a space before a word.
+    let letters = |word: &str| word.strip_prefix('\u{120}').unwrap_or(word).chars().all(|c| c.is_ascii_alphabetic());
+    let words = vocabulary.iter().filter(|(word, _)| letters(word));
+    let (word, token) = words.max_by_key(|(word, _)| word.chars().count()).unwrap();
+    (token.as_u64().unwrap(), word.chars().count() as u64)
+}
+
+/// Vectors are computed one after another: with nobody there to read them, no more are, and those that were are paid for.
+#[test]
+fn vectors_that_nobody_waits_for_are_not_computed_and_the_others_are_charged() {
+    const INPUTS: u64 = 64;
+    let _turn = in_turn();
+    let enclave = Enclave::embedding("");
+    let evidence = &enclave.evidence;
+    let body = serde_json::json!({"model": "cocoon-demo", "input": vec!["who can read my prompt ".repeat(30); INPUTS as usize]});
+    let seal = |client: &Client| client.seal(evidence, "POST", "/v1/embeddings", &body.to_string());
+    let started = Instant::now();
+    let whole = enclave.ask(seal(&Client::new(evidence, 118))).receipt.unwrap().receipt;
+    let took = started.elapsed();
+    let each = whole.tokens.prompt / INPUTS;
+    assert_eq!((whole.tokens.prompt % INPUTS, whole.tokens.completion), (0, 0));
+
+    let client = Client::new(evidence, 119);
+    let sealed = seal(&client);
+    let request = request_id(&sealed.body).unwrap();
+    let stream = enclave.send(&sealed);
+    while enclave.receipt_with(&client, &request) != Err(202) {
+        assert!(started.elapsed() < DEADLINE, "the request was not opened");
+    }
+    std::thread::sleep(took / 4);
+    drop(stream);
+    let deadline = Instant::now() + DEADLINE;
+    let charged = loop {
+        match enclave.receipt_with(&client, &request) {
+            Ok(receipt) => break receipt.total,
+            Err(status) => assert!(status == 202 && Instant::now() < deadline, "status {status}"),
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    let computed = charged.0 / charge(each, 0).0;
+    println!("{computed} of {INPUTS} vectors computed in a quarter of {took:?}");
+    assert_eq!(charged, charge(computed * each, 0), "whole vectors");
+    assert!((1..INPUTS).contains(&computed), "{computed} of {INPUTS} vectors");
+    // Others are answered, and nothing more is charged.
+    enclave.ask(seal(&Client::new(evidence, 120))).receipt.unwrap();
+    assert_eq!(enclave.receipt(&client).map(|receipt| receipt.total), Some(charged));
+}
+
 /// A host whose client hung up must not take another answer's receipt for the one that it waits for.
 #[test]
 fn a_receipt_is_given_out_for_a_request_only_once_that_has_ended() {
