@@ -102,6 +102,31 @@ async fn the_receipt_is_stored_before_the_client_sees_the_end_with_either_cpu() 
     }
 }
 
+/// The counter that says so: evidence is appraised once per enclave, and never per request, however often the list of enclaves is fetched.
+#[tokio::test(flavor = "multi_thread")]
+async fn evidence_is_appraised_once_however_many_requests_there_are() {
+    let world = world(Tee::Tdx).await;
+    let client = &world.network.client;
+    let asked = futures::future::join_all((0..60).map(|n| async move {
+        if n % 7 == 0 {
+            client.refresh();
+        }
+        let answer = client.call("POST", "/v1/chat/completions", Some("cocoon-demo"), World::body(n % 2 == 0)).await?;
+        let status = answer.head().status;
+        answer.finish().await.map(|receipt| (status, receipt.is_some()))
+    }))
+    .await;
+    // The queue may have been full; then the answer says so, and is none.
+    assert!(asked.iter().filter(|answer| matches!(answer, Ok((200, true)))).count() >= 16, "{asked:?}");
+    for _ in 0..20 {
+        client.refresh();
+        let answer = client.call("POST", "/v1/chat/completions", None, World::body(false)).await.unwrap();
+        answer.finish().await.unwrap().expect("a receipt");
+    }
+    assert_eq!(client.appraisals(), 1);
+    world.network.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_hangs_up_is_charged_for_what_was_generated() {
     let world = world(Tee::Tdx).await;

@@ -146,6 +146,90 @@ fn a_schema_that_cannot_be_followed_is_refused_with_a_status() {
     }
 }
 
+/// Sequence and total, in nanoton, of the receipt of an answer, which the proxy gives by the answer's header; and what that answer cost.
+fn receipt(base: &str, whole: &str) -> (u64, u64, u64) {
+    let id = whole.lines().find_map(|line| line.strip_prefix("cocoon-receipt-id: ")).expect("a receipt's identifier").trim();
+    let (status, body) = raw(base, &format!("GET /v1/receipts/{id} HTTP/1.0\r\nhost: {{host}}\r\n\r\n"));
+    assert_eq!(status, 200, "{body}");
+    let value: Value = serde_json::from_str(&body).unwrap();
+    let number = |path: &str| value.pointer(path).and_then(Value::as_u64).unwrap_or_else(|| panic!("{path} of {value}"));
+    (number("/settlement/sequence"), number("/settlement/total_nanoton"), number("/charge_nanoton"))
+}
+
+fn ask(path: &str, body: &Value) -> String {
+    format!(
+        "POST /v1/{path} HTTP/1.0\r\nhost: {{host}}\r\n{JSON}content-length: {}\r\n\r\n{body}",
+        body.to_string().len()
+    )
+}
+
+/// The engine gives up on an answer, or its enclave is killed in the middle of one: neither is in the total that the enclave signs, in what the
+/// client has verified, or in what the host can claim.
+#[test]
+fn an_answer_that_failed_is_not_charged() {
+    let data = tempfile::tempdir().unwrap();
+    let mut up = Up::start(data.path());
+    let base = up.proxy().to_owned();
+    let messages = serde_json::json!([{"role": "user", "content": "What is Cocoon?"}]);
+    let good = serde_json::json!({"model": "cocoon-demo", "temperature": 0, "messages": messages});
+    let paid = |expected: u64, before: u64| {
+        let (status, whole) = raw_whole(&base, &ask("chat/completions", &good));
+        assert_eq!(status, 200, "{whole}");
+        let (sequence, total, charge) = receipt(&base, &whole);
+        assert_eq!((sequence, total), (expected, before + charge), "nothing but this answer was charged since the last");
+        assert!(charge > 0);
+        total
+    };
+    let first = paid(1, 0);
+    let format = |schema: Value| {
+        let format = serde_json::json!({"type": "json_schema", "json_schema": {"name": "n", "schema": schema}});
+        serde_json::json!({"model": "cocoon-demo", "temperature": 0, "messages": messages, "response_format": format})
+    };
+    for stream in [false, true] {
+        let mut body = format(serde_json::json!({"type": "string", "pattern": "(unclosed"}));
+        body["stream"] = stream.into();
+        let (status, whole) = raw_whole(&base, &ask("chat/completions", &body));
+        assert!(status == 400 && !whole.contains("cocoon-receipt-id"), "{whole}");
+    }
+    let second = paid(2, first);
+
+    // An answer that could go on for long, and whose enclave does not live as long.
+    let mut long = good.clone();
+    (long["stream"], long["logit_bias"]) = (true.into(), serde_json::json!({"0": -100, "2": -100}));
+    let authority = base.trim_start_matches("http://").split('/').next().unwrap();
+    let mut stream = TcpStream::connect(authority).unwrap();
+    stream.write_all(ask("chat/completions", &long).replace("{host}", authority).as_bytes()).unwrap();
+    let (mut come, mut piece) = (Vec::new(), [0; 4_096]);
+    while come.len() < 4_096 {
+        let length = stream.read(&mut piece).unwrap();
+        assert!(length > 0, "{}", String::from_utf8_lossy(&come));
+        come.extend_from_slice(&piece[..length]);
+    }
+    let killed = Command::new("kill").args(["-KILL", &up.enclave_pid().to_string()]).status().unwrap();
+    assert!(killed.success());
+    stream.read_to_end(&mut come).unwrap();
+    let come = String::from_utf8_lossy(&come).into_owned();
+    assert!(!come.contains("[DONE]") && come.contains(r#""code":"answer_broken""#), "{come}");
+    let id = come.lines().find_map(|line| line.strip_prefix("cocoon-receipt-id: ")).expect("announced before it failed");
+    let (status, body) = raw(&base, &format!("GET /v1/receipts/{} HTTP/1.0\r\nhost: {{host}}\r\n\r\n", id.trim()));
+    assert_eq!((status, code(&body).as_str()), (404, "receipt_not_found"));
+
+    assert_eq!(up.interrupt(), Some(0));
+    let client = cocoon_client::state::State::open(&data.path().join("client/client.redb")).unwrap();
+    let host = cocoon_host::store::Store::open(&data.path().join("host/host.redb")).unwrap();
+    let charged: Vec<_> = client
+        .accounts()
+        .unwrap()
+        .into_iter()
+        .map(|(channel, enclave, account)| {
+            let kept = host.receipt(&channel, &enclave).unwrap().map(|kept| kept.receipt.total.0);
+            (account.total.0, kept)
+        })
+        .filter(|charged| *charged != (0, None))
+        .collect();
+    assert_eq!(charged, [(second, Some(second))], "client and host hold the two answers that were whole, and nothing else");
+}
+
 #[test]
 fn sixteen_requests_at_once_are_all_answered_whole() {
     let data = tempfile::tempdir().unwrap();

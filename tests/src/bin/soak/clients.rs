@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use cocoon_cli::network::MODEL_NAME;
 use cocoon_client::{Answer, Client};
+use cocoon_protocol::receipt::SignedFullReceipt;
+use cocoon_protocol::wire::RECEIPT_ID_HEADER;
 use serde_json::{Value, json};
 
 const PROMPTS: [&str; 6] = [
@@ -61,14 +63,22 @@ pub struct Clients {
     pub busy: AtomicU64,
     /// Requests that did not end.
     pub stuck: AtomicU64,
-    /// The highest total, in nanoton, of a receipt that verified.
-    pub total: AtomicU64,
-    /// The highest sequence.
-    pub sequence: AtomicU64,
+    /// Every receipt that verified, by its sequence: total and charge in nanoton.
+    receipts: Mutex<BTreeMap<u64, (u64, u64)>>,
+    /// The sequence of the newest receipt that the host has on disk.
+    stored: Stored,
 }
+
+/// Looks into the host's record.
+pub type Stored = Box<dyn Fn() -> Result<u64> + Send + Sync>;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn receipt_id(answer: &Answer) -> Option<String> {
+    let header = answer.head().headers.iter().find(|(name, _)| name == RECEIPT_ID_HEADER);
+    header.map(|(_, id)| id.clone())
 }
 
 fn body(prompt: &str, max_tokens: u64) -> Vec<u8> {
@@ -109,7 +119,7 @@ fn read(stream: &[u8]) -> Option<(String, String)> {
 
 impl Clients {
     /// Clients that know what the model answers, since they have asked it alone.
-    pub async fn new(client: Arc<Client>) -> Result<Self> {
+    pub async fn new(client: Arc<Client>, stored: Stored) -> Result<Self> {
         let mut clients = Self {
             client,
             alone: Vec::new(),
@@ -117,12 +127,14 @@ impl Clients {
             failures: Mutex::default(),
             busy: AtomicU64::new(0),
             stuck: AtomicU64::new(0),
-            total: AtomicU64::new(0),
-            sequence: AtomicU64::new(0),
+            receipts: Mutex::default(),
+            stored,
         };
         for prompt in PROMPTS {
             let answer = clients.ask(body(prompt, MOST_TOKENS)).await.map_err(anyhow::Error::msg)?;
-            let (_, stream, _) = answer.whole().await?;
+            let id = receipt_id(&answer);
+            let (_, stream, receipt) = answer.whole().await?;
+            clients.received(id, &receipt.context("a receipt")?).map_err(anyhow::Error::msg)?;
             clients.alone.push(read(&stream).context("a whole stream")?.0);
         }
         Ok(clients)
@@ -159,9 +171,10 @@ impl Clients {
                 tokio::time::sleep(pause).await;
             }
         }
-        let receipt = answer.finish().await.map_err(failed)?.ok_or("an answer without a receipt")?.receipt;
-        self.total.fetch_max(receipt.settlement.receipt.total.0, Ordering::Relaxed);
-        self.sequence.fetch_max(receipt.settlement.receipt.sequence, Ordering::Relaxed);
+        let id = receipt_id(&answer);
+        let signed = answer.finish().await.map_err(failed)?.ok_or("an answer without a receipt")?;
+        self.received(id, &signed)?;
+        let receipt = signed.receipt;
         let (text, reason) = read(&stream).ok_or("an answer that is no whole stream")?;
         let alone = self.alone[prompt].as_str();
         if !alone.starts_with(&text) || (reason == "stop" && alone != text) {
@@ -173,6 +186,44 @@ impl Clients {
             _ => return Err("an answer that ends for no reason".into()),
         }
         Ok(Ended::As(if pause.is_some() { "read slowly" } else { "whole" }))
+    }
+
+    /// A receipt that verified, behind a whole answer: the host has had it on disk before, this client has it in its record, and its number
+    /// is nobody else's.
+    fn received(&self, id: Option<String>, signed: &SignedFullReceipt) -> Result<(), Failed> {
+        let settlement = &signed.receipt.settlement.receipt;
+        let kept = self.client.receipt(&id.ok_or("an answer without a receipt's identifier")?).map_err(failed)?;
+        if kept.as_ref() != Some(signed) {
+            return Err("a receipt that the client does not have in its record".into());
+        }
+        if (self.stored)().map_err(failed)? < settlement.sequence {
+            return Err("a whole answer whose receipt the host had not kept".into());
+        }
+        let entry = (settlement.total.0, signed.receipt.charge.0);
+        match lock(&self.receipts).insert(settlement.sequence, entry) {
+            None => Ok(()),
+            Some(_) => Err("two receipts of one number".into()),
+        }
+    }
+
+    /// What contradicts among all receipts that verified: each total is the one before and its charge, and more only by what others in between
+    /// were charged, who did not wait for their receipts; of those there are at most `dropped`. Gives the number, total of the newest receipt too.
+    pub fn compare(&self, dropped: u64) -> (Vec<String>, usize, (u64, u64)) {
+        let receipts = lock(&self.receipts);
+        let (mut problems, mut before, mut unseen) = (Vec::new(), (0, 0), 0);
+        for (sequence, (total, charge)) in receipts.iter() {
+            let between = sequence - before.0 - 1;
+            unseen += between;
+            let others = total.checked_sub(before.1).and_then(|grown| grown.checked_sub(*charge));
+            if others.is_none_or(|others| (others > 0) != (between > 0)) {
+                problems.push(format!("receipt {sequence} of {total} and its charge of {charge} do not continue {before:?}"));
+            }
+            before = (*sequence, *total);
+        }
+        if unseen > dropped {
+            problems.push(format!("{unseen} receipts were signed that nobody saw, and {dropped} answers were dropped"));
+        }
+        (problems, receipts.len(), before)
     }
 
     /// Goes away: while it waits for the answer, or after some pieces of it.

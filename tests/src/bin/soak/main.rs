@@ -168,10 +168,15 @@ async fn soak(args: &Args) -> Result<bool> {
         claims: None,
         ui: Ui::new(Output::Json),
     };
-    let network = Network::start(&data, options).await?;
+    let network = Arc::new(Network::start(&data, options).await?);
     let ready = network.host.ready(Duration::from_secs(60)).await?;
     let enclave = fund(&network).await?;
-    let clients = Arc::new(Clients::new(network.client.clone()).await?);
+    let (record, key) = (network.clone(), enclave.claims.enclave_key);
+    let stored = move || {
+        let newest = record.host.store().receipt(&record.channel, &key)?;
+        Ok(newest.map_or(0, |newest| newest.receipt.sequence))
+    };
+    let clients = Arc::new(Clients::new(network.client.clone(), Box::new(stored)).await?);
     let started = Instant::now();
     let until = started + Duration::from_secs_f64(args.minutes * 60.0);
     let mut streams: tokio::task::JoinSet<()> =
@@ -199,7 +204,11 @@ async fn soak(args: &Args) -> Result<bool> {
             problems.push(format!("no request was {kind}"));
         }
     }
-    let (total, sequence) = (clients.total.load(Ordering::Relaxed), clients.sequence.load(Ordering::Relaxed));
+    let dropped = ["dropped early", "dropped part-way"].map(|kind| done.get(kind).copied().unwrap_or_default());
+    // What failed or hung may have been signed for as well, and is a problem already.
+    let others = failures.values().sum::<u64>() + stuck;
+    let (contradictions, receipts, (sequence, total)) = clients.compare(dropped.iter().sum::<u64>() + others);
+    problems.extend(contradictions);
     let stored = network.host.store().receipt(&network.channel, &enclave.claims.enclave_key)?;
     let stored = stored.map_or((0, 0), |stored| (stored.receipt.sequence, stored.receipt.total.0));
     if stored.0 < sequence || stored.1 < total {
@@ -217,10 +226,13 @@ async fn soak(args: &Args) -> Result<bool> {
     let summary = json!({
         "streams": args.streams, "seconds": seconds.round(), "done": done, "ended_per_second": (ended as f64 / seconds * 10.0).round() / 10.0,
         "failures": failures, "busy": clients.busy.load(Ordering::Relaxed), "stuck": stuck, "memory": memory,
-        "files": samples.files, "receipt": {"verified": [sequence, total], "host": [stored.0, stored.1], "enclave": [signed.sequence, signed.total.0]},
+        "files": samples.files, "receipt": {"compared": receipts, "verified": [sequence, total], "host": [stored.0, stored.1], "enclave": [signed.sequence, signed.total.0]},
         "problems": problems,
     });
-    network.stop().await;
+    drop(clients);
+    if let Some(network) = Arc::into_inner(network) {
+        network.stop().await;
+    }
     if args.json {
         println!("{summary}");
     } else {
