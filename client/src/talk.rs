@@ -58,6 +58,13 @@ pub struct SealedCall {
     request: zeroize::Zeroizing<Vec<u8>>,
 }
 
+impl SealedCall {
+    /// What opens the answer, for whoever sends the request another way than [`Client::send`] does.
+    pub fn into_opener(self) -> ResponseOpener {
+        self.opener
+    }
+}
+
 impl Client {
     /// A client with a record in its data folder.
     ///

@@ -81,7 +81,7 @@ pub fn components(enclave: &Appraised, hop: f64) -> Result<()> {
         ..enclave.statement.clone()
     };
     let request =
-        InnerRequest { method: "POST".into(), path: "/".into(), headers: Vec::new(), body: body(None).into() };
+        InnerRequest { method: "POST".into(), path: "/".into(), headers: Vec::new(), body: body(None, false).into() };
     let seal = || -> Result<Vec<u8>> { Ok(RequestSealer::new(&statement)?.seal(&request)?.0) };
     let sealing = micros(|| seal().map(drop))?;
     let mut sealed = (0..500).map(|_| seal()).collect::<Result<Vec<_>>>()?;

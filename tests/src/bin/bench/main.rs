@@ -7,6 +7,7 @@ mod engine;
 mod hops;
 mod throughput;
 mod ways;
+mod weights;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -35,7 +36,7 @@ fn options(model: PathBuf) -> Options {
 #[derive(clap::Parser)]
 struct Args {
     /// Answers each way; a twentieth of them for what takes longer
-    #[arg(default_value_t = 200)]
+    #[arg(default_value_t = 400)]
     runs: usize,
     #[command(subcommand)]
     only: Option<Only>,
@@ -45,14 +46,18 @@ struct Args {
 enum Only {
     /// Only a model large enough to be the bottleneck
     Throughput(throughput::Throughput),
+    /// Only how fast weights are copied and hashed
+    Weights(weights::Weights),
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let Args { runs, only } = Args::parse();
     println!("*** {} ***\n", cocoon_cli::ui::NOT_CONFIDENTIAL);
-    if let Some(Only::Throughput(what)) = only {
-        return throughput::run(what).await;
+    match only {
+        Some(Only::Throughput(what)) => return throughput::run(what).await,
+        Some(Only::Weights(what)) => return weights::run(&what),
+        None => {}
     }
     let folder = tempfile::tempdir()?;
     let network = Network::start(&DataDir::open(folder.path())?, options(cocoon_tests::demo_model())).await?;
@@ -65,11 +70,12 @@ async fn main() -> Result<()> {
     let (enclaves, _) = network.client.enclaves().await?;
     let enclave = enclaves.into_iter().next().context("an enclave")?;
     let tokens = hops::first_token(&network, &http, &ready.base_url, &proxy_url, runs).await?;
-    hops::per_token(&network, &http, &ready.base_url, &proxy_url, (runs / 20).max(3)).await?;
+    hops::per_token(&network, &http, &ready.base_url, &proxy_url, (runs / 40).max(3)).await?;
     components::components(&enclave, components::hop(&http, tokens).await?)?;
     components::appraisals(&network)?;
     let client = &network.client;
-    println!("\nEvidence was appraised {} times for more than {} requests.", client.appraisals(), runs * 4);
+    println!("\nEvidence was appraised {} time(s) for more than {} requests.", client.appraisals(), runs * 4);
     network.stop().await;
-    throughput::run(throughput::Throughput::brief((runs / 20).max(3))).await
+    weights::run(&weights::Weights::default())?;
+    throughput::run(throughput::Throughput::brief((runs / 33).max(3))).await
 }

@@ -16,10 +16,10 @@ use crate::ways::{self, Sample, percentile};
 #[derive(clap::Args, Clone, Copy)]
 pub struct Throughput {
     /// Runs of each side, in turn
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 12)]
     rounds: usize,
     /// Tokens of an answer
-    #[arg(long, default_value_t = 48)]
+    #[arg(long, default_value_t = 96)]
     tokens: u64,
     /// On a GPU, with a model of the sizes of Qwen3-8B (needs a guest built with `--features cuda`, 40 GB of memory, 17 GB in TMPDIR), and at
     /// 1, 16 and 64 streams rather than 1 and 4
@@ -30,7 +30,7 @@ pub struct Throughput {
 impl Throughput {
     /// The lesser measurement that is part of all.
     pub fn brief(rounds: usize) -> Self {
-        Self { rounds, tokens: 48, gpu: false }
+        Self { rounds, tokens: 96, gpu: false }
     }
 }
 
@@ -67,18 +67,30 @@ impl Side {
     fn row(&self, name: &str, of: f64) -> String {
         let ms = |values: &[Duration], percent| percentile(values.to_vec(), percent).as_secs_f64() * 1e3;
         format!(
-            "| {name} | {:.2} | {:.3} | {:.1} | {:.2} | {:.2} | {:.2} |",
+            "| {name} | {:.2} | {:.3} | {:.1} | {:.2} | {:.2} | {:.3} |",
             self.speed(),
             self.speed() / of,
             ms(&self.first, 50),
             ms(&self.gaps, 50),
             ms(&self.gaps, 99),
+            // Of a thousand tokens.
             self.processor.as_secs_f64() * 1e3 / self.tokens as f64
         )
     }
 }
 
-/// Alternating runs of both sides.
+/// The sides: their places, and their names.
+const RAW: usize = 0;
+const SERVER: usize = 1;
+const SDK: usize = 2;
+const NAMES: [&str; 4] = [
+    "mistral.rs in-process",
+    "mistral.rs's HTTP server",
+    "Cocoon: SDK, gateway, host, enclave",
+    "Cocoon: OpenAI's API at the proxy, gateway, host, enclave",
+];
+
+/// Runs of all sides in turn.
 pub async fn run(Throughput { rounds, tokens, gpu }: Throughput) -> Result<()> {
     let (shape, name, counts): (_, _, &[usize]) = match gpu {
         true => (
@@ -103,50 +115,69 @@ pub async fn run(Throughput { rounds, tokens, gpu }: Throughput) -> Result<()> {
     let log = std::fs::read_to_string(data.join("host").join("enclave.log")).unwrap_or_default();
     let loaded =
         log.lines().find(|line| line.contains("hashed")).context("the guest does not say how long hashing took")?;
-    println!("The guest: {loaded}");
+    eprintln!("the guest: {loaded}");
     let (enclaves, _) = network.client.enclaves().await?;
     let enclave = enclaves.into_iter().next().context("an enclave")?;
     let pid = network.enclave_pid().context("an enclave's process")?;
     let mut engine = InProcess::raw(&model, tokens, most)?;
-    println!("\nA model {name}, {tokens} tokens an answer, {rounds} runs of each side in turn.\n");
+    println!("\nA model {name}, {tokens} tokens an answer, {rounds} runs of each side, in turn.\n");
     if !gpu {
         println!(
             "On a CPU the engine has one sequence at a time: of 4 streams, 3 wait for their turn, on every side.\n"
         );
     }
     println!(
-        "| streams | side | tokens/s | of mistral.rs | TTFT p50, ms | gap p50, ms | gap p99, ms | processor ms/token |"
+        "| streams | side | tokens/s | of mistral.rs | TTFT p50, ms | gap p50, ms | gap p99, ms | CPU s per 1,000 tokens |"
     );
     println!("|---|---|---|---|---|---|---|---|");
     let http = ways::http();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let proxy = format!("http://{}", listener.local_addr()?);
+    let router = network.proxy();
+    tokio::spawn(async move { axum::serve(cocoon_host::no_delay(listener), router).await });
     // The server's program is one for CPUs.
     let server = if gpu { None } else { Server::start(&model)? };
+    let own = || -> Result<Duration> { Ok(processor_time(pid)? + processor_time(std::process::id())?) };
     for streams in counts.iter().copied() {
-        let (mut raw, mut served, mut cocoon) = (Side::default(), Side::default(), Side::default());
-        // The first round warms all of them up.
+        let mut sides = [Side::default(), Side::default(), Side::default(), Side::default()];
+        // The first round warms all of them up; each begins with another one.
         for round in 0..=rounds {
-            let before = processor_time(engine.pid())?;
-            let (answers, wall) = tokio::task::block_in_place(|| engine.ask(streams))?;
-            raw.add(round, &answers, wall, processor_time(engine.pid())?.saturating_sub(before));
-            if let Some(server) = &server {
-                let all = || -> Result<Duration> { processor_time(server.pid()) };
-                let (before, started) = (all()?, Instant::now());
-                let asked = (0..streams).map(|_| ways::openai(&http, server.url(), Some(tokens)));
-                let answers: Vec<Sample> = futures::future::try_join_all(asked).await?;
-                served.add(round, &answers, started.elapsed(), all()?.saturating_sub(before));
+            for turn in 0..sides.len() {
+                let which = (round + turn) % sides.len();
+                let (answers, wall, used) = match (which, &server) {
+                    (RAW, _) => {
+                        let before = processor_time(engine.pid())?;
+                        let (answers, wall) = tokio::task::block_in_place(|| engine.ask(streams))?;
+                        (answers, wall, processor_time(engine.pid())?.saturating_sub(before))
+                    }
+                    (SERVER, None) => continue,
+                    (SERVER, Some(server)) => {
+                        let (before, started) = (processor_time(server.pid())?, Instant::now());
+                        let asked = (0..streams).map(|_| ways::openai(&http, server.url(), Some(tokens), false));
+                        let answers = futures::future::try_join_all(asked).await?;
+                        (answers, started.elapsed(), processor_time(server.pid())?.saturating_sub(before))
+                    }
+                    (SDK, _) => {
+                        let (before, started) = (own()?, Instant::now());
+                        let asked = (0..streams)
+                            .map(|_| ways::sdk(&network.client, &enclave, &network.urls.gateway, Some(tokens)));
+                        let answers = futures::future::try_join_all(asked).await?;
+                        (answers, started.elapsed(), own()?.saturating_sub(before))
+                    }
+                    _ => {
+                        let (before, started) = (own()?, Instant::now());
+                        let asked = (0..streams).map(|_| ways::openai(&http, &proxy, Some(tokens), true));
+                        let answers = futures::future::try_join_all(asked).await?;
+                        (answers, started.elapsed(), own()?.saturating_sub(before))
+                    }
+                };
+                sides[which].add(round, &answers, wall, used);
             }
-            let all = || -> Result<Duration> { Ok(processor_time(pid)? + processor_time(std::process::id())?) };
-            let (before, started) = (all()?, Instant::now());
-            let asked = (0..streams).map(|_| ways::sdk(&network.client, &enclave, &network.urls.gateway, Some(tokens)));
-            let answers: Vec<Sample> = futures::future::try_join_all(asked).await?;
-            cocoon.add(round, &answers, started.elapsed(), all()?.saturating_sub(before));
         }
-        let of = raw.speed();
-        println!("| {streams} {}", raw.row("mistral.rs in-process", of));
-        if server.is_some() {
-            println!("| {streams} {}", served.row("mistral.rs's HTTP server", of));
+        let of = sides[RAW].speed();
+        for (side, name) in sides.iter().zip(NAMES).filter(|(side, _)| !side.speeds.is_empty()) {
+            println!("| {streams} {}", side.row(name, of));
         }
-        println!("| {streams} {}", cocoon.row("Cocoon: SDK, gateway, host, enclave", of));
     }
     if server.is_none() && !gpu {
         println!(
