@@ -27,14 +27,22 @@ const FORBIDDEN: &[libc::c_long] = &[
     libc::SYS_pidfd_getfd,
 ];
 
+/// A kernel with the x32 ABI takes each call under a second number, with this bit, that a filter sees as another call of the same processor.
+#[cfg(target_arch = "x86_64")]
+const X32: libc::c_long = 0x4000_0000;
+/// Numbers that x32 alone has (Linux `arch/x86/entry/syscalls/syscall_64.tbl`): execve, ptrace, process_vm_readv, process_vm_writev, execveat.
+#[cfg(target_arch = "x86_64")]
+const X32_ONLY: &[libc::c_long] = &[520, 521, 539, 540, 545];
+
 /// Closes it for the whole process, for ever.
 ///
 /// # Errors
 /// The kernel has no seccomp filters, or this is another processor.
 #[cfg(target_arch = "x86_64")]
 pub fn close() -> Result<()> {
+    let second = FORBIDDEN.iter().chain(X32_ONLY).map(|call| call | X32);
     let rules: BTreeMap<i64, Vec<seccompiler::SeccompRule>> =
-        FORBIDDEN.iter().map(|call| (*call, Vec::new())).collect();
+        FORBIDDEN.iter().copied().chain(second).map(|call| (call, Vec::new())).collect();
     let filter = SeccompFilter::new(
         rules,
         SeccompAction::Allow,

@@ -12,7 +12,7 @@ use axum::routing::{get, post};
 use cocoon_attestation::Digest;
 use cocoon_protocol::Error;
 use cocoon_protocol::auth;
-use cocoon_protocol::sealed::{InnerRequest, MAX_SEALED_REQUEST};
+use cocoon_protocol::sealed::{self, InnerRequest, MAX_SEALED_REQUEST};
 use cocoon_protocol::voucher::SignedVoucher;
 use cocoon_protocol::wire;
 use cocoon_settlement::Address;
@@ -29,7 +29,7 @@ pub fn router(enclave: Arc<Enclave>) -> Router {
     Router::new()
         .route(wire::EVIDENCE_PATH, get(evidence))
         .route(wire::ATTEST_PATH, post(attest))
-        .route(wire::SEALED_PATH, post(sealed))
+        .route(wire::SEALED_PATH, post(answer))
         .route(wire::RECEIPTS_PATH, get(receipts))
         .fallback(|| async { StatusCode::NOT_FOUND })
         .layer(DefaultBodyLimit::max(MAX_SEALED_REQUEST))
@@ -62,7 +62,7 @@ async fn attest(State(enclave): State<Arc<Enclave>>, body: Bytes) -> Response {
 
 /// Statuses outside the seal: 400 unreadable, 401 no voucher, 409 replayed, 410 sealed to a key of no current epoch, 421 for another
 /// enclave, 503 not attested or full. None says anything of the content.
-async fn sealed(State(enclave): State<Arc<Enclave>>, headers: HeaderMap, body: Bytes) -> Response {
+async fn answer(State(enclave): State<Arc<Enclave>>, headers: HeaderMap, body: Bytes) -> Response {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let (evidence_id, now) = match enclave.attester.attested_as(text(wire::ENCLAVE_HEADER).unwrap_or_default()) {
         Ok(Some(attested)) => attested,
@@ -73,6 +73,7 @@ async fn sealed(State(enclave): State<Arc<Enclave>>, headers: HeaderMap, body: B
         return StatusCode::UNAUTHORIZED.into_response();
     };
     // Only a request that somebody pays for takes a place in the replay guard; the others are refused inside the seal.
+    let open = sealed::request_id(&body).map(|request| enclave.open.begin(request));
     let mut unpaid = Some("nothing was checked".to_owned());
     let authorised = |request: &InnerRequest, enc: &[u8]| {
         unpaid = auth::verify(&enclave.expected(), &voucher, enc, request, now).err().map(|error| error.to_string());
@@ -91,7 +92,7 @@ async fn sealed(State(enclave): State<Arc<Enclave>>, headers: HeaderMap, body: B
         }
     };
     let (sender, frames) = mpsc::channel(FRAMES_WAITING);
-    tokio::spawn(enclave.answer(opened, Terms { voucher, evidence_id, unpaid }, sender));
+    tokio::spawn(enclave.answer(opened, Terms { voucher, evidence_id, unpaid }, open, sender));
     let body = Body::from_stream(ReceiverStream::new(frames).map(Ok::<_, std::convert::Infallible>));
     ([(header::CONTENT_TYPE, wire::FRAMES)], body).into_response()
 }
@@ -109,8 +110,14 @@ async fn receipts(State(enclave): State<Arc<Enclave>>, Query(query): Query<Recei
         Ok(request) => request,
         Err(_) => return StatusCode::BAD_REQUEST.into_response(),
     };
-    if request.is_some_and(|request| enclave.open.contains(&request)) {
-        return StatusCode::ACCEPTED.into_response();
+    if let Some(request) = request {
+        if enclave.open.contains(&request) {
+            return StatusCode::ACCEPTED.into_response();
+        }
+        // It may still be on its way: what others of the channel were charged says nothing of it.
+        if !enclave.attester.receiver().accepted(&request) {
+            return StatusCode::NOT_FOUND.into_response();
+        }
     }
     match enclave.ledger.latest(&channel, enclave.attester.key()) {
         Some(receipt) => ([(header::CONTENT_TYPE, "application/octet-stream")], receipt.to_bytes()).into_response(),

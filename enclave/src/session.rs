@@ -1,6 +1,6 @@
 //! One sealed request, from opening to receipt.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -42,30 +42,45 @@ pub struct Enclave {
     pub open: OpenRequests,
 }
 
-/// Requests that may still be charged, by [`cocoon_protocol::sealed::request_id`]: a host whose client hung up asks when one has ended.
-#[derive(Default)]
-pub struct OpenRequests(Mutex<HashSet<Digest>>);
+/// Requests that may still be charged, by [`cocoon_protocol::sealed::request_id`]: a host whose client hung up asks when one has ended. Each with
+/// how often it is here: a host may send one again while it is answered.
+#[derive(Clone, Default)]
+pub struct OpenRequests(Arc<Mutex<HashMap<Digest, usize>>>);
 
 impl OpenRequests {
-    fn with<T>(&self, act: impl FnOnce(&mut HashSet<Digest>) -> T) -> T {
+    fn with<T>(&self, act: impl FnOnce(&mut HashMap<Digest, usize>) -> T) -> T {
         act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether this one is.
     pub fn contains(&self, request: &Digest) -> bool {
-        self.with(|open| open.contains(request))
+        self.with(|open| open.contains_key(request))
+    }
+
+    /// This one is, until what is given back is dropped. Begun before the request is accepted, so that nobody finds one that is accepted,
+    /// not ended, and not here.
+    pub fn begin(&self, request: Digest) -> Open {
+        self.with(|open| *open.entry(request).or_default() += 1);
+        Open { requests: self.clone(), request }
     }
 }
 
 /// One of [`OpenRequests`], until it is dropped.
-struct Open {
-    enclave: Arc<Enclave>,
+pub struct Open {
+    requests: OpenRequests,
     request: Digest,
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.enclave.open.with(|open| open.remove(&self.request));
+        self.requests.with(|open| {
+            if let Some(times) = open.get_mut(&self.request) {
+                *times -= 1;
+                if *times == 0 {
+                    open.remove(&self.request);
+                }
+            }
+        });
     }
 }
 
@@ -81,19 +96,15 @@ pub struct Terms {
 
 impl Enclave {
     /// Answers a request that was opened under this evidence into `frames`. If the host goes away, what was generated until then is charged all the same, and the
-    /// receipt waits for the host. The request counts as open from this call on, and not only when the future is polled.
+    /// receipt waits for the host. The request counts as open for as long.
     pub fn answer(
         self: Arc<Self>,
         opened: Opened,
         terms: Terms,
+        open: Option<Open>,
         frames: mpsc::Sender<Bytes>,
     ) -> impl Future<Output = ()> + Send + 'static {
-        let Opened { request, enc, sealer } = opened;
-        let open = terms.unpaid.is_none().then(|| {
-            let request = Digest::of(&[&enc]);
-            self.open.with(|open| open.insert(request));
-            Open { enclave: self.clone(), request }
-        });
+        let Opened { request, sealer, .. } = opened;
         async move {
             let _open = open;
             let mut salt = [0; 32];

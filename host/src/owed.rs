@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cocoon_attestation::Digest;
@@ -18,6 +18,8 @@ use crate::{Error, Shared};
 const TRIES: u32 = 70;
 const FIRST_WAIT: Duration = Duration::from_millis(20);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
+/// What an enclave has not got by then, it will not get: the connection that brought it is closed.
+const ARRIVAL: Duration = Duration::from_secs(2);
 
 /// An answer under way. If it is dropped before its receipt came, the client has hung up, and the receipt is fetched.
 pub(crate) struct OpenAnswer {
@@ -105,28 +107,37 @@ async fn keep_receipt(shared: Arc<Shared>, voucher: &SignedVoucher, receipt: &[u
 async fn fetch(shared: Arc<Shared>, owed: Owed) {
     let Some(request) = owed.request else { return };
     let channel = owed.voucher.voucher.channel;
-    let url = format!("{}{}?channel={channel}&request={request}", owed.enclave, wire::RECEIPTS_PATH);
+    let url = format!("{}{}?channel={channel}", owed.enclave, wire::RECEIPTS_PATH);
     let runs = || shared.ready().is_some_and(|(_, url)| url == owed.enclave);
-    let Some(receipt) = last_word(&shared.http, &url, runs).await else { return };
+    let Some(receipt) = last_word(&shared.http, &url, &request, runs).await else { return };
     if let Err(error) = keep_receipt(shared, &owed.voucher, &receipt).await {
         tracing::error!(%error, "the receipt of a client that hung up was not kept");
     }
 }
 
 /// The receipt that has a request's charge in it, as soon as the enclave says that the request has ended. Others of the channel may be charged
-/// before it is, so a newer receipt alone is no sign. `None` if the channel was never charged, or the enclave runs no more.
-async fn last_word(http: &Http, url: &str, runs: impl Fn() -> bool) -> Option<Bytes> {
-    let mut wait = FIRST_WAIT;
+/// before it is, so a newer receipt alone is no sign. `None` if the request did not arrive, the channel was never charged, or the enclave runs no
+/// more.
+async fn last_word(http: &Http, url: &str, request: &Digest, runs: impl Fn() -> bool) -> Option<Bytes> {
+    let of_request = format!("{url}&request={request}");
+    let (mut wait, mut arrived, started) = (FIRST_WAIT, false, Instant::now());
     for _ in 0..TRIES {
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(LONGEST_WAIT);
         if !runs() {
             break;
         }
-        match http.call(Method::GET, url, &[], Bytes::new()).await {
+        match http.call(Method::GET, &of_request, &[], Bytes::new()).await {
             Ok((200, receipt)) => return Some(receipt),
-            Ok((404, _)) => return None,
-            // 202: it has not ended. Anything else may change.
+            Ok((202, _)) => arrived = true,
+            // It has ended, so late that the enclave does not remember what was sealed to that key.
+            Ok((404, _)) if arrived => {
+                let newest = http.call(Method::GET, url, &[], Bytes::new()).await;
+                return newest.ok().and_then(|(status, receipt)| (status == 200).then_some(receipt));
+            }
+            // It may be on its way, longer than the client waited.
+            Ok((404, _)) if started.elapsed() >= ARRIVAL => return None,
+            // Whatever it is, it may change.
             _ => {}
         }
     }
@@ -136,50 +147,86 @@ async fn last_word(http: &Http, url: &str, runs: impl Fn() -> bool) -> Option<By
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+    use std::sync::Mutex;
     use std::sync::atomic::AtomicU32;
 
+    use axum::extract::{RawQuery, State};
     use axum::http::StatusCode;
+    use axum::response::IntoResponse;
     use axum::routing::get;
 
     use super::*;
 
-    /// An enclave that answers so often with 202, and then with this; gives its URL and how often it was asked.
-    async fn enclave(pending: u32, then: (StatusCode, &'static str)) -> (String, Arc<AtomicU32>) {
-        let asked = Arc::new(AtomicU32::new(0));
-        let counter = asked.clone();
-        let answer = move || async move {
-            match counter.fetch_add(1, Ordering::SeqCst) < pending {
-                true => (StatusCode::ACCEPTED, "the receipt of another request"),
-                false => then,
-            }
-        };
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/receipts", listener.local_addr().unwrap());
-        let router = axum::Router::new().route("/receipts", get(answer));
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        (url, asked)
+    /// Says one after another, and the last again and again; notes what it was asked.
+    #[derive(Default)]
+    struct Enclave {
+        says: Mutex<VecDeque<(u16, &'static str)>>,
+        asked: Mutex<Vec<String>>,
     }
 
+    async fn answer(State(enclave): State<Arc<Enclave>>, RawQuery(query): RawQuery) -> axum::response::Response {
+        enclave.asked.lock().unwrap().push(query.unwrap_or_default());
+        let mut says = enclave.says.lock().unwrap();
+        let (status, body) = if says.len() > 1 { says.pop_front() } else { says.front().copied() }.unwrap();
+        (StatusCode::from_u16(status).unwrap(), body).into_response()
+    }
+
+    async fn enclave(says: &[(u16, &'static str)]) -> (String, Arc<Enclave>) {
+        let enclave = Arc::new(Enclave { says: Mutex::new(says.iter().copied().collect()), ..Enclave::default() });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/receipts?channel=c", listener.local_addr().unwrap());
+        let router = axum::Router::new().route("/receipts", get(answer)).with_state(enclave.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        (url, enclave)
+    }
+
+    const REQUEST: Digest = Digest([7; 32]);
+
     #[tokio::test]
-    async fn the_receipt_is_waited_for_until_the_request_has_ended() {
+    async fn the_receipt_is_waited_for_until_the_request_has_arrived_and_ended() {
         let http = Http::new(None);
-        for (pending, then, expected) in [
-            (0, (StatusCode::OK, "its receipt"), Some("its receipt")),
-            (4, (StatusCode::OK, "its receipt"), Some("its receipt")),
-            (2, (StatusCode::NOT_FOUND, ""), None),
+        let (pending, own) = ((202, "of another"), (200, "its receipt"));
+        for (says, expected) in [
+            (vec![own], Some("its receipt")),
+            (vec![pending, pending, pending, own], Some("its receipt")),
+            // Asked before it came.
+            (vec![(404, ""), (404, ""), pending, own], Some("its receipt")),
+            (vec![(404, ""), own], Some("its receipt")),
+            (vec![(503, ""), own], Some("its receipt")),
         ] {
-            let (url, asked) = enclave(pending, then).await;
-            let found = last_word(&http, &url, || true).await;
-            assert_eq!(found.as_deref(), expected.map(str::as_bytes));
-            assert_eq!(asked.load(Ordering::SeqCst), pending + 1);
+            let (url, enclave) = enclave(&says).await;
+            let found = last_word(&http, &url, &REQUEST, || true).await;
+            assert_eq!(found.as_deref(), expected.map(str::as_bytes), "{says:?}");
+            let asked = enclave.asked.lock().unwrap();
+            assert_eq!(asked.len(), says.len(), "{says:?}");
+            assert!(asked.iter().all(|query| *query == format!("channel=c&request={REQUEST}")), "{asked:?}");
         }
     }
 
     #[tokio::test]
+    async fn a_request_whose_key_is_gone_is_in_the_newest_receipt_once_it_has_ended() {
+        for (newest, expected) in [((200, "newest"), Some("newest")), ((404, ""), None)] {
+            let (url, enclave) = enclave(&[(202, ""), (404, ""), newest]).await;
+            let found = last_word(&Http::new(None), &url, &REQUEST, || true).await;
+            assert_eq!(found.as_deref(), expected.map(str::as_bytes));
+            assert_eq!(enclave.asked.lock().unwrap().last().unwrap(), "channel=c");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_that_never_arrives_is_given_up_and_nobody_elses_receipt_taken() {
+        let (url, enclave) = enclave(&[(404, "")]).await;
+        let started = Instant::now();
+        assert_eq!(last_word(&Http::new(None), &url, &REQUEST, || true).await, None);
+        assert!(started.elapsed() >= ARRIVAL && enclave.asked.lock().unwrap().len() > 4);
+    }
+
+    #[tokio::test]
     async fn an_enclave_that_runs_no_more_is_not_asked() {
-        let (url, asked) = enclave(1_000, (StatusCode::OK, "")).await;
-        let counter = asked.clone();
-        let found = last_word(&Http::new(None), &url, move || counter.load(Ordering::SeqCst) < 2).await;
-        assert_eq!((found, asked.load(Ordering::SeqCst)), (None, 2));
+        let (url, enclave) = enclave(&[(202, "")]).await;
+        let looks = AtomicU32::new(0);
+        let found = last_word(&Http::new(None), &url, &REQUEST, || looks.fetch_add(1, Ordering::SeqCst) < 2).await;
+        assert_eq!((found, enclave.asked.lock().unwrap().len()), (None, 2));
     }
 }

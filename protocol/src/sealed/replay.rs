@@ -31,6 +31,11 @@ impl ReplayGuard {
         Self { off: true, ..Self::new(0) }
     }
 
+    /// Whether the key with this digest was accepted.
+    pub fn has(&self, digest: &Digest) -> bool {
+        self.seen.contains(digest)
+    }
+
     /// Accepts an encapsulated key the first time.
     ///
     /// # Errors
@@ -59,7 +64,9 @@ mod tests {
     #[test]
     fn a_key_is_accepted_once_and_memory_is_bounded() {
         let mut guard = ReplayGuard::new(2);
+        assert!(!guard.has(&Digest::of(&[b"a"])));
         guard.accept(b"a").unwrap();
+        assert!(guard.has(&Digest::of(&[b"a"])));
         assert!(matches!(guard.accept(b"a"), Err(Error::Replayed)));
         guard.accept(b"b").unwrap();
         assert!(matches!(guard.accept(b"c"), Err(Error::EpochFull)));

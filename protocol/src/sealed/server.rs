@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cocoon_attestation::UnixTime;
+use cocoon_attestation::{Digest, UnixTime};
 use zeroize::Zeroizing;
 
 use super::body::{self, MAX_DATA};
@@ -120,6 +120,11 @@ impl Receiver {
             epoch.guard.accept(&enc)?;
         }
         Ok(Opened { request: inner, enc, sealer })
+    }
+
+    /// Whether a request of this name ([`super::request_id`]) was accepted, as far back as keys are kept.
+    pub fn accepted(&self, request: &Digest) -> bool {
+        self.lock().iter().any(|epoch| epoch.guard.has(request))
     }
 
     #[cfg(test)]
