@@ -60,7 +60,7 @@ vm: build ## boot the guest image in QEMU, appraise, prompt and pay; then one th
 lint: tools ## rustfmt, clippy with warnings denied, layering, licences and sources of dependencies
 	$(CARGO) fmt --all --check
 	bash scripts/clippy
-	$(CARGO) test --release --locked -p cocoon-tests --test layering
+	$(CARGO) test --release --locked --test layering
 	bash scripts/deny check bans licenses sources
 
 .PHONY: advisories

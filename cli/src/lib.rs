@@ -9,6 +9,7 @@ pub mod host_launch;
 pub mod measure;
 pub mod money;
 pub mod network;
+pub mod node;
 pub mod paths;
 pub mod policy;
 pub mod proxy;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use cocoon_cli::money::{chain, channel, host, registry, wallet};
-use cocoon_cli::{chat, demo, endorsements, measure, policy, proxy, up, verify};
+use cocoon_cli::{chat, demo, endorsements, measure, node, policy, proxy, up, verify};
 
 #[derive(Parser)]
 #[command(version, about = "Private AI inference that nobody has to be trusted for")]
@@ -30,6 +30,8 @@ enum Command {
     Channel(channel::ChannelArgs),
     /// A GPU provider's machine, guests and contract: doctor, launch, register, stake, claim
     Host(host::HostArgs),
+    /// A verifier node: appraise bundles, log them, sign verdicts, witness other nodes' logs
+    Node(node::NodeArgs),
     /// What everybody trusts, and how governance changes it
     Registry(registry::RegistryArgs),
     /// A TON for development on this machine, with play money
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
         Command::Wallet(args) => run(async { wallet::run(args).await.map(|()| ExitCode::SUCCESS) }),
         Command::Channel(args) => run(async { channel::run(args).await.map(|()| ExitCode::SUCCESS) }),
         Command::Host(args) => run(host::run(args)),
+        Command::Node(args) => run(node::run(args)),
         Command::Registry(args) => run(async { registry::run(args).await.map(|()| ExitCode::SUCCESS) }),
         Command::Chain(args) => run(async { chain::run(args).await.map(|()| ExitCode::SUCCESS) }),
         Command::Chat(args) => run(async { chat::run(args).await.map(|()| ExitCode::SUCCESS) }),

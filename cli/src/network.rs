@@ -19,7 +19,7 @@ use cocoon_gateway::{Gateway, GatewayConfig};
 use cocoon_host::vm::{DevelopmentCpu, Plan, VmLauncher};
 use cocoon_host::{ClaimRule, DevEndorser, EnclaveLauncher, Endorser, Host, HostConfig, ProcessLauncher};
 use cocoon_image::{ImageManifest, ModelFolder};
-use cocoon_node::{Node, NodeConfig};
+use cocoon_node::{Node, NodeConfig, Peer};
 use cocoon_settlement::account::Account;
 use cocoon_settlement::chain::Chain;
 use cocoon_settlement::contracts::channel::{ChannelInit, channel_code_depth, channel_code_hash};
@@ -228,9 +228,10 @@ impl Network {
         }
         step.done(format!("Registry {}, Provider {}", short_address(&registry), short_address(&provider)));
 
-        let policy = policy(&platform)?;
+        let document = policy(&platform);
+        let policy = Policy::from_toml(&document)?;
         let (nodes, node_urls, logs) =
-            start_nodes(data, &chain, &policy, &references, registry, &mut tasks, ui).await?;
+            start_nodes(data, &chain, &document, &references, registry, &mut tasks, ui).await?;
 
         let gateway = Gateway::new(GatewayConfig {
             tap: options.tap.clone().map(|tap| tap as Arc<dyn cocoon_gateway::Tap>),
@@ -286,6 +287,8 @@ impl Network {
             references: Some(references.clone()),
             logs,
             required_logs: usize::from(THRESHOLD),
+            // With the log itself as many parties as a verdict needs.
+            required_witnesses: usize::from(THRESHOLD) - 1,
             registry,
             require_registered: true,
             max_beacon_age: Some(ATTESTATION_LIFETIME),
@@ -440,31 +443,42 @@ async fn name_release(governance: &Account, address: &Address) -> Result<()> {
 async fn start_nodes(
     data: &DataDir,
     chain: &Arc<LocalChain>,
-    policy: &Policy,
+    policy: &str,
     references: &ReferenceValues,
     registry: Address,
     tasks: &mut Vec<JoinHandle<()>>,
     ui: Ui,
 ) -> Result<(Vec<Arc<Node>>, Vec<String>, Vec<LogKey>)> {
-    let step = ui.step(format!("{NODES} verifier nodes, each with its own log and key"));
-    let (mut nodes, mut urls, mut logs) = (Vec::new(), Vec::new(), Vec::new());
+    let step = ui.step(format!("{NODES} verifier nodes, each with its own log and key, witnesses of one another"));
+    let (mut nodes, mut urls, mut logs, mut listeners) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let name = |index: usize| format!("node-{index}.cocoon.local");
     for index in 0..NODES {
+        let (listener, url) = listen().await?;
+        let (key, witness) = cocoon_node::public_keys(&name(index), &data.secret(&format!("node-{index}-log"))?)?;
+        logs.push(LogKey { url: url.clone(), key, witness });
+        urls.push(url);
+        listeners.push(listener);
+    }
+    for (index, listener) in listeners.into_iter().enumerate() {
+        let others = || logs.iter().enumerate().filter(move |(other, _)| *other != index).map(|(_, log)| log);
         let node = Arc::new(Node::open(NodeConfig {
             dir: data.join(&format!("node-{index}")),
-            name: format!("node-{index}.cocoon.local"),
+            name: name(index),
             index: u8::try_from(index)?,
             verdict_seed: data.secret(&format!("node-{index}-verdict"))?,
             log_seed: data.secret(&format!("node-{index}-log"))?,
-            policy: policy.clone(),
+            policy: policy.to_owned(),
             references: references.clone(),
             registry,
             lifetime: ATTESTATION_LIFETIME,
             chain: chain.clone() as Arc<dyn Chain>,
+            peers: others().map(|log| Peer { url: log.url.clone(), witness: log.witness.clone() }).collect(),
+            watched: others().map(|log| log.key.clone()).collect(),
+            endorser: None,
+            anchoring: None,
+            limits: cocoon_node::Limits::default(),
         })?);
-        let (listener, url) = listen().await?;
         tasks.push(serve(listener, node.clone().router()));
-        logs.push(LogKey { url: url.clone(), key: node.log_key().to_owned() });
-        urls.push(url);
         nodes.push(node);
     }
     step.done("");
@@ -487,13 +501,22 @@ fn proxy_config(data: &DataDir, client: &Client, chain_url: &str, platform: &Dev
         policy: None,
         development_roots: vec![hex::encode(platform.tdx_root_der()), hex::encode(platform.snp_ark_der())],
         required_logs: config.required_logs,
+        required_witnesses: config.required_witnesses,
         voucher_step: config.voucher_step.0,
         data: "proxy".into(),
         max_prices: config.max_prices,
-        logs: config.logs.iter().map(|log| (log.url.clone(), log.key.clone())).collect(),
         spending_limit: None,
         api_key_file: None,
         allowed_origins: Vec::new(),
+        logs: config
+            .logs
+            .iter()
+            .map(|log| crate::proxy::LogEntry {
+                url: log.url.clone(),
+                key: log.key.clone(),
+                witness: log.witness.clone(),
+            })
+            .collect(),
     };
     let note = "# Written by `cocoon up` at every start: the addresses hold while it runs. DEVELOPMENT PLATFORM - NOT CONFIDENTIAL\n";
     Ok(format!("{note}{}", toml::to_string(&proxy)?))
@@ -529,12 +552,10 @@ async fn wait_for_enclave(client: &Client) -> Result<()> {
     bail!("the client accepts no enclave: {why}")
 }
 
-/// Strict, but for naming the development platform's roots.
-fn policy(platform: &DevPlatform) -> Result<Policy> {
-    let mut policy = Policy::default();
-    policy.add_root(&platform.tdx_root_der())?;
-    policy.add_root(&platform.snp_ark_der())?;
-    Ok(policy)
+/// Strict, but for naming the development platform's roots: a policy document.
+fn policy(platform: &DevPlatform) -> String {
+    let roots = [platform.tdx_root_der(), platform.snp_ark_der()].map(hex::encode);
+    format!("# DEVELOPMENT PLATFORM - NOT CONFIDENTIAL\nroots = [\"{}\", \"{}\"]\n", roots[0], roots[1])
 }
 
 /// A folder with a model in it is served under the demo model's name; one with folders of models, under theirs, with commas between them.

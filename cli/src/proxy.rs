@@ -36,6 +36,18 @@ pub struct ProxyArgs {
     listen: SocketAddr,
 }
 
+/// A verifier node's log.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogEntry {
+    /// Base URL of the node.
+    pub url: String,
+    /// Verifier key of its checkpoints.
+    pub key: String,
+    /// Verifier key of its cosignatures.
+    pub witness: String,
+}
+
 /// A client's configuration, in TOML. Paths are taken from the file's folder.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -62,10 +74,12 @@ pub struct ProxyConfig {
     /// Roots that are accepted besides the vendors', DER in hexadecimal: a development platform's is NOT CONFIDENTIAL.
     #[serde(default)]
     pub development_roots: Vec<String>,
-    /// Logs that prove inclusion: base URL and verifier key.
-    pub logs: Vec<(String, String)>,
+    /// Logs that prove inclusion, and witness one another.
+    pub logs: Vec<LogEntry>,
     /// How many of them must.
     pub required_logs: usize,
+    /// How many of the others must have cosigned each one's checkpoint.
+    pub required_witnesses: usize,
     /// By how much the promise to an enclave grows at a time, nanoton.
     pub voucher_step: u64,
     /// The most that is paid, nanoton per million tokens.
@@ -90,7 +104,7 @@ impl ProxyConfig {
     /// A file that is named cannot be read or does not hold what it should.
     pub fn client(&self, base: &Path) -> Result<ClientConfig> {
         ensure!(!self.gateways.is_empty(), "`gateways` is empty: name at least one");
-        for url in self.gateways.iter().chain(self.logs.iter().map(|(url, _)| url)).chain([&self.chain]) {
+        for url in self.gateways.iter().chain(self.logs.iter().map(|log| &log.url)).chain([&self.chain]) {
             let uri = url.parse::<hyper::Uri>().ok().filter(|uri| uri.scheme_str() == Some("http"));
             ensure!(uri.is_some_and(|uri| uri.host().is_some()), "{url:?} is no http:// URL");
         }
@@ -99,6 +113,12 @@ impl ProxyConfig {
             "`required_logs` is {}, and `logs` names {}",
             self.required_logs,
             self.logs.len()
+        );
+        ensure!(
+            self.required_witnesses < self.logs.len().max(1),
+            "`required_witnesses` is {}, and the log of each has {} others",
+            self.required_witnesses,
+            self.logs.len().saturating_sub(1)
         );
         ensure!(self.voucher_step > 0, "`voucher_step` must be more than nothing");
         let read = |path: &Path| {
@@ -148,8 +168,13 @@ impl ProxyConfig {
             chain,
             policy,
             references: Some(references),
-            logs: self.logs.iter().map(|(url, key)| LogKey { url: url.clone(), key: key.clone() }).collect(),
+            logs: self
+                .logs
+                .iter()
+                .map(|log| LogKey { url: log.url.clone(), key: log.key.clone(), witness: log.witness.clone() })
+                .collect(),
             required_logs: self.required_logs,
+            required_witnesses: self.required_witnesses,
             registry: self.registry,
             require_registered: true,
             max_beacon_age: Some(crate::network::ATTESTATION_LIFETIME),

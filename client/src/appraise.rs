@@ -1,4 +1,4 @@
-//! Which enclaves may be asked. Evidence is appraised once, and never per request; what the chain says of it is looked up every minute.
+//! Which enclaves may be asked. Evidence is appraised once, and never per request; what chain and logs say of it is asked every half minute.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -8,18 +8,19 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use cocoon_attestation::{Claims, Digest, EvidenceId, UnixTime};
 use cocoon_protocol::statement::{KeyStatement, SignedKeyStatement};
-use cocoon_protocol::wire::{self, Announcement, LogInclusion};
+use cocoon_protocol::wire::Announcement;
 use cocoon_settlement::contracts::provider::KeyState;
 use cocoon_settlement::{Address, Prices, ops};
-use cocoon_transparency::{InclusionProof, Leaf, verify_inclusion};
 use cocoon_verifier::{Appraisal, CheckOutcome, Outcome, appraise_bundle};
 
 use crate::Error;
 use crate::config::ClientConfig;
+use crate::logs::Logs;
 use crate::net::Http;
 
-/// Seconds after which an accepted enclave's registration is looked up again: it can be withdrawn meanwhile. The evidence itself stays what it is.
-const STANDING_SECONDS: u64 = 60;
+/// Seconds after which chain and logs are asked again about an accepted enclave: registration, platform or image can be withdrawn meanwhile, and
+/// nodes look again every quarter of a minute, so that clients know within a minute. The evidence itself stays what it is.
+const STANDING_SECONDS: u64 = 30;
 /// Seconds for which evidence that was refused for what it says is not looked at again: it will not say anything else.
 const REFUSED_SECONDS: u64 = 60;
 /// The same for evidence that chain or logs did not stand behind: they may do so soon.
@@ -72,14 +73,22 @@ impl Known {
 }
 
 /// Appraises announcements, and remembers what came of it.
-#[derive(Default)]
 pub struct Appraiser {
     /// By the SHA-256 of the very bytes that were appraised.
     known: Mutex<HashMap<Digest, Known>>,
     appraisals: AtomicU64,
+    logs: Logs,
 }
 
 impl Appraiser {
+    /// One that remembers in a data folder what logs showed it.
+    ///
+    /// # Errors
+    /// The folder cannot be read or written.
+    pub(crate) fn open(data: &std::path::Path) -> Result<Self, Error> {
+        Ok(Self { known: Mutex::default(), appraisals: AtomicU64::new(0), logs: Logs::open(data)? })
+    }
+
     /// How often evidence was really appraised.
     pub fn appraisals(&self) -> u64 {
         self.appraisals.load(Ordering::Relaxed)
@@ -120,16 +129,13 @@ impl Appraiser {
             Some(Known::Refused { check, reason, .. }) => return Err(Error::Refused { check, reason }),
             Some(Known::Accepted(entry)) if entry.standing_until >= now => entry,
             Some(Known::Accepted(entry)) => {
-                let still = standing(config, &entry, now).await;
+                let still = self.standing(config, http, &entry, now).await;
                 self.remember(bytes, entry, still, UNSUPPORTED_SECONDS, now)?
             }
             None => {
                 let appraised = self.appraise(config, bundle, now);
                 let entry = self.remember_refusal(bytes, appraised, REFUSED_SECONDS, now)?;
-                let behind = match standing(config, &entry, now).await {
-                    Ok(()) => logged(config, http, &entry.evidence_id).await,
-                    refused => refused,
-                };
+                let behind = self.standing(config, http, &entry, now).await;
                 self.remember(bytes, entry, behind, UNSUPPORTED_SECONDS, now)?
             }
         };
@@ -195,6 +201,13 @@ impl Appraiser {
         Ok(entry)
     }
 
+    /// Whether chain and logs stand behind an enclave now.
+    async fn standing(&self, config: &ClientConfig, http: &Http, entry: &Entry, now: UnixTime) -> Result<(), Error> {
+        beacon(config, &entry.claims, now).await?;
+        registered(config, &entry.claims, &entry.evidence_id, now).await?;
+        self.logs.prove(config, http, &entry.evidence_id, now).await
+    }
+
     /// What evidence says by itself.
     fn appraise(&self, config: &ClientConfig, bundle: &[u8], now: UnixTime) -> Result<Entry, Error> {
         self.appraisals.fetch_add(1, Ordering::Relaxed);
@@ -228,12 +241,6 @@ fn refusal(appraisal: &Appraisal) -> Error {
     let others = failed.filter(|check| check.outcome == CheckOutcome::Refused);
     let others: String = others.map(|check| format!("; {}: {}", check.id, check.detail)).collect();
     Error::refused(&check, format!("{}{others}", appraisal.reason))
-}
-
-/// Whether the chain stands behind an enclave now.
-async fn standing(config: &ClientConfig, entry: &Entry, now: UnixTime) -> Result<(), Error> {
-    beacon(config, &entry.claims, now).await?;
-    registered(config, &entry.claims, &entry.evidence_id, now).await
 }
 
 /// The evidence quotes a block of the chain, so it cannot be older than that block.
@@ -273,51 +280,6 @@ async fn registered(config: &ClientConfig, claims: &Claims, evidence: &EvidenceI
     }
     if record.evidence_id != evidence.0 {
         return Err(Error::refused("registration", "its key is registered with other evidence"));
-    }
-    Ok(())
-}
-
-async fn logged(config: &ClientConfig, http: &Http, evidence: &EvidenceId) -> Result<(), Error> {
-    let mut proofs = 0;
-    let mut why = "no log is configured".to_owned();
-    for log in &config.logs {
-        if proofs >= config.required_logs {
-            break;
-        }
-        let url = format!("{}{}/{evidence}", log.url, wire::INCLUSION_PATH);
-        let proven = match http.get(&url).await {
-            Ok((200, body)) => included(&body, evidence, &log.key),
-            Ok((status, _)) => Err(format!("{} answers {status}", log.url)),
-            Err(error) => Err(error.to_string()),
-        };
-        match proven {
-            Ok(()) => proofs += 1,
-            Err(reason) => why = reason,
-        }
-    }
-    if proofs < config.required_logs {
-        let reason =
-            format!("{proofs} of {} logs prove that they hold its evidence; the last one: {why}", config.required_logs);
-        return Err(Error::refused("transparency", reason));
-    }
-    Ok(())
-}
-
-/// Checks a node's proof: the leaf is under the checkpoint that the log signed, and holds this evidence.
-fn included(body: &[u8], evidence: &EvidenceId, key: &str) -> Result<(), String> {
-    let inclusion: LogInclusion = serde_json::from_slice(body).map_err(|_| "its proof cannot be read".to_owned())?;
-    let leaf = STANDARD.decode(&inclusion.leaf).map_err(|_| "its leaf is not base64".to_owned())?;
-    let mut hashes = Vec::with_capacity(inclusion.hashes.len());
-    for text in &inclusion.hashes {
-        let hash = text.parse::<Digest>().map_err(|_| "a hash of its proof is not hexadecimal".to_owned())?;
-        hashes.push(hash);
-    }
-    let proof = InclusionProof { index: inclusion.leaf_index, tree_size: inclusion.tree_size, hashes };
-    verify_inclusion(&leaf, &proof, &inclusion.checkpoint, key).map_err(|error| error.to_string())?;
-    let leaf = Leaf::from_cbor(&leaf).map_err(|error| error.to_string())?;
-    let bundle = cocoon_attestation::Bundle::from_cbor(&leaf.bundle).map_err(|error| error.to_string())?;
-    if bundle.evidence_id() != *evidence {
-        return Err("its proof is for other evidence".into());
     }
     Ok(())
 }

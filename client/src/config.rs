@@ -39,6 +39,8 @@ pub struct LogKey {
     pub url: String,
     /// Verifier key of its checkpoints, as a signed note names it.
     pub key: String,
+    /// Verifier key with which it cosigns the checkpoints of the others.
+    pub witness: String,
 }
 
 /// Everything a client needs to know.
@@ -56,6 +58,8 @@ pub struct ClientConfig {
     pub logs: Vec<LogKey>,
     /// How many of them must.
     pub required_logs: usize,
+    /// How many of the others must have cosigned the checkpoint of each within the last ten minutes.
+    pub required_witnesses: usize,
     /// The Registry whose verdicts count.
     pub registry: Address,
     /// Whether the enclave's key must be registered, by that Registry, with the provider on-chain.

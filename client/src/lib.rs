@@ -7,6 +7,7 @@
 pub mod appraise;
 pub mod config;
 mod error;
+mod logs;
 mod net;
 pub mod proxy;
 pub mod state;

@@ -77,11 +77,12 @@ impl Client {
         }
         std::fs::create_dir_all(&config.data).map_err(|error| Error::State(error.to_string()))?;
         let state = State::open(&config.data.join("client.redb"))?;
+        let appraiser = Appraiser::open(&config.data)?;
         Ok(Arc::new(Self {
             config,
             key,
             http: Http::new(),
-            appraiser: Appraiser::default(),
+            appraiser,
             state,
             directory: Mutex::default(),
             promises: Mutex::default(),

@@ -9,7 +9,7 @@ use cocoon_attestation::{Bundle, Claims, CpuEvidence, Digest, UnixTime};
 use cocoon_client::{Appraised, Client, Error};
 use cocoon_protocol::identity::SigningKey;
 use cocoon_protocol::statement::KeyStatement;
-use common::{AT, MRTD, PRICES, World, appraise, bundle, enclave, node, platform, statement};
+use common::{AT, MRTD, PRICES, World, appraise, bundle, enclave, platform, statement};
 
 fn refused(result: Result<Appraised, Error>, by: &str) {
     match result {
@@ -194,31 +194,6 @@ async fn the_provider_answers_to_the_registry_that_the_client_trusts() {
     let mut config = world.config();
     config.registry.hash[0] ^= 1;
     refused(appraise(config, &bundle, &statement(&bundle, &enclave())).await, "registration");
-}
-
-#[tokio::test]
-async fn a_log_proves_that_it_holds_this_evidence() {
-    let world = World::new().await;
-    let bundle = registered(&world, &world.claims().await, MRTD).await;
-    let of = statement(&bundle, &enclave());
-    let (good, key) = world.log(&bundle.to_cbor(), [51; 32]);
-    let mut other = bundle.clone();
-    other.gpu.push(vec![1]);
-    let (other, _) = world.log(&other.to_cbor(), [51; 32]);
-    let mut forged = good.clone();
-    forged.checkpoint = world.log(&bundle.to_cbor(), [52; 32]).0.checkpoint;
-
-    let mut config = world.config();
-    config.required_logs = 1;
-    config.logs = vec![node(good, key.clone()).await];
-    appraise(config.clone(), &bundle, &of).await.unwrap();
-    for logs in [vec![], vec![node(other, key.clone()).await], vec![node(forged, key).await]] {
-        config.logs = logs;
-        config.required_logs = 1;
-        refused(appraise(config.clone(), &bundle, &of).await, "transparency");
-        config.required_logs = 0;
-        appraise(config.clone(), &bundle, &of).await.unwrap();
-    }
 }
 
 #[tokio::test]

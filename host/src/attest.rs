@@ -5,7 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use cocoon_attestation::{Beacon, Bundle, Claims, Digest, EvidenceId, UnixTime};
 use cocoon_protocol::statement::SignedKeyStatement;
-use cocoon_protocol::wire::{self, AttestRequest, EnclaveEvidence, SignedVerdict};
+use cocoon_protocol::wire::{self, AttestRequest, EnclaveEvidence, NodeRefusal, SignedVerdict};
+use cocoon_protocol::work;
 use cocoon_settlement::account::Account;
 use cocoon_settlement::cells::{Signature, Verdict};
 use cocoon_settlement::chain::Chain;
@@ -89,8 +90,10 @@ async fn verdicts(
     let needed = usize::from(params.threshold);
     let mut groups: Vec<(Verdict, Vec<(u8, Signature)>)> = Vec::new();
     let mut why = "no node is configured".to_owned();
+    let stamped = bundle.to_vec();
+    let stamp = tokio::task::spawn_blocking(move || work::stamp(&stamped)).await.unwrap_or_default().to_string();
     for node in parties.nodes {
-        match verdict(parties.http, node, bundle).await {
+        match verdict(parties.http, node, bundle, &stamp).await {
             // A node that signs with another key than the Registry knows must not spoil what the others signed.
             Ok((index, verdict, signature))
                 if params
@@ -118,12 +121,16 @@ async fn verdicts(
     }
 }
 
-async fn verdict(http: &Http, node: &str, bundle: &[u8]) -> Result<(u8, Verdict, Signature), Error> {
+async fn verdict(http: &Http, node: &str, bundle: &[u8], stamp: &str) -> Result<(u8, Verdict, Signature), Error> {
     let url = format!("{node}{}", wire::APPRAISE_PATH);
-    let headers = [("content-type", wire::CBOR)];
+    let headers = [("content-type", wire::CBOR), (work::HEADER, stamp)];
     let (status, body) = http.call(Method::POST, &url, &headers, Bytes::copy_from_slice(bundle)).await?;
     if status != 200 {
-        return Err(peer(&url, format!("status {status}: {}", String::from_utf8_lossy(&body))));
+        let why = match serde_json::from_slice::<NodeRefusal>(&body) {
+            Ok(refusal) => format!("{}: {}", refusal.outcome, refusal.reason),
+            Err(_) => format!("status {status}: {}", String::from_utf8_lossy(&body)),
+        };
+        return Err(peer(&url, why));
     }
     let unreadable = || peer(&url, "its verdict cannot be read");
     let signed: SignedVerdict = serde_json::from_slice(&body).map_err(|_| unreadable())?;

@@ -1,16 +1,20 @@
 //! What can go wrong in a node.
 
+use cocoon_protocol::wire::LogInclusion;
 use cocoon_verifier::Outcome;
-use serde::{Deserialize, Serialize};
 
-/// Why a node signs nothing for a bundle.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+/// Why a node signs no verdict for a bundle.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{outcome}: {reason}")]
 pub struct Refused {
     /// What came of the appraisal.
     pub outcome: Outcome,
     /// Why, in words a person can act on.
     pub reason: String,
+    /// The same as a signed note by the key of the node's log: outcome, evidence id or `-`, SHA-256 of the bundle, time, reason.
+    pub statement: String,
+    /// Where the log holds the refusal; evidence that is not authentic is not logged.
+    pub inclusion: Option<LogInclusion>,
 }
 
 /// An error of a node.
@@ -19,7 +23,16 @@ pub struct Refused {
 pub enum Error {
     /// The bundle does not deserve a verdict.
     #[error(transparent)]
-    Refused(#[from] Refused),
+    Refused(#[from] Box<Refused>),
+    /// The node has enough to do.
+    #[error("this node has {0} bundles to appraise already; send it again in a second, or ask another node")]
+    Busy(usize),
+    /// A provider brings evidence faster than it may.
+    #[error("the provider brought more evidence than it may: send it again in {0} s")]
+    TooMuch(u64),
+    /// The policy or the reference values cannot be read.
+    #[error("the node's {0}")]
+    Document(String),
     /// The Registry does not know this node by its key.
     #[error(
         "verifier {index} of the Registry has another key than this node: correct the node's index or have governance set its key"

@@ -1,18 +1,23 @@
-//! What the node knows about an evidence id: where it was logged and what was signed for it.
+//! What the node knows about an evidence id: where it was logged and what was signed for it. All of it follows from the log, but for
+//! verdicts, which follow from the log and the chain.
 
 use std::path::Path;
 
-use cocoon_attestation::EvidenceId;
+use cocoon_attestation::{Digest, EvidenceId, UnixTime};
 use cocoon_verifier::Outcome;
-use redb::{Database, ReadableDatabase, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable as _, TableDefinition};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
 const RECORDS: TableDefinition<'static, [u8; 32], &'static [u8]> = TableDefinition::new("evidence");
+/// Accepted evidence whose attestation has not ended: what is appraised again and again, and until when.
+const LIVE: TableDefinition<'static, [u8; 32], u64> = TableDefinition::new("live");
+/// Leaves of the log that are in `RECORDS`.
+const INDEXED: TableDefinition<'static, (), u64> = TableDefinition::new("indexed");
 
 /// An evidence id's place in the log and its latest verdict.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub leaf_index: u64,
     pub outcome: Outcome,
@@ -20,6 +25,8 @@ pub(crate) struct Record {
     pub reason: String,
     /// Bag of cells of the latest verdict, hexadecimal.
     pub verdict: Option<String>,
+    /// When its attestation ends, where there is one.
+    pub until: Option<UnixTime>,
 }
 
 pub(crate) struct Store(Database);
@@ -30,6 +37,8 @@ impl Store {
         let database = cocoon_settlement::database::open(&dir.join("node.redb"))?;
         let transaction = database.begin_write()?;
         transaction.open_table(RECORDS)?;
+        transaction.open_table(LIVE)?;
+        transaction.open_table(INDEXED)?;
         transaction.commit()?;
         Ok(Self(database))
     }
@@ -42,10 +51,48 @@ impl Store {
         }
     }
 
-    pub fn put(&self, id: &EvidenceId, record: &Record) -> Result<(), Error> {
-        let bytes = serde_json::to_vec(record)?;
+    /// Leaves of the log that are known here.
+    pub fn indexed(&self) -> Result<u64, Error> {
+        let table = self.0.begin_read()?.open_table(INDEXED)?;
+        Ok(table.get(())?.map_or(0, |size| size.value()))
+    }
+
+    /// Writes records in one commit, and how many leaves of the log are known by then.
+    pub fn put(&self, records: &[(EvidenceId, Record)], indexed: Option<u64>) -> Result<(), Error> {
         let transaction = self.0.begin_write()?;
-        transaction.open_table(RECORDS)?.insert(id.0.0, bytes.as_slice())?;
+        {
+            let mut table = transaction.open_table(RECORDS)?;
+            let mut live = transaction.open_table(LIVE)?;
+            for (id, record) in records {
+                table.insert(id.0.0, serde_json::to_vec(record)?.as_slice())?;
+                match record.until.filter(|_| record.outcome == Outcome::Accepted) {
+                    Some(until) => live.insert(id.0.0, until.0)?,
+                    None => live.remove(id.0.0)?,
+                };
+            }
+            if let Some(indexed) = indexed {
+                transaction.open_table(INDEXED)?.insert((), indexed)?;
+            }
+        }
         Ok(transaction.commit()?)
+    }
+
+    /// Accepted evidence whose attestation has not ended. What has ended is forgotten here.
+    pub fn live(&self, now: UnixTime) -> Result<Vec<EvidenceId>, Error> {
+        let (mut alive, mut ended) = (Vec::new(), false);
+        for entry in self.0.begin_read()?.open_table(LIVE)?.iter()? {
+            let (id, until) = entry?;
+            if until.value() > now.0 {
+                alive.push(EvidenceId(Digest(id.value())));
+            } else {
+                ended = true;
+            }
+        }
+        if ended {
+            let transaction = self.0.begin_write()?;
+            transaction.open_table(LIVE)?.retain(|_, until| until > now.0)?;
+            transaction.commit()?;
+        }
+        Ok(alive)
     }
 }

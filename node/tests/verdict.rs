@@ -11,16 +11,17 @@ use cocoon_attestation::reference::{ImageReference, ModelReference, TdxReference
 use cocoon_attestation::{
     Beacon, Bundle, Claims, CpuEvidence, Digest, EnclaveKey, Endorsements, Measurement, ReferenceValues, UnixTime,
 };
-use cocoon_node::{Error, MAX_BEACON_AGE, Node, NodeConfig};
+use cocoon_node::{Error, Limits, MAX_BEACON_AGE, Node, NodeConfig, Refused};
 use cocoon_protocol::identity::SigningKey;
+use cocoon_protocol::wire::LogInclusion;
 use cocoon_settlement::account::Account;
 use cocoon_settlement::cells::Verdict;
 use cocoon_settlement::chain::Chain;
 use cocoon_settlement::contracts::{ProviderInit, RegistryInit};
 use cocoon_settlement::local::{Genesis, LocalChain, ManualClock};
 use cocoon_settlement::{Address, Nanoton, NetworkId, ops};
-use cocoon_transparency::{InclusionProof, verify_inclusion};
-use cocoon_verifier::{Outcome, Policy};
+use cocoon_transparency::{InclusionProof, Leaf, open_checkpoint, open_statement, verify_inclusion};
+use cocoon_verifier::Outcome;
 
 const AT: UnixTime = UnixTime(1_790_000_000);
 const VERIFIER: [u8; 32] = [21; 32];
@@ -62,23 +63,36 @@ impl World {
         Self { chain, clock, account, registry, provider }
     }
 
-    fn node(&self, dir: &Path, verdict_seed: [u8; 32]) -> Node {
+    fn references() -> ReferenceValues {
         let image = ImageReference { name: "enclave".into(), version: "1".into(), digest: IMAGE };
         let mut references = ReferenceValues::new(image);
         let mrtd = Measurement(TdxSpec::default().body.mr_td);
         references.tdx.push(TdxReference::of_mrtd(mrtd));
         references.models.push(ModelReference { name: "demo".into(), root: MODEL });
+        references
+    }
+
+    fn node(&self, dir: &Path, verdict_seed: [u8; 32]) -> Node {
+        self.node_with(dir, verdict_seed, Limits::default())
+    }
+
+    fn node_with(&self, dir: &Path, verdict_seed: [u8; 32], limits: Limits) -> Node {
         Node::open(NodeConfig {
             dir: dir.into(),
             name: "node.example/log".into(),
             index: 0,
             verdict_seed,
             log_seed: [22; 32],
-            policy: Policy { roots: vec![platform().tdx_root_der()], ..Policy::default() },
-            references,
+            policy: policy(""),
+            references: Self::references(),
             registry: self.registry,
             lifetime: 86_400,
             chain: self.chain.clone(),
+            peers: Vec::new(),
+            watched: Vec::new(),
+            endorser: None,
+            anchoring: None,
+            limits,
         })
         .unwrap()
     }
@@ -96,6 +110,11 @@ impl World {
             gpu_digest: None,
         }
     }
+}
+
+/// The development platform's root, and whatever else.
+fn policy(more: &str) -> String {
+    format!("roots = [\"{}\"]\n{more}", hex::encode(platform().tdx_root_der()))
 }
 
 fn platform() -> DevPlatform {
@@ -118,10 +137,23 @@ fn bundle(claims: &Claims, debug: bool) -> Bundle {
     }
 }
 
-fn refused(error: Error, outcome: Outcome, reason: &str) {
+fn refused(error: Error, outcome: Outcome, reason: &str) -> Refused {
     let Error::Refused(refused) = error else { panic!("{error}") };
     assert_eq!(refused.outcome, outcome, "{}", refused.reason);
     assert!(refused.reason.contains(reason), "{}", refused.reason);
+    *refused
+}
+
+/// The leaf of a proof that holds.
+fn proved(node: &Node, inclusion: &LogInclusion) -> Leaf {
+    let proof = InclusionProof {
+        index: inclusion.leaf_index,
+        tree_size: inclusion.tree_size,
+        hashes: inclusion.hashes.iter().map(|hash| hash.parse().unwrap()).collect(),
+    };
+    let leaf = STANDARD.decode(&inclusion.leaf).unwrap();
+    verify_inclusion(&leaf, &proof, &open_checkpoint(&inclusion.checkpoint, node.log_key()).unwrap()).unwrap();
+    Leaf::from_cbor(&leaf).unwrap()
 }
 
 #[tokio::test]
@@ -134,26 +166,17 @@ async fn verdicts_register_and_renew_a_key_and_stand_in_the_log() {
         assert_eq!(node.appraise(&bytes).await.unwrap(), signed, "the same evidence gets the same verdict");
         let verdict = Verdict::from_boc(&STANDARD.decode(&signed.verdict).unwrap()).unwrap();
         assert_eq!(verdict.generation, generation);
-        let proof = InclusionProof {
-            index: signed.inclusion.leaf_index,
-            tree_size: signed.inclusion.tree_size,
-            hashes: signed.inclusion.hashes.iter().map(|hash| hash.parse().unwrap()).collect(),
-        };
-        let leaf = STANDARD.decode(&signed.inclusion.leaf).unwrap();
-        verify_inclusion(&leaf, &proof, &signed.inclusion.checkpoint, node.log_key()).unwrap();
+        let leaf = proved(&node, &signed.inclusion);
+        assert_eq!((leaf.outcome, leaf.refusal), (Outcome::Accepted, None));
         let mut signature = [0; 64];
-        signature.copy_from_slice(&hex(&signed.signature));
+        hex::decode_to_slice(&signed.signature, &mut signature).unwrap();
         let report = ops::attest(&world.account, &world.registry, &verdict, &[(0, signature)]).await.unwrap();
         report.success().unwrap();
         let record = ops::enclave_record(&*world.chain, &world.provider, &KEY).await.unwrap().unwrap();
         assert_eq!((record.generation, record.until), (generation, verdict.until));
         world.clock.advance(3600);
     }
-    assert_eq!(node.log().size().unwrap(), 2);
-}
-
-fn hex(text: &str) -> Vec<u8> {
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+    assert_eq!(node.log().size(), 2);
 }
 
 #[tokio::test]
@@ -161,11 +184,21 @@ async fn refused_evidence_is_logged_once_and_gets_no_verdict() {
     let (world, folder) = (World::new().await, tempfile::tempdir().unwrap());
     let node = world.node(folder.path(), VERIFIER);
     let bytes = bundle(&world.claims().await, true).to_cbor();
-    refused(node.appraise(&bytes).await.unwrap_err(), Outcome::Refused, "debug");
-    refused(node.appraise(&bytes).await.unwrap_err(), Outcome::Refused, "debug");
-    assert_eq!(node.log().size().unwrap(), 1);
-    refused(node.appraise(b"x").await.unwrap_err(), Outcome::Malformed, "");
-    assert_eq!(node.log().size().unwrap(), 1);
+    let first = refused(node.appraise(&bytes).await.unwrap_err(), Outcome::Refused, "debug");
+    let again = refused(node.appraise(&bytes).await.unwrap_err(), Outcome::Refused, "debug");
+    assert_eq!(node.log().size(), 1);
+    // Whoever was refused can show it: the node's signature, and the leaf.
+    let lines = open_statement(&first.statement, node.log_key()).unwrap();
+    let id = bundle(&world.claims().await, true).evidence_id().to_string();
+    assert_eq!(lines[..3], ["refused".to_owned(), id, Digest::of(&[&bytes]).to_string()]);
+    assert_eq!(lines[4], first.reason);
+    let leaf = proved(&node, &first.inclusion.unwrap());
+    assert_eq!((leaf.outcome, leaf.refusal), (Outcome::Refused, None));
+    assert_eq!(again.inclusion.unwrap().leaf_index, 0);
+    let garbage = refused(node.appraise(b"x").await.unwrap_err(), Outcome::Malformed, "");
+    assert_eq!(open_statement(&garbage.statement, node.log_key()).unwrap()[..2], ["malformed", "-"]);
+    assert!(garbage.inclusion.is_none());
+    assert_eq!(node.log().size(), 1);
 }
 
 #[tokio::test]
@@ -189,4 +222,137 @@ async fn a_node_that_the_registry_does_not_know_signs_nothing() {
     let node = world.node(folder.path(), [99; 32]);
     let bytes = bundle(&world.claims().await, false).to_cbor();
     assert!(matches!(node.appraise(&bytes).await, Err(Error::NotVerifier { index: 0 })));
+}
+
+#[tokio::test]
+async fn what_the_chain_says_no_to_is_logged_with_the_reason() {
+    let (world, folder) = (World::new().await, tempfile::tempdir().unwrap());
+    let node = world.node(folder.path(), VERIFIER);
+    let mut claims = world.claims().await;
+    (claims.model_name, claims.model_root) = ("other".into(), Digest([77; 32]));
+    let mut references = World::references();
+    references.models.push(ModelReference { name: "other".into(), root: Digest([77; 32]) });
+    node.set_rules(&policy(""), references).await.unwrap();
+    let error = node.appraise(&bundle(&claims, false).to_cbor()).await.unwrap_err();
+    let refused = refused(error, Outcome::Refused, "does not allow model");
+    let leaf = proved(&node, &refused.inclusion.unwrap());
+    assert_eq!((leaf.outcome, leaf.refusal), (Outcome::Refused, Some(refused.reason)));
+}
+
+/// Evidence is public: nobody may spoil it by sending it again late, or with other endorsements.
+#[tokio::test]
+async fn accepted_evidence_cannot_be_spoiled_by_sending_it_again() {
+    let (world, folder) = (World::new().await, tempfile::tempdir().unwrap());
+    let node = world.node(folder.path(), VERIFIER);
+    let good = bundle(&world.claims().await, false);
+    node.appraise(&good.to_cbor()).await.unwrap();
+    let mut lapsed = good.clone();
+    let collateral = CollateralSpec::issued(UnixTime(AT.0 - 90 * 86_400), UnixTime(AT.0 - 60 * 86_400));
+    lapsed.endorsements = Endorsements::Tdx { collateral: platform().tdx_collateral(&collateral) };
+    refused(node.appraise(&lapsed.to_cbor()).await.unwrap_err(), Outcome::Invalid, "");
+    world.clock.advance(3_600);
+    let late = refused(node.appraise(&good.to_cbor()).await.unwrap_err(), Outcome::Refused, "old");
+    assert!(late.inclusion.is_none());
+    assert_eq!(node.log().size(), 1);
+    let leaf = proved(&node, &node.inclusion(&good.evidence_id(), 0).await.unwrap());
+    assert_eq!(leaf.outcome, Outcome::Accepted);
+}
+
+#[tokio::test]
+async fn what_is_not_accepted_any_more_is_logged_and_told_to_whoever_asks() {
+    let (world, folder) = (World::new().await, tempfile::tempdir().unwrap());
+    let node = world.node(folder.path(), VERIFIER);
+    let good = bundle(&world.claims().await, false);
+    let id = good.evidence_id();
+    node.appraise(&good.to_cbor()).await.unwrap();
+    assert_eq!(node.review().await.unwrap(), 0);
+    // A policy that this platform does not meet.
+    node.set_rules(&policy("[tdx]\nmin_tee_tcb_svn = \"ffffffffffffffffffffffffffffffff\"\n"), World::references())
+        .await
+        .unwrap();
+    let leaf = proved(&node, &node.inclusion(&id, 0).await.unwrap());
+    assert_eq!((leaf.outcome, leaf.evidence_id), (Outcome::Refused, id));
+    assert_eq!(node.log().size(), 2);
+    assert_eq!(node.review().await.unwrap(), 0, "once");
+    // Under the old policy again, and sent again: accepted, with a leaf of its own.
+    node.set_rules(&policy(""), World::references()).await.unwrap();
+    node.appraise(&good.to_cbor()).await.unwrap();
+    assert_eq!(node.log().size(), 3);
+    // Governance takes the image back.
+    let image = cocoon_settlement::contracts::registry::Listed::Image(IMAGE);
+    ops::forbid(&world.account, &world.registry, image).await.unwrap().success().unwrap();
+    assert_eq!(node.review().await.unwrap(), 1);
+    let leaf = proved(&node, &node.inclusion(&id, 0).await.unwrap());
+    assert!(leaf.refusal.unwrap().contains("does not allow image"));
+    // What has ended is not looked at any more.
+    world.clock.advance(2 * 86_400);
+    assert_eq!(node.review().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_restart_finds_everything_and_signs_the_same() {
+    let (world, folder) = (World::new().await, tempfile::tempdir().unwrap());
+    let node = world.node(folder.path(), VERIFIER);
+    let good = bundle(&world.claims().await, false);
+    let before = node.appraise(&good.to_cbor()).await.unwrap();
+    node.stop().await;
+    // As if the crash had come between the log and the store.
+    std::fs::remove_file(folder.path().join("node.redb")).unwrap();
+    let node = world.node(folder.path(), VERIFIER);
+    let proof = node.inclusion(&good.evidence_id(), 0).await.unwrap();
+    assert_eq!(proved(&node, &proof).outcome, Outcome::Accepted);
+    let after = node.appraise(&good.to_cbor()).await.unwrap();
+    assert_eq!((before.verdict, before.signature), (after.verdict, after.signature));
+    assert_eq!(node.log().size(), 1);
+}
+
+#[tokio::test]
+async fn a_provider_gets_its_share_and_repeats_cost_none_of_it() {
+    let (world, folder) = (World::new().await, tempfile::tempdir().unwrap());
+    let limits = Limits { burst: 2, seconds_each: 100, ..Limits::default() };
+    let node = world.node_with(folder.path(), VERIFIER, limits);
+    let evidence = async |number: u8| {
+        let mut claims = world.claims().await;
+        claims.config_digest = Digest([number; 32]);
+        bundle(&claims, false).to_cbor()
+    };
+    let first = evidence(1).await;
+    for _ in 0..5 {
+        node.appraise(&first).await.unwrap();
+    }
+    node.appraise(&evidence(2).await).await.unwrap();
+    assert!(matches!(node.appraise(&evidence(3).await).await, Err(Error::TooMuch(_))));
+    node.appraise(&first).await.unwrap();
+    world.clock.advance(100);
+    node.appraise(&evidence(3).await).await.unwrap();
+    assert_eq!(node.log().size(), 3);
+}
+
+#[tokio::test]
+async fn the_same_evidence_sent_many_times_at_once_is_logged_once() {
+    let (world, folder) = (World::new().await, tempfile::tempdir().unwrap());
+    let node = Arc::new(world.node(folder.path(), VERIFIER));
+    let bytes = bundle(&world.claims().await, false).to_cbor();
+    let all = futures::future::join_all((0..50).map(|_| {
+        let (node, bytes) = (node.clone(), bytes.clone());
+        tokio::spawn(async move { node.appraise(&bytes).await.unwrap() })
+    }))
+    .await;
+    let signatures: std::collections::BTreeSet<_> = all.into_iter().map(|signed| signed.unwrap().signature).collect();
+    assert_eq!(signatures.len(), 1);
+    assert_eq!(node.log().size(), 1);
+}
+
+#[tokio::test]
+async fn published_checkpoints_are_anchored_once_each() {
+    let (world, folder) = (World::new().await, tempfile::tempdir().unwrap());
+    let node = world.node(folder.path(), VERIFIER);
+    node.appraise(&bundle(&world.claims().await, false).to_cbor()).await.unwrap();
+    assert!(node.anchor(&world.account).await.unwrap());
+    let anchored =
+        cocoon_settlement::contracts::registry::anchored(&*world.chain, &world.registry, 0).await.unwrap().unwrap();
+    let published = node.log().published().unwrap().tree;
+    assert_eq!((anchored.tree_size, anchored.root), (published.size, published.root));
+    assert_eq!(anchored.origin, Digest::of(&[b"node.example/log"]));
+    assert!(!node.anchor(&world.account).await.unwrap(), "nothing is new");
 }

@@ -4,7 +4,7 @@
 //! - [`statement`]: the attested identity key vouches for a short-lived key of that channel.
 //! - [`voucher`], [`auth`]: who pays, and the proof inside the seal that the payer asked.
 //! - [`receipt`]: what was served and what it cost, signed by the attested key.
-//! - [`frame`], [`wire`]: the hops outside the seal.
+//! - [`frame`], [`wire`], [`work`]: the hops outside the seal.
 //!
 //! `docs/protocol.md` has every byte with test vectors.
 
@@ -17,5 +17,6 @@ pub mod sealed;
 pub mod statement;
 pub mod voucher;
 pub mod wire;
+pub mod work;
 
 pub use error::Error;

@@ -45,6 +45,8 @@ pub const ANNOUNCEMENTS_PATH: &str = "/v1/announcements";
 pub const APPRAISE_PATH: &str = "/v1/appraise";
 /// Verifier node: inclusion proof of an evidence id.
 pub const INCLUSION_PATH: &str = "/v1/inclusion";
+/// Path of a verifier node: a log's checkpoint to cosign (C2SP tlog-witness).
+pub const WITNESS_PATH: &str = "/add-checkpoint";
 
 /// The largest bundle that is read, in bytes.
 pub const MAX_BUNDLE: usize = cocoon_attestation::bundle::MAX_BYTES;
@@ -162,8 +164,24 @@ pub struct LogInclusion {
     pub tree_size: u64,
     /// Hashes from the leaf to the root, hexadecimal.
     pub hashes: Vec<String>,
-    /// Signed note of the checkpoint (C2SP tlog-checkpoint).
+    /// Signed note of the checkpoint (C2SP tlog-checkpoint) with its cosignatures.
     pub checkpoint: String,
+    /// Hashes that show how that tree continues the one whose size was asked about (`?since=SIZE`), hexadecimal.
+    pub consistency: Vec<String>,
+}
+
+/// Why a verifier node signs no verdict for a bundle, as it answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRefusal {
+    /// Outcome of the appraisal: refused, invalid or malformed.
+    pub outcome: String,
+    /// Why, in words a person can act on.
+    pub reason: String,
+    /// The same as a signed note by the key of the node's log: whoever was refused wrongly can show it.
+    pub statement: String,
+    /// Where the node's log holds the refusal. Evidence that is not authentic is not logged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inclusion: Option<LogInclusion>,
 }
 
 /// A refusal outside the seal: what happened and what to do. Says nothing of any content.

@@ -122,6 +122,7 @@ fn verdict() -> SignedVerdict {
         tree_size: 2,
         hashes: vec!["aa".repeat(32)],
         checkpoint: "a log\n2\nroot\n\n\u{2014} a log signature\n".into(),
+        consistency: vec!["bb".repeat(32)],
     };
     SignedVerdict { index: 1, verdict: STANDARD.encode(b"verdict"), signature: "99".repeat(64), inclusion }
 }

@@ -17,6 +17,14 @@ pub enum Error {
         /// Verifier key of the caller.
         expected: String,
     },
+    /// Another process has the log open.
+    #[error("another process has the log in {0} open; stop it first")]
+    InUse(String),
+    /// The folder lacks something that was promised.
+    #[error(
+        "the log in this folder is damaged: {0}; restore it from a copy, or start a new log under another name: a log that forgets can never be trusted again"
+    )]
+    Damaged(String),
     /// There is no such leaf.
     #[error("the log has {size} leaves, none with index {index}; ask for a smaller index")]
     NoLeaf {
@@ -28,6 +36,9 @@ pub enum Error {
     /// Bytes that are no leaf.
     #[error("no log leaf: {0}; take it from the node again")]
     Leaf(String),
+    /// A part that stands beside the tree is not there or is not what its name says.
+    #[error("the part {0} of a leaf {1}; take it from another copy of the log")]
+    Part(cocoon_attestation::Digest, &'static str),
     /// The verifier key is not one.
     #[error("'{0}' is no log verifier key; take the line that the node prints")]
     VerifierKey(String),
@@ -37,8 +48,11 @@ pub enum Error {
     /// The proof does not lead from the leaf to the checkpoint.
     #[error("the leaf is not proved to be in the log: {0}; treat the evidence as not logged")]
     Proof(String),
+    /// Two checkpoints of one log, neither of which continues the other.
+    #[error("the log shows different histories: {0}; keep both checkpoints as evidence, and do not trust this log")]
+    SplitView(String),
     /// The disk or the database failed.
-    #[error("the log's database failed: {0}; check the disk and its free space")]
+    #[error("the log's files failed: {0}; check the disk and its free space")]
     Store(String),
     /// The crypto library refused a key.
     #[error("the log's signing key was refused; make a new seed")]

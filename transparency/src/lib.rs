@@ -1,14 +1,26 @@
 //! Append-only log of what verifier nodes appraised, so that a stranger can check them later: a
-//! [C2SP tlog-tiles](https://c2sp.org/tlog-tiles) log with signed-note checkpoints (`docs/transparency.md`).
+//! [C2SP tlog-tiles](https://c2sp.org/tlog-tiles) log of static files, with checkpoints that other nodes cosign as witnesses
+//! (`docs/transparency.md`).
 //!
-//! Each tree entry is the SHA-256 of a [`Leaf`], which carries the bundle, the appraisal and the time.
+//! Each entry is a [`Leaf`]: what was appraised, when, by whom and with what result. What many leaves share, and what is long,
+//! stands beside the tree under its SHA-256.
 
 mod error;
+mod files;
+mod journal;
+pub mod layout;
 mod leaf;
 mod log;
+mod note;
 mod proof;
+mod tree;
+mod witness;
 
 pub use error::Error;
-pub use leaf::{Leaf, entry};
-pub use log::Log;
-pub use proof::{InclusionProof, TreeHead, open_checkpoint, verify_inclusion};
+pub use files::{Folder, Source};
+pub use leaf::{Leaf, MAX_ENTRY, Part, read_entries, shared_parts};
+pub use log::{Head, Log};
+pub use note::{Cosigned, TreeHead, log_key, open_checkpoint, open_cosigned, open_statement, witness_key};
+pub use proof::{InclusionProof, verify_consistency, verify_inclusion};
+pub use tree::Edge;
+pub use witness::{AddCheckpoint, Witness, WitnessError, derive};

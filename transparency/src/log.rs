@@ -1,50 +1,68 @@
-//! The log on disk: leaves and tree hashes in one database, one commit per leaf.
+//! The log on disk: a folder of static files that any web server can serve, and a journal of what is not yet in a full tile.
+//!
+//! ```text
+//! owner            verifier key of the log, written once
+//! journal-<tile>   entries of the unfinished tile, durable before anybody is told their index
+//! public/          what is served: checkpoint, tile/..., part/... (crate::layout)
+//! ```
+//! Full tiles are durable before the next journal begins, so the newest journal says where the log ends.
 
-use std::path::Path;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use cocoon_attestation::Digest;
-use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
-use signed_note::{Note, StandardSigner, is_key_name_valid, key_id};
-use tlog_tiles::{Checkpoint, Hash, HashReader, Tile, prove_record, stored_hash_index, stored_hashes, tree_hash};
+use tlog_tiles::{Hash, HashReader, Tile, prove_record, prove_tree, record_hash, split_stored_hash_index};
 
-use crate::Error;
-use crate::leaf::{Leaf, entry};
+use crate::files::{self, Folder, Source};
+use crate::journal::{Journal, Record};
+use crate::layout::{self, CHECKPOINT, HEIGHT, WIDTH};
+use crate::note::{LogSigner, TreeHead, open_checkpoint};
 use crate::proof::InclusionProof;
+use crate::tree::Edge;
+use crate::{Error, MAX_ENTRY};
 
-const HASHES: TableDefinition<'static, u64, [u8; 32]> = TableDefinition::new("hashes");
-const LEAVES: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("leaves");
-const OWNER: TableDefinition<'static, (), &'static str> = TableDefinition::new("owner");
-
-/// Ed25519 in signed notes (C2SP signed-note).
-const ED25519: u8 = 1;
-/// Height of C2SP tiles: 256 hashes wide.
-const TILE_HEIGHT: u8 = 8;
+/// How often a log that is open elsewhere is tried again, and after how long: half a second in all.
+const LOCK_ATTEMPTS: u32 = 25;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+/// Full tiles remembered for proofs, 8 KiB each.
+const TILES: usize = 256;
 
 /// An append-only log that one process has open.
 pub struct Log {
-    database: Database,
-    origin: String,
-    vkey: String,
-    signer: StandardSigner,
+    dir: PathBuf,
+    public: Folder,
+    signer: LogSigner,
+    state: Mutex<State>,
+    /// Held for as long as the log is open.
+    _lock: File,
 }
 
-struct Stored<T>(T);
-
-impl<T: ReadableTable<u64, [u8; 32]>> HashReader for Stored<T> {
-    fn read_hashes(&self, indexes: &[u64]) -> Result<Vec<Hash>, tlog_tiles::Error> {
-        let read = |index: &u64| match self.0.get(*index) {
-            Ok(Some(hash)) => Ok(Hash(hash.value())),
-            _ => Err(tlog_tiles::Error::IndexesNotInTree),
-        };
-        indexes.iter().map(read).collect()
-    }
+/// A tree head with its checkpoint, signed by the log and by nobody else yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The tree.
+    pub tree: TreeHead,
+    /// The signed note.
+    pub checkpoint: String,
 }
 
-fn broken(error: tlog_tiles::Error) -> Error {
-    Error::Store(error.to_string())
+struct State {
+    edge: Edge,
+    journal: Option<Journal>,
+    /// Entries of the unfinished tile as its file holds them.
+    entries: Vec<u8>,
+    /// Where each of them begins.
+    starts: Vec<usize>,
+    /// What is published.
+    published: Option<Head>,
+    /// Size at the publication before, whose unfinished tiles are kept for those who are just reading.
+    before: u64,
+    tiles: RefCell<HashMap<(u8, u64), Vec<u8>>>,
 }
 
 impl Log {
@@ -52,152 +70,380 @@ impl Log {
     /// checkpoints.
     ///
     /// # Errors
-    /// An origin that cannot name a key, a folder that belongs to another log, or a failing disk.
+    /// An origin that cannot name a key, a folder that belongs to another log, is open elsewhere or lacks what was published, or a
+    /// failing disk.
     pub fn open(dir: &Path, origin: &str, seed: [u8; 32]) -> Result<Self, Error> {
-        if !is_key_name_valid(origin) || origin.chars().any(char::is_control) {
-            return Err(Error::Origin(origin.into()));
-        }
-        let pair = Ed25519KeyPair::from_seed_unchecked(&seed).map_err(|_| Error::Key)?;
-        let public = [&[ED25519], pair.public_key().as_ref()].concat();
-        let id = key_id(origin, &public);
-        let vkey = format!("{origin}+{id:08x}+{}", STANDARD.encode(&public));
-        let secret = STANDARD.encode([&[ED25519], seed.as_slice()].concat());
-        let signer = StandardSigner::new(&format!("PRIVATE+KEY+{origin}+{id:08x}+{secret}")).map_err(|_| Error::Key)?;
-        std::fs::create_dir_all(dir)?;
-        let database = cocoon_settlement::database::open(&dir.join("log.redb"))?;
-        let transaction = database.begin_write()?;
-        {
-            transaction.open_table(HASHES)?;
-            transaction.open_table(LEAVES)?;
-            let mut owner = transaction.open_table(OWNER)?;
-            let found = owner.get(())?.map(|found| found.value().to_owned());
-            match found {
-                Some(found) if found != vkey => return Err(Error::OtherLog { found, expected: vkey }),
-                Some(_) => {}
-                None => drop(owner.insert((), vkey.as_str())?),
+        let signer = LogSigner::new(origin, &seed)?;
+        fs::create_dir_all(dir)?;
+        let lock = File::create(dir.join("lock"))?;
+        // A process that has just ended, or is just starting another one, may hold it for a moment.
+        let mut attempts = 0;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if attempts == LOCK_ATTEMPTS => {
+                    return Err(Error::InUse(dir.display().to_string()));
+                }
+                Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+                Err(TryLockError::Error(error)) => return Err(error.into()),
             }
+            attempts += 1;
         }
-        transaction.commit()?;
-        Ok(Self { database, origin: origin.into(), vkey, signer })
+        let public = Folder(dir.join("public"));
+        let state = State::recover(dir, &public, signer.vkey())?;
+        Ok(Self { dir: dir.into(), public, signer, state: Mutex::new(state), _lock: lock })
     }
 
     /// The key that checks this log's checkpoints, as a C2SP verifier key.
     pub fn vkey(&self) -> &str {
-        &self.vkey
+        self.signer.vkey()
     }
 
-    /// Appends a leaf and returns its index; the leaf is on disk by then.
+    /// Signs lines with the log's key: a statement, which can never pass for a checkpoint ([`crate::open_statement`]).
     ///
     /// # Errors
-    /// The disk failed; the log is as it was.
-    pub fn append(&self, leaf: &Leaf) -> Result<u64, Error> {
-        let bytes = leaf.to_cbor();
-        let transaction = self.database.begin_write()?;
-        let index;
-        {
-            let mut leaves = transaction.open_table(LEAVES)?;
-            index = leaves.len()?;
-            let mut table = Stored(transaction.open_table(HASHES)?);
-            let hashes = stored_hashes(index, entry(&bytes).as_bytes(), &table).map_err(broken)?;
-            for (at, hash) in (stored_hash_index(0, index)..).zip(hashes) {
-                table.0.insert(at, hash.0)?;
+    /// The lines are too long.
+    pub fn state(&self, lines: &[&str]) -> Result<String, Error> {
+        self.signer.state(lines)
+    }
+
+    /// What is served of it: any web server can do the same from `public` in its folder.
+    pub fn files(&self) -> &Folder {
+        &self.public
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Puts parts beside the tree, each under its SHA-256, durably. Those that are there already cost nothing.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn add_parts<'a>(&self, parts: impl IntoIterator<Item = (Digest, &'a [u8])>) -> Result<(), Error> {
+        for (digest, bytes) in parts {
+            let path = self.public.0.join(layout::part(&digest));
+            if !path.exists() {
+                files::write_durably(&path, bytes)?;
             }
-            leaves.insert(index, bytes.as_slice())?;
         }
-        transaction.commit()?;
-        Ok(index)
+        Ok(())
+    }
+
+    /// Appends entries and returns the index of the first; all are on disk by then, or none is acknowledged.
+    ///
+    /// # Errors
+    /// An entry is longer than [`MAX_ENTRY`], or the disk failed: then the log takes nothing more until it is opened again.
+    pub fn append(&self, entries: Vec<Vec<u8>>) -> Result<u64, Error> {
+        if let Some(long) = entries.iter().find(|entry| entry.len() > MAX_ENTRY) {
+            return Err(Error::Leaf(format!("it has {} bytes, more than {MAX_ENTRY}", long.len())));
+        }
+        let mut records: Vec<_> =
+            entries.into_iter().map(|entry| Record { hash: record_hash(&entry), entry }).collect();
+        let mut state = self.lock();
+        let first = state.edge.size();
+        // Taken out, so that an error in between leaves a log that refuses instead of one that guesses.
+        let mut journal = state.journal.take().ok_or_else(|| Error::Store("an earlier write failed".into()))?;
+        while !records.is_empty() {
+            let room = (WIDTH - state.edge.size() % WIDTH) as usize;
+            let later = records.split_off(room.min(records.len()));
+            if later.is_empty() && records.len() < room {
+                journal.write(&records)?;
+                journal.sync()?;
+                state.add(&records);
+            } else {
+                // A tile that is full is durable by itself, and its journal is over.
+                journal = state.finish_tile(&self.dir, &self.public, &records, journal)?;
+            }
+            records = later;
+        }
+        state.journal = Some(journal);
+        Ok(first)
     }
 
     /// Number of leaves.
-    ///
-    /// # Errors
-    /// The disk failed.
-    pub fn size(&self) -> Result<u64, Error> {
-        Ok(self.database.begin_read()?.open_table(LEAVES)?.len()?)
+    pub fn size(&self) -> u64 {
+        self.lock().edge.size()
     }
 
-    /// CBOR of a leaf.
+    /// The entry at an index.
     ///
     /// # Errors
-    /// No leaf has the index.
-    pub fn leaf(&self, index: u64) -> Result<Vec<u8>, Error> {
-        let leaves = self.database.begin_read()?.open_table(LEAVES)?;
-        let size = leaves.len()?;
-        let leaf = leaves.get(index)?.ok_or(Error::NoLeaf { index, size })?;
-        Ok(leaf.value().to_vec())
-    }
-
-    /// The signed tree head (C2SP tlog-checkpoint).
-    ///
-    /// # Errors
-    /// The disk failed.
-    pub fn checkpoint(&self) -> Result<String, Error> {
-        self.sign_head(&self.database.begin_read()?)
-    }
-
-    /// Proof that the current tree holds a leaf, and the checkpoint of that very tree.
-    ///
-    /// # Errors
-    /// No leaf has the index.
-    pub fn inclusion(&self, index: u64) -> Result<(InclusionProof, String), Error> {
-        let snapshot = self.database.begin_read()?;
-        let size = snapshot.open_table(LEAVES)?.len()?;
+    /// No leaf has the index, or a file is missing.
+    pub fn entry(&self, index: u64) -> Result<Vec<u8>, Error> {
+        let state = self.lock();
+        let size = state.edge.size();
         if index >= size {
             return Err(Error::NoLeaf { index, size });
         }
-        let hashes = prove_record(size, index, &Stored(snapshot.open_table(HASHES)?)).map_err(broken)?;
-        let hashes = hashes.into_iter().map(|hash| Digest(hash.0)).collect();
-        Ok((InclusionProof { index, tree_size: size, hashes }, self.sign_head(&snapshot)?))
+        let (tile, at) = (index / WIDTH, (index % WIDTH) as usize);
+        if tile == size / WIDTH {
+            let start = state.starts[at];
+            let length = usize::from(u16::from_be_bytes([state.entries[start], state.entries[start + 1]]));
+            return Ok(state.entries[start + 2..start + 2 + length].to_vec());
+        }
+        drop(state);
+        let name = layout::entries(tile, WIDTH);
+        let bundle = self.public.read(&name)?.ok_or_else(|| Error::Damaged(format!("{name} is missing")))?;
+        Ok(crate::read_entries(&bundle, WIDTH)?[at].to_vec())
     }
 
-    /// A tile by its C2SP path, `tile/<level>/<index>[.p/<width>]` or `tile/entries/<index>[.p/<width>]`; `None` if the tree
-    /// has no such tile.
+    /// The newest tree head, signed; its unfinished tiles are in their files, so that it can be published.
     ///
     /// # Errors
     /// The disk failed.
-    pub fn tile(&self, path: &str) -> Result<Option<Vec<u8>>, Error> {
-        let Some(rest) = path.strip_prefix("tile/") else { return Ok(None) };
-        // The crate's paths are the older ones that name the height too.
-        let (data, rest) = match rest.strip_prefix("entries/") {
-            Some(rest) => (true, format!("tile/{TILE_HEIGHT}/data/{rest}")),
-            None if rest.starts_with("data/") => return Ok(None),
-            None => (false, format!("tile/{TILE_HEIGHT}/{rest}")),
-        };
-        // The crate panics on levels beyond 63 and on empty tiles; a tree of 2^64 leaves has levels 0 to 7.
-        let level = rest.split('/').nth(2).unwrap_or_default();
-        if rest.ends_with(".p/0") || !(data || matches!(level, "0" | "1" | "2" | "3" | "4" | "5" | "6" | "7")) {
-            return Ok(None);
+    pub fn head(&self) -> Result<Head, Error> {
+        let state = self.lock();
+        let tree = TreeHead { size: state.edge.size(), root: state.edge.root() };
+        if let Some(published) = state.published.as_ref().filter(|published| published.tree == tree) {
+            let checkpoint = self.signer.sign(&published.tree)?;
+            return Ok(Head { tree, checkpoint });
         }
-        let Ok(tile) = Tile::from_path(&rest) else { return Ok(None) };
-        let snapshot = self.database.begin_read()?;
-        let leaves = snapshot.open_table(LEAVES)?;
-        let size = leaves.len()?;
-        let shift = u32::from(tile.level()) * u32::from(TILE_HEIGHT);
-        let Some(first) = tile.level_index().checked_mul(1 << TILE_HEIGHT) else { return Ok(None) };
-        let end = first.saturating_add(u64::from(tile.width()));
-        if end > size.checked_shr(shift).unwrap_or(0) {
-            return Ok(None);
+        for (level, index, hashes) in state.edge.partial() {
+            files::write(&self.public.0.join(layout::hashes(level, index, hashes.len() as u64 / 32)), hashes)?;
         }
-        if !data {
-            return tile.read_data(&Stored(snapshot.open_table(HASHES)?)).map(Some).map_err(broken);
+        let width = tree.size % WIDTH;
+        if width > 0 {
+            files::write(&self.public.0.join(layout::entries(tree.size / WIDTH, width)), &state.entries)?;
         }
-        let mut out = Vec::new();
-        for index in first..end {
-            let Some(leaf) = leaves.get(index)? else { return Ok(None) };
-            let digest = entry(leaf.value());
-            out.extend_from_slice(&(digest.0.len() as u16).to_be_bytes());
-            out.extend_from_slice(&digest.0);
-        }
-        Ok(Some(out))
+        drop(state);
+        let checkpoint = self.signer.sign(&tree)?;
+        Ok(Head { tree, checkpoint })
     }
 
-    fn sign_head(&self, snapshot: &ReadTransaction) -> Result<String, Error> {
-        let size = snapshot.open_table(LEAVES)?.len()?;
-        let root = tree_hash(size, &Stored(snapshot.open_table(HASHES)?)).map_err(broken)?;
-        let failed = |error: &dyn std::fmt::Display| Error::Checkpoint(error.to_string());
-        let head = Checkpoint::new(&self.origin, size, root, "").map_err(|error| failed(&error))?;
-        let mut note = Note::new(&head.to_bytes(), &[]).map_err(|error| failed(&error))?;
-        note.add_sigs(&[&self.signer]).map_err(|error| failed(&error))?;
-        String::from_utf8(note.to_bytes()).map_err(|error| failed(&error))
+    /// Publishes a head with the cosignatures that were gathered for it, durably. An older one than what is published is left alone.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn publish(&self, head: &Head, cosignatures: &[String]) -> Result<(), Error> {
+        let mut state = self.lock();
+        if state.published.as_ref().is_some_and(|published| published.tree.size > head.tree.size) {
+            return Ok(());
+        }
+        let checkpoint = format!("{}{}", head.checkpoint, cosignatures.concat());
+        files::write_durably(&self.public.0.join(CHECKPOINT), checkpoint.as_bytes())?;
+        let last =
+            state.published.replace(Head { tree: head.tree.clone(), checkpoint }).map_or(0, |head| head.tree.size);
+        if last != head.tree.size {
+            let obsolete = std::mem::replace(&mut state.before, last);
+            self.remove_partial(obsolete, &[last, head.tree.size]);
+        }
+        Ok(())
     }
+
+    /// Unfinished tiles of a tree that was published long ago: nobody reads them any more.
+    fn remove_partial(&self, size: u64, keep: &[u64]) {
+        let partial = |size: u64| {
+            (0..layout::LEVELS).flat_map(move |level| {
+                let count = size.checked_shr(8 * u32::from(level)).unwrap_or(0);
+                let (tile, width) = (count / WIDTH, count % WIDTH);
+                let entries = (level == 0 && width > 0).then(|| layout::entries(tile, width));
+                (width > 0).then(|| layout::hashes(level, tile, width)).into_iter().chain(entries)
+            })
+        };
+        let kept: Vec<_> = keep.iter().flat_map(|size| partial(*size)).collect();
+        for name in partial(size).filter(|name| !kept.contains(name)) {
+            let path = self.public.0.join(&name);
+            // What is left behind takes room and does no harm.
+            let _removed = fs::remove_file(&path);
+            if let Some(folder) = path.parent() {
+                let _removed_if_empty = fs::remove_dir(folder);
+            }
+        }
+    }
+
+    /// What was published last.
+    pub fn published(&self) -> Option<Head> {
+        self.lock().published.clone()
+    }
+
+    /// Proof that the tree of a size, at most the log's, holds the leaf at an index.
+    ///
+    /// # Errors
+    /// No such leaf in that tree, or a file is missing.
+    pub fn inclusion(&self, index: u64, size: u64) -> Result<InclusionProof, Error> {
+        let state = self.lock();
+        if index >= size || size > state.edge.size() {
+            return Err(Error::NoLeaf { index, size: size.min(state.edge.size()) });
+        }
+        let reader = Hashes { state: &state, public: &self.public };
+        let hashes = prove_record(size, index, &reader).map_err(missing)?;
+        Ok(InclusionProof { index, tree_size: size, hashes: hashes.into_iter().map(|hash| Digest(hash.0)).collect() })
+    }
+
+    /// Proof that the tree of `newer` leaves continues that of `older`; empty where there is nothing to prove.
+    ///
+    /// # Errors
+    /// The log never had such trees, or a file is missing.
+    pub fn consistency(&self, older: u64, newer: u64) -> Result<Vec<Digest>, Error> {
+        let state = self.lock();
+        if older > newer || newer > state.edge.size() {
+            return Err(Error::NoLeaf { index: older.max(newer), size: state.edge.size() });
+        }
+        if older == 0 || older == newer {
+            return Ok(Vec::new());
+        }
+        let reader = Hashes { state: &state, public: &self.public };
+        let hashes = prove_tree(newer, older, &reader).map_err(missing)?;
+        Ok(hashes.into_iter().map(|hash| Digest(hash.0)).collect())
+    }
+}
+
+impl State {
+    fn recover(dir: &Path, public: &Folder, vkey: &str) -> Result<Self, Error> {
+        let owner = match fs::read_to_string(dir.join("owner")) {
+            Ok(owner) => Some(owner),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(found) = owner.as_ref().filter(|found| *found != vkey) {
+            return Err(Error::OtherLog { found: found.clone(), expected: vkey.into() });
+        }
+        let mut journals = Vec::new();
+        for file in fs::read_dir(dir)? {
+            let name = file?.file_name();
+            let number =
+                name.to_str().and_then(|name| name.strip_prefix("journal-")).and_then(|tile| tile.parse::<u64>().ok());
+            journals.extend(number);
+        }
+        journals.sort_unstable();
+        let Some(tile) = journals.pop() else {
+            if owner.is_some() {
+                return Err(Error::Damaged("it has no journal".into()));
+            }
+            let journal = Journal::create(&dir.join("journal-0"))?;
+            // Last: a folder with an owner had a journal.
+            files::write_durably(&dir.join("owner"), vkey.as_bytes())?;
+            return Ok(Self::new(Edge::default(), journal));
+        };
+        if owner.is_none() {
+            files::write_durably(&dir.join("owner"), vkey.as_bytes())?;
+        }
+        // Its tile is finished: a crash came before it could be removed.
+        for finished in journals {
+            fs::remove_file(dir.join(format!("journal-{finished}")))?;
+        }
+        let edge = Edge::resume(tile, |level, index| {
+            let name = layout::hashes(level, index, WIDTH);
+            let hashes = public.read(&name)?.filter(|hashes| hashes.len() as u64 == WIDTH * 32);
+            hashes.ok_or_else(|| Error::Damaged(format!("{name} is missing or cut short")))
+        })?;
+        let (journal, mut records) = Journal::open(&dir.join(format!("journal-{tile}")))?;
+        let mut state = Self::new(edge, journal);
+        if records.len() as u64 >= WIDTH {
+            records.truncate(WIDTH as usize);
+            let journal = state.journal.take().ok_or_else(|| Error::Damaged("it has no journal".into()))?;
+            state.journal = Some(state.finish_tile(dir, public, &records, journal)?);
+        } else {
+            state.add(&records);
+        }
+        state.check_published(public, vkey)?;
+        Ok(state)
+    }
+
+    fn new(edge: Edge, journal: Journal) -> Self {
+        Self {
+            edge,
+            journal: Some(journal),
+            entries: Vec::new(),
+            starts: Vec::new(),
+            published: None,
+            before: 0,
+            tiles: RefCell::default(),
+        }
+    }
+
+    /// What was published must still be there: the log may have grown, and nothing else.
+    fn check_published(&mut self, public: &Folder, vkey: &str) -> Result<(), Error> {
+        let Some(checkpoint) = public.read(CHECKPOINT)? else { return Ok(()) };
+        let checkpoint =
+            String::from_utf8(checkpoint).map_err(|_| Error::Damaged("its checkpoint is not text".into()))?;
+        let tree = open_checkpoint(&checkpoint, vkey)?;
+        if tree.size > self.edge.size() {
+            let (had, has) = (tree.size, self.edge.size());
+            return Err(Error::Damaged(format!("it published {had} leaves and holds {has}")));
+        }
+        let reader = Hashes { state: self, public };
+        let root = tlog_tiles::tree_hash(tree.size, &reader).map_err(missing)?;
+        if root.0 != tree.root.0 {
+            return Err(Error::Damaged(format!("its first {} leaves are not those that it published", tree.size)));
+        }
+        self.before = tree.size;
+        self.published = Some(Head { tree, checkpoint });
+        Ok(())
+    }
+
+    /// Adds records that do not finish the tile, after they are in the journal.
+    fn add(&mut self, records: &[Record]) {
+        for record in records {
+            self.starts.push(self.entries.len());
+            self.entries.extend((record.entry.len() as u16).to_be_bytes());
+            self.entries.extend(&record.entry);
+            drop(self.edge.push_hash(record.hash));
+        }
+    }
+
+    /// Adds the records that finish the tile: its files become durable, then the next journal begins.
+    fn finish_tile(&mut self, dir: &Path, public: &Folder, records: &[Record], old: Journal) -> Result<Journal, Error> {
+        let tile = self.edge.size() / WIDTH;
+        let mut edge = self.edge.clone();
+        let mut entries = self.entries.clone();
+        let mut filled = Vec::new();
+        for record in records {
+            entries.extend((record.entry.len() as u16).to_be_bytes());
+            entries.extend(&record.entry);
+            filled = edge.push_hash(record.hash);
+        }
+        files::write_durably(&public.0.join(layout::entries(tile, WIDTH)), &entries)?;
+        for tile in &filled {
+            files::write_durably(&public.0.join(layout::hashes(tile.level, tile.index, WIDTH)), &tile.hashes)?;
+        }
+        let journal = Journal::create(&dir.join(format!("journal-{}", tile + 1)))?;
+        self.edge = edge;
+        self.entries.clear();
+        self.starts.clear();
+        old.remove()?;
+        Ok(journal)
+    }
+
+    /// The hash of a perfect subtree.
+    fn hash(&self, public: &Folder, stored: u64) -> Option<Hash> {
+        let (level, index) = split_stored_hash_index(stored);
+        let (tile_level, height) = (level / HEIGHT, level % HEIGHT);
+        let first = index << height;
+        let (tile, at) = (first / WIDTH, (first % WIDTH) as usize);
+        let range = at * 32..(at + (1 << height)) * 32;
+        let full = self.edge.size().checked_shr(8 * (u32::from(tile_level) + 1)).unwrap_or(0);
+        if tile >= full {
+            let (_, index, hashes) = self.edge.partial().find(|(level, ..)| *level == tile_level)?;
+            return hashes.get(range).filter(|_| index == tile).map(Tile::subtree_hash);
+        }
+        let mut tiles = self.tiles.borrow_mut();
+        if let Some(hashes) = tiles.get(&(tile_level, tile)) {
+            return hashes.get(range).map(Tile::subtree_hash);
+        }
+        let hashes = public.read(&layout::hashes(tile_level, tile, WIDTH)).ok()??;
+        let hash = hashes.get(range).map(Tile::subtree_hash);
+        if tiles.len() >= TILES {
+            tiles.clear();
+        }
+        tiles.insert((tile_level, tile), hashes);
+        hash
+    }
+}
+
+struct Hashes<'a> {
+    state: &'a State,
+    public: &'a Folder,
+}
+
+impl HashReader for Hashes<'_> {
+    fn read_hashes(&self, indexes: &[u64]) -> Result<Vec<Hash>, tlog_tiles::Error> {
+        let hash = |stored: &u64| self.state.hash(self.public, *stored).ok_or(tlog_tiles::Error::IndexesNotInTree);
+        indexes.iter().map(hash).collect()
+    }
+}
+
+fn missing(error: tlog_tiles::Error) -> Error {
+    Error::Damaged(format!("a tile is missing or cut short ({error})"))
 }

@@ -1,14 +1,13 @@
-//! Checking that a log holds a leaf, without the log.
+//! Checking that a log holds a leaf, and that it only ever grew, without the log.
 
 use cocoon_attestation::Digest;
-use signed_note::{Note, StandardVerifier, Verifier, VerifierList};
-use tlog_tiles::{Checkpoint, Hash, check_record, record_hash};
+use tlog_tiles::{Hash, check_record, check_tree, record_hash};
 
 use crate::Error;
-use crate::leaf::entry;
+use crate::note::TreeHead;
 
-/// Longest proof that can be right: a tree has at most 2^64 leaves.
-const MAX_HASHES: usize = 64;
+/// Longest proof that can be right: a tree has at most 2^64 leaves, and a proof of consistency at most one hash more than levels.
+const MAX_HASHES: usize = 65;
 
 /// The way from a leaf to the root of a tree (RFC 6962 section 2.1.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,46 +20,47 @@ pub struct InclusionProof {
     pub hashes: Vec<Digest>,
 }
 
-/// A checkpoint whose signature was checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TreeHead {
-    /// Leaves of the tree.
-    pub size: u64,
-    /// RFC 6962 root hash.
-    pub root: Digest,
-}
-
-/// Checks a checkpoint's signature and origin.
-///
-/// # Errors
-/// The key is no verifier key, or it did not sign this checkpoint for its own origin.
-pub fn open_checkpoint(checkpoint: &str, vkey: &str) -> Result<TreeHead, Error> {
-    let verifier = StandardVerifier::new(vkey).map_err(|_| Error::VerifierKey(vkey.into()))?;
-    let name = verifier.name().to_owned();
-    let failed = |why: String| Error::Checkpoint(why);
-    let note = Note::from_bytes(checkpoint.as_bytes()).map_err(|error| failed(error.to_string()))?;
-    note.verify(&VerifierList::new(vec![Box::new(verifier)])).map_err(|error| failed(error.to_string()))?;
-    let parsed = Checkpoint::from_bytes(note.text()).map_err(|error| failed(error.to_string()))?;
-    if parsed.origin() != name {
-        return Err(failed(format!("it is of '{}', not of '{name}'", parsed.origin())));
+fn hashes(proof: &[Digest]) -> Result<Vec<Hash>, Error> {
+    if proof.len() > MAX_HASHES {
+        return Err(Error::Proof("it has too many hashes".into()));
     }
-    Ok(TreeHead { size: parsed.size(), root: Digest(parsed.hash().0) })
+    Ok(proof.iter().map(|hash| Hash(hash.0)).collect())
 }
 
-/// Checks that the log of `vkey` holds `leaf` (its CBOR) at the proof's index.
+/// Checks that a tree holds `leaf` (its CBOR) at the proof's index.
 ///
 /// # Errors
-/// The checkpoint is not the log's, or the proof does not lead to its root.
-pub fn verify_inclusion(leaf: &[u8], proof: &InclusionProof, checkpoint: &str, vkey: &str) -> Result<(), Error> {
-    let head = open_checkpoint(checkpoint, vkey)?;
+/// The proof is for another tree, or does not lead to its root.
+pub fn verify_inclusion(leaf: &[u8], proof: &InclusionProof, head: &TreeHead) -> Result<(), Error> {
     if head.size != proof.tree_size {
         return Err(Error::Proof(format!("it is for {} leaves, the checkpoint for {}", proof.tree_size, head.size)));
     }
-    if proof.hashes.len() > MAX_HASHES {
-        return Err(Error::Proof("it has too many hashes".into()));
-    }
-    let hashes = proof.hashes.iter().map(|hash| Hash(hash.0)).collect();
-    let hash = record_hash(entry(leaf).as_bytes());
-    check_record(&hashes, head.size, Hash(head.root.0), proof.index, hash)
+    check_record(&hashes(&proof.hashes)?, head.size, Hash(head.root.0), proof.index, record_hash(leaf))
         .map_err(|error| Error::Proof(error.to_string()))
+}
+
+/// Checks that a tree begins with all the leaves of an older one (RFC 6962 section 2.1.2).
+///
+/// # Errors
+/// [`Error::SplitView`] if the newer tree does not continue the older one, or the proof does not show that it does.
+pub fn verify_consistency(proof: &[Digest], newer: &TreeHead, older: &TreeHead) -> Result<(), Error> {
+    let split = |why: String| Err(Error::SplitView(why));
+    if older.size == 0 {
+        return Ok(());
+    }
+    if newer.size < older.size {
+        return split(format!("it had {} leaves and shows {} now", older.size, newer.size));
+    }
+    if newer.size == older.size {
+        if newer.root == older.root {
+            return Ok(());
+        }
+        return split(format!("two trees of {} leaves have different roots", newer.size));
+    }
+    match check_tree(&hashes(proof)?, newer.size, Hash(newer.root.0), older.size, Hash(older.root.0)) {
+        Ok(()) => Ok(()),
+        Err(error) => {
+            split(format!("a tree of {} leaves is not proved to continue one of {}: {error}", newer.size, older.size))
+        }
+    }
 }

@@ -22,8 +22,8 @@ use cocoon_settlement::contracts::channel::ChannelInit;
 use cocoon_settlement::contracts::{ProviderInit, RegistryInit};
 use cocoon_settlement::local::{Genesis, LocalChain, ManualClock};
 use cocoon_settlement::{Address, Nanoton, NetworkId, Prices, ops};
-use cocoon_transparency::{Leaf, Log};
-use cocoon_verifier::Policy;
+use cocoon_transparency::{AddCheckpoint, Leaf, Log, Witness, witness_key};
+use cocoon_verifier::{Outcome, Policy, appraise_bundle};
 
 pub const AT: UnixTime = UnixTime(1_790_000_000);
 pub const PRICES: Prices = Prices { prompt: 10, cached: 1, completion: 20, reasoning: 20 };
@@ -133,6 +133,7 @@ impl World {
             references: Some(references),
             logs: Vec::new(),
             required_logs: 0,
+            required_witnesses: 0,
             require_registered: true,
             max_beacon_age: Some(86_400),
             channel: ChannelInit {
@@ -154,21 +155,56 @@ impl World {
         }
     }
 
-    /// A log that holds a bundle, its proof, and its key.
-    pub fn log(&self, bundle: &[u8], seed: [u8; 32]) -> (LogInclusion, String) {
+    /// A log that holds a bundle with an outcome.
+    pub fn log(&self, bundle: &Bundle, seed: [u8; 32], outcome: Outcome) -> TestLog {
         let folder = tempfile::tempdir_in(self.folder.path()).unwrap();
         let log = Log::open(folder.path(), "log.example/one", seed).unwrap();
-        let leaf = Leaf { bundle: bundle.to_vec(), appraisal: b"{}".to_vec(), time: AT, node: "one".into() };
-        let index = log.append(&leaf).unwrap();
-        let (proof, checkpoint) = log.inclusion(index).unwrap();
-        let inclusion = LogInclusion {
-            leaf_index: proof.index,
-            leaf: STANDARD.encode(log.leaf(index).unwrap()),
-            tree_size: proof.tree_size,
+        let appraisal = appraise_bundle(&bundle.to_cbor(), &self.config().policy, None, AT).appraisal;
+        let (mut leaf, _) = Leaf::new(bundle, &appraisal, AT, Digest::ZERO);
+        leaf.outcome = outcome;
+        log.append(vec![leaf.to_cbor()]).unwrap();
+        TestLog { log, _folder: folder }
+    }
+}
+
+/// A node's log, with a witness that has cosigned what it shows.
+pub struct TestLog {
+    pub log: Log,
+    _folder: tempfile::TempDir,
+}
+
+impl TestLog {
+    pub fn key(&self) -> String {
+        self.log.vkey().to_owned()
+    }
+
+    /// More leaves.
+    pub fn grow(&self, leaves: u64) {
+        self.log.append((0..leaves).map(|number| number.to_be_bytes().to_vec()).collect()).unwrap();
+    }
+
+    /// Proof of the first leaf, under a checkpoint with these signature lines.
+    pub fn proof(&self, since: u64, cosignatures: &str) -> LogInclusion {
+        let head = self.log.head().unwrap();
+        let size = head.tree.size;
+        let proof = self.log.inclusion(0, size).unwrap();
+        LogInclusion {
+            leaf_index: 0,
+            leaf: STANDARD.encode(self.log.entry(0).unwrap()),
+            tree_size: size,
             hashes: proof.hashes.iter().map(ToString::to_string).collect(),
-            checkpoint,
-        };
-        (inclusion, log.vkey().to_owned())
+            checkpoint: head.checkpoint + cosignatures,
+            consistency: self.log.consistency(since.min(size), size).unwrap().iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    /// A cosignature of what the log shows now, by a witness that has seen nothing before.
+    pub fn cosignature(&self, witness_seed: [u8; 32], at: UnixTime) -> (String, String) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("witness.redb");
+        let witness = Witness::open(&path, "other.example/witness", &witness_seed, &[self.key()]).unwrap();
+        let request = AddCheckpoint { old: 0, proof: Vec::new(), checkpoint: self.log.head().unwrap().checkpoint };
+        (witness.add_checkpoint(&request.to_text(), at).unwrap(), witness.vkey().to_owned())
     }
 }
 
@@ -210,5 +246,5 @@ pub async fn serve(router: axum::Router) -> String {
 pub async fn node(inclusion: LogInclusion, key: String) -> LogKey {
     let route = format!("{INCLUSION_PATH}/{{id}}");
     let router = axum::Router::new().route(&route, axum::routing::get(|| async move { axum::Json(inclusion) }));
-    LogKey { url: serve(router).await, key }
+    LogKey { url: serve(router).await, key, witness: witness_key("none.example/witness", &[77; 32]).unwrap() }
 }

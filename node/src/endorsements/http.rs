@@ -54,6 +54,14 @@ pub(super) struct Http {
     next: Mutex<HashMap<String, Instant>>,
 }
 
+/// HTTPS with the web's roots, or HTTP.
+pub(crate) fn connector() -> Result<HttpsConnector<HttpConnector>, Error> {
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let builder = HttpsConnectorBuilder::new().with_provider_and_webpki_roots(provider);
+    let builder = builder.map_err(|error| Error::Tls(error.to_string()))?;
+    Ok(builder.https_or_http().enable_http1().build())
+}
+
 /// Header and body of an answer.
 pub(super) struct Answer {
     pub(super) headers: HeaderMap,
@@ -62,14 +70,7 @@ pub(super) struct Answer {
 
 impl Http {
     pub(super) fn new(limits: Limits) -> Result<Self, Error> {
-        let provider = rustls::crypto::aws_lc_rs::default_provider();
-        let connector = HttpsConnectorBuilder::new()
-            .with_provider_and_webpki_roots(provider)
-            .map_err(|error| Error::Tls(error.to_string()))?
-            .https_or_http()
-            .enable_http1()
-            .build();
-        let client = Client::builder(TokioExecutor::new()).build(connector);
+        let client = Client::builder(TokioExecutor::new()).build(connector()?);
         Ok(Self { client, limits, next: Mutex::new(HashMap::new()) })
     }
 

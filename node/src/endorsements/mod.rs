@@ -14,6 +14,7 @@ use cocoon_attestation::{Bundle, CpuEvidence, Endorsements, GpuEndorsements, Snp
 use cocoon_verifier::{Need, needs};
 
 pub use self::http::Limits;
+pub(crate) use self::http::connector;
 pub use self::services::Addresses;
 pub use self::store::{Entry, Folder};
 use services::Services;

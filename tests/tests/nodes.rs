@@ -1,0 +1,386 @@
+//! Verifier nodes as operators run them: processes with key files, policies and logs of their own, witnesses of one another.
+
+use std::net::TcpListener as StdListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use cocoon_attestation::binding::report_data;
+use cocoon_attestation::dev::{CollateralSpec, DevPlatform, TdxSpec};
+use cocoon_attestation::reference::{ImageReference, ModelReference, TdxReference};
+use cocoon_attestation::{Beacon, Bundle, Claims, CpuEvidence, Digest, Endorsements, Measurement, ReferenceValues};
+use cocoon_client::{Client, ClientConfig, LogKey, SystemClock};
+use cocoon_protocol::identity::SigningKey;
+use cocoon_protocol::statement::KeyStatement;
+use cocoon_protocol::wire::{APPRAISE_PATH, NodeRefusal, SignedVerdict};
+use cocoon_protocol::work;
+use cocoon_settlement::account::Account;
+use cocoon_settlement::cells::Verdict;
+use cocoon_settlement::chain::Chain;
+use cocoon_settlement::contracts::channel::ChannelInit;
+use cocoon_settlement::contracts::{ProviderInit, RegistryInit};
+use cocoon_settlement::local::{Genesis, LocalChain, rpc};
+use cocoon_settlement::wallet::Wallet;
+use cocoon_settlement::{Address, Nanoton, NetworkId, Prices, ops};
+use cocoon_transparency::{open_cosigned, open_statement};
+use cocoon_verifier::Policy;
+use http_body_util::{BodyExt as _, Full};
+use hyper::Request;
+use hyper_util::client::legacy::Client as Http;
+use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
+
+const NODES: usize = 3;
+const WALLET: [u8; 32] = [5; 32];
+const IMAGE: Digest = Digest([9; 32]);
+const MODEL: Digest = Digest([3; 32]);
+const MRTD: [u8; 48] = [0xa1; 48];
+const PRICES: Prices = Prices { prompt: 10, cached: 1, completion: 20, reasoning: 20 };
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn platform() -> DevPlatform {
+    DevPlatform::from_seed([7; 32])
+}
+
+fn enclave() -> SigningKey {
+    SigningKey::from_seed(&[41; 32]).unwrap()
+}
+
+fn policy(more: &str) -> String {
+    format!("roots = [\"{}\"]\n{more}", hex::encode(platform().tdx_root_der()))
+}
+
+/// A policy that no platform meets.
+const TOO_STRICT: &str = "[tdx]\nmin_tee_tcb_svn = \"ffffffffffffffffffffffffffffffff\"\n";
+
+struct Node {
+    folder: PathBuf,
+    process: Option<Child>,
+    url: String,
+    log: String,
+    witness: String,
+}
+
+impl Node {
+    fn start(&mut self) {
+        let child = cocoon()
+            .args(["node", "serve", "--config"])
+            .arg(self.folder.join("node.toml"))
+            .arg("--passphrase-file")
+            .arg(self.folder.join("passphrase"))
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        self.process = Some(child);
+    }
+
+    fn kill(&mut self) {
+        if let Some(mut child) = self.process.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn cocoon() -> Command {
+    Command::new(cocoon_tests::cocoon_binary())
+}
+
+struct World {
+    chain: Arc<LocalChain>,
+    account: Account,
+    registry: Address,
+    provider: Address,
+    nodes: Vec<Node>,
+    references: ReferenceValues,
+    http: Http<hyper_util::client::legacy::connect::HttpConnector, Full<Bytes>>,
+    folder: tempfile::TempDir,
+}
+
+/// What `cocoon node keys` says.
+fn keys(folder: &Path, name: &str) -> Value {
+    std::fs::write(folder.join("passphrase"), "correct horse battery staple\n").unwrap();
+    let out = cocoon()
+        .args(["node", "keys", "--json", "--name", name, "--key"])
+        .arg(folder.join("node.key"))
+        .arg("--passphrase-file")
+        .arg(folder.join("passphrase"))
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    serde_json::from_slice(&out.stdout).unwrap()
+}
+
+impl World {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let wallet = Wallet::new(WALLET, NetworkId::LOCAL).unwrap().address();
+        let genesis = Genesis { accounts: vec![(wallet, Nanoton(100_000_000_000))], time: SystemClock::time() };
+        let chain = Arc::new(LocalChain::open(&folder.path().join("chain"), genesis).unwrap());
+        let account = Account::new(chain.clone(), WALLET).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let chain_url = format!("http://{}/api/v2/jsonRPC", listener.local_addr().unwrap());
+        tokio::spawn(rpc::serve(listener, chain.clone()));
+
+        let mut made = Vec::new();
+        for index in 0..NODES {
+            let folder = folder.path().join(format!("node-{index}"));
+            std::fs::create_dir(&folder).unwrap();
+            let name = format!("node-{index}.example/log");
+            let said = keys(&folder, &name);
+            assert_eq!(said, keys(&folder, &name), "the same keys again");
+            let port = StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            made.push((folder, name, said, port));
+        }
+        let verdict = |said: &Value| hex::decode(said["verdict"].as_str().unwrap()).unwrap().try_into().unwrap();
+        let registry = RegistryInit {
+            network: NetworkId::LOCAL,
+            governance: wallet,
+            time_lock: 0,
+            threshold: 2,
+            max_lifetime: 86_400,
+            verifiers: made.iter().map(|(_, _, said, _)| verdict(said)).collect(),
+            images: vec![IMAGE],
+            models: vec![MODEL],
+        };
+        let (registry, report) = ops::deploy_registry(&account, &registry).await.unwrap();
+        report.success().unwrap();
+        let provider =
+            ProviderInit { network: NetworkId::LOCAL, registry, owner: wallet, claim_window: 259_200, salt: [0; 32] };
+        let (provider, report) = ops::deploy_provider(&account, &provider).await.unwrap();
+        report.success().unwrap();
+
+        let image = ImageReference { name: "enclave".into(), version: "1".into(), digest: IMAGE };
+        let mut references = ReferenceValues::new(image);
+        references.tdx.push(TdxReference {
+            mrtd: Measurement(MRTD),
+            rtmr0: None,
+            rtmr1: None,
+            rtmr2: None,
+            rtmr3: None,
+        });
+        references.models.push(ModelReference { name: "demo".into(), root: MODEL });
+        let signer = hex::encode(SigningKey::from_seed(&[71; 32]).unwrap().public());
+        for (index, (folder, name, _, port)) in made.iter().enumerate() {
+            std::fs::write(folder.join("references.toml"), references.to_signed(&[71; 32]).unwrap()).unwrap();
+            std::fs::write(folder.join("policy.toml"), policy("")).unwrap();
+            let mut config = format!(
+                "name = \"{name}\"\nindex = {index}\nlisten = \"{port}\"\ndata = \"data\"\nkey = \"node.key\"\nchain = \"{chain_url}\"\n\
+                 network = {}\nregistry = \"{registry}\"\npolicy = \"policy.toml\"\nreferences = \"references.toml\"\n\
+                 reference_signers = [\"{signer}\"]\n",
+                NetworkId::LOCAL.0
+            );
+            for (_, _, said, port) in
+                made.iter().enumerate().filter(|(other, _)| *other != index).map(|(_, other)| other)
+            {
+                let (log, witness) = (said["log"].as_str().unwrap(), said["witness"].as_str().unwrap());
+                config += &format!("[[peers]]\nurl = \"http://{port}\"\nlog = \"{log}\"\nwitness = \"{witness}\"\n");
+            }
+            std::fs::write(folder.join("node.toml"), config).unwrap();
+        }
+        let nodes = made
+            .into_iter()
+            .map(|(folder, _, said, port)| {
+                let (log, witness) = (said["log"].as_str().unwrap().into(), said["witness"].as_str().unwrap().into());
+                let mut node = Node { folder, process: None, url: format!("http://{port}"), log, witness };
+                node.start();
+                node
+            })
+            .collect();
+        let http = Http::builder(TokioExecutor::new()).build_http();
+        let world = Self { chain, account, registry, provider, nodes, references, http, folder };
+        for index in 0..NODES {
+            world.cosigned(index, 0).await;
+        }
+        world
+    }
+
+    async fn get(&self, index: usize, path: &str) -> Option<(u16, Vec<u8>)> {
+        let uri: hyper::Uri = format!("{}{path}", self.nodes[index].url).parse().unwrap();
+        let response = self.http.get(uri).await.ok()?;
+        Some((response.status().as_u16(), response.into_body().collect().await.ok()?.to_bytes().to_vec()))
+    }
+
+    /// Waits until a node shows a checkpoint of more than so many leaves that both others cosigned.
+    async fn cosigned(&self, index: usize, more_than: u64) {
+        let started = Instant::now();
+        let others: Vec<_> =
+            (0..NODES).filter(|other| *other != index).map(|other| &self.nodes[other].witness).collect();
+        loop {
+            if let Some((200, text)) = self.get(index, "/checkpoint").await {
+                let opened = open_cosigned(&String::from_utf8(text).unwrap(), &self.nodes[index].log, &others).unwrap();
+                if opened.witnesses.len() == 2 && opened.head.size + 1 > more_than {
+                    return;
+                }
+            }
+            assert!(started.elapsed() < 3 * PATIENCE, "node {index} has no cosigned checkpoint");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn bundle(&self, debug: bool) -> Bundle {
+        let head = self.chain.head().await.unwrap();
+        let claims = Claims {
+            enclave_key: enclave().enclave_key(),
+            provider: self.provider.into(),
+            model_name: "demo".into(),
+            model_root: MODEL,
+            config_digest: Digest([4; 32]),
+            beacon: Beacon { seqno: head.seqno, root_hash: head.root_hash, time: head.time },
+            nonce_root: Digest::ZERO,
+            gpu_digest: None,
+        }
+        .to_cbor();
+        let mut spec = TdxSpec::default();
+        spec.body.mr_td = MRTD;
+        spec.body.report_data = report_data(&claims);
+        spec.body.td_attributes[0] |= u8::from(debug);
+        let cpu = CpuEvidence::Tdx { quote: platform().tdx_quote(&spec) };
+        let now = SystemClock::time();
+        let collateral = CollateralSpec::issued(cocoon_attestation::UnixTime(now.0 - 3_600), now.plus(8 * 86_400));
+        let endorsements = Endorsements::Tdx { collateral: platform().tdx_collateral(&collateral) };
+        Bundle { claims, cpu, gpu: Vec::new(), event_log: None, endorsements, gpu_endorsements: Default::default() }
+    }
+
+    async fn post(&self, index: usize, bundle: &[u8], stamp: Option<u64>) -> (u16, Vec<u8>) {
+        let mut request = Request::post(format!("{}{APPRAISE_PATH}", self.nodes[index].url));
+        if let Some(stamp) = stamp {
+            request = request.header(work::HEADER, stamp.to_string());
+        }
+        let request = request.body(Full::new(Bytes::copy_from_slice(bundle))).unwrap();
+        let response = tokio::time::timeout(PATIENCE, self.http.request(request)).await.unwrap().unwrap();
+        (response.status().as_u16(), response.into_body().collect().await.unwrap().to_bytes().to_vec())
+    }
+
+    fn client(&self) -> Arc<Client> {
+        let wallet = self.account.address();
+        let client_key = [31; 32];
+        Client::open(ClientConfig {
+            gateways: Vec::new(),
+            chain: self.chain.clone(),
+            policy: Policy::from_toml(&policy("")).unwrap(),
+            references: Some(self.references.clone()),
+            logs: self
+                .nodes
+                .iter()
+                .map(|node| LogKey { url: node.url.clone(), key: node.log.clone(), witness: node.witness.clone() })
+                .collect(),
+            required_logs: 2,
+            required_witnesses: 1,
+            registry: self.registry,
+            require_registered: true,
+            max_beacon_age: Some(86_400),
+            channel: ChannelInit {
+                network: NetworkId::LOCAL,
+                provider: self.provider,
+                owner: wallet,
+                client: wallet,
+                client_key: SigningKey::from_seed(&client_key).unwrap().public(),
+                close_delay: 259_200,
+                salt: [0; 32],
+            },
+            client_key,
+            voucher_step: Nanoton(1_000),
+            spending_limit: None,
+            voucher_lifetime: 3_600,
+            max_prices: PRICES,
+            data: self.folder.path().join("client"),
+            clock: Arc::new(SystemClock),
+        })
+        .unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_sign_log_witness_come_back_and_tell_clients_what_is_withdrawn() {
+    let mut world = World::new().await;
+    let good = world.bundle(false).await;
+    let bytes = good.to_cbor();
+    let stamp = work::stamp(&bytes);
+
+    // Without the work nothing is done for anybody.
+    assert_eq!(world.post(0, &bytes, None).await.0, 428);
+    assert_eq!(world.post(0, &bytes, Some(stamp + 1)).await.0, 428);
+    // A refusal is signed, and can be shown to anybody.
+    let debug = world.bundle(true).await.to_cbor();
+    let (status, body) = world.post(0, &debug, Some(work::stamp(&debug))).await;
+    let refusal: NodeRefusal = serde_json::from_slice(&body).unwrap();
+    assert_eq!((status, refusal.outcome.as_str()), (422, "refused"));
+    let lines = open_statement(&refusal.statement, &world.nodes[0].log).unwrap();
+    assert_eq!(lines[2], Digest::of(&[&debug]).to_string());
+    assert!(refusal.inclusion.is_some());
+    let garbage = b"garbage".to_vec();
+    assert_eq!(world.post(0, &garbage, Some(work::stamp(&garbage))).await.0, 400);
+
+    // Two of three verdicts put the key on-chain.
+    let mut signed: Vec<(u8, [u8; 64], Verdict)> = Vec::new();
+    for index in 0..NODES {
+        let (status, body) = world.post(index, &bytes, Some(stamp)).await;
+        assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
+        let answer: SignedVerdict = serde_json::from_slice(&body).unwrap();
+        let verdict = Verdict::from_boc(&STANDARD.decode(&answer.verdict).unwrap()).unwrap();
+        signed.push((answer.index, hex::decode(&answer.signature).unwrap().try_into().unwrap(), verdict));
+    }
+    assert!(signed.iter().all(|(.., verdict)| *verdict == signed[0].2));
+    let signatures: Vec<_> = signed[..2].iter().map(|(index, signature, _)| (*index, *signature)).collect();
+    ops::attest(&world.account, &world.registry, &signed[0].2, &signatures).await.unwrap().success().unwrap();
+
+    // The log is a folder of files, and nothing else of the node can be read.
+    let folder = world.nodes[0].folder.join("data/public");
+    for (path, found) in
+        [("/tile/entries/000.p/2", 200), ("/tile/0/000.p/2", 200), ("/owner", 404), ("/../owner", 404), ("/x", 404)]
+    {
+        let (status, body) = world.get(0, path).await.unwrap();
+        assert_eq!(status, found, "{path}");
+        if status == 200 {
+            assert_eq!(body, std::fs::read(folder.join(&path[1..])).unwrap());
+        }
+    }
+
+    // The client demands proofs that were witnessed.
+    let client = world.client();
+    let expiry = SystemClock::time().plus(86_400);
+    let statement = KeyStatement {
+        evidence_id: good.evidence_id(),
+        key_config: vec![1],
+        not_before: SystemClock::time(),
+        not_after: expiry,
+    }
+    .sign(&enclave());
+    client.appraise(&bytes, &statement, PRICES).await.unwrap();
+
+    // Killed and started again, a node goes on where it was, and signs the same.
+    world.nodes[0].kill();
+    world.nodes[0].start();
+    world.cosigned(0, 2).await;
+    let (status, body) = world.post(0, &bytes, Some(stamp)).await;
+    let again: SignedVerdict = serde_json::from_slice(&body).unwrap();
+    assert_eq!((status, hex::decode(again.signature).unwrap()), (200, signed[0].1.to_vec()));
+
+    // Two operators find the platform too old: clients stop within a minute. A policy that cannot be read changes nothing.
+    std::fs::write(world.nodes[2].folder.join("policy.toml"), "nonsense").unwrap();
+    for node in &world.nodes[..2] {
+        std::fs::write(node.folder.join("policy.toml"), policy(TOO_STRICT)).unwrap();
+    }
+    let changed = Instant::now();
+    loop {
+        match client.appraise(&bytes, &statement, PRICES).await {
+            Ok(_) => assert!(changed.elapsed() < Duration::from_secs(60), "a client still accepts it"),
+            Err(error) => {
+                assert!(error.to_string().contains("does not accept it any more"), "{error}");
+                break;
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
