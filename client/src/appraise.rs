@@ -59,7 +59,7 @@ struct Entry {
 /// What is remembered of evidence.
 #[derive(Clone)]
 enum Known {
-    Accepted(Entry),
+    Accepted(Box<Entry>),
     Refused { check: String, reason: String, until: UnixTime },
 }
 
@@ -127,8 +127,9 @@ impl Appraiser {
         let known = self.lock().get(&bytes).filter(|known| !known.says_nothing_at(now)).cloned();
         let entry = match known {
             Some(Known::Refused { check, reason, .. }) => return Err(Error::Refused { check, reason }),
-            Some(Known::Accepted(entry)) if entry.standing_until >= now => entry,
+            Some(Known::Accepted(entry)) if entry.standing_until >= now => *entry,
             Some(Known::Accepted(entry)) => {
+                let entry = *entry;
                 let still = self.standing(config, http, &entry, now).await;
                 self.remember(bytes, entry, still, UNSUPPORTED_SECONDS, now)?
             }
@@ -197,7 +198,7 @@ impl Appraiser {
     ) -> Result<Entry, Error> {
         self.remember_refusal(bytes, behind, seconds, now)?;
         let entry = Entry { standing_until: now.plus(STANDING_SECONDS), ..entry };
-        self.put(bytes, Known::Accepted(entry.clone()), now);
+        self.put(bytes, Known::Accepted(Box::new(entry.clone())), now);
         Ok(entry)
     }
 
@@ -223,7 +224,7 @@ impl Appraiser {
         }
         let lapses = result.appraisal.not_after.unwrap_or(UnixTime(u64::MAX));
         // A policy that bounds the age of what vendors say may refuse tomorrow what it accepts today.
-        let ages = config.policy.max_collateral_age.is_some();
+        let ages = config.policy.tdx.max_collateral_age.is_some();
         Ok(Entry {
             evidence_id,
             claims,

@@ -151,7 +151,8 @@ fn unfit(request: &Request, access: &Access) -> Option<Response> {
             "this proxy asks for its own key: send it as `Authorization: Bearer KEY`",
         ));
     }
-    let json = header_text(request, header::CONTENT_TYPE).is_some_and(|kind| kind.trim().starts_with("application/json"));
+    let json =
+        header_text(request, header::CONTENT_TYPE).is_some_and(|kind| kind.trim().starts_with("application/json"));
     if request.method() == Method::POST && !json {
         return Some(error(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,

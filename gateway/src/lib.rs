@@ -161,7 +161,8 @@ async fn relay(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<
     }
     let mut outgoing = http::Request::new(Body::new(Limited::new(body, MAX_REQUEST)));
     *outgoing.method_mut() = parts.method;
-    *outgoing.uri_mut() = format!("{}{RELAY_PATH}", host.trim_end_matches('/')).parse().map_err(|_| Error::Unreachable)?;
+    *outgoing.uri_mut() =
+        format!("{}{RELAY_PATH}", host.trim_end_matches('/')).parse().map_err(|_| Error::Unreachable)?;
     let passed = [HeaderName::from_static(ENCLAVE_HEADER), HeaderName::from_static(VOUCHER_HEADER)];
     for name in passed.iter().chain(&[header::CONTENT_TYPE, header::CONTENT_LENGTH]) {
         if let Some(value) = parts.headers.get(name) {

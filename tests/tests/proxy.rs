@@ -148,11 +148,13 @@ fn a_schema_that_cannot_be_followed_is_refused_with_a_status() {
 
 /// Sequence and total, in nanoton, of the receipt of an answer, which the proxy gives by the answer's header; and what that answer cost.
 fn receipt(base: &str, whole: &str) -> (u64, u64, u64) {
-    let id = whole.lines().find_map(|line| line.strip_prefix("cocoon-receipt-id: ")).expect("a receipt's identifier").trim();
+    let id =
+        whole.lines().find_map(|line| line.strip_prefix("cocoon-receipt-id: ")).expect("a receipt's identifier").trim();
     let (status, body) = raw(base, &format!("GET /v1/receipts/{id} HTTP/1.0\r\nhost: {{host}}\r\n\r\n"));
     assert_eq!(status, 200, "{body}");
     let value: Value = serde_json::from_str(&body).unwrap();
-    let number = |path: &str| value.pointer(path).and_then(Value::as_u64).unwrap_or_else(|| panic!("{path} of {value}"));
+    let number =
+        |path: &str| value.pointer(path).and_then(Value::as_u64).unwrap_or_else(|| panic!("{path} of {value}"));
     (number("/settlement/sequence"), number("/settlement/total_nanoton"), number("/charge_nanoton"))
 }
 
@@ -176,7 +178,11 @@ fn an_answer_that_failed_is_not_charged() {
         let (status, whole) = raw_whole(&base, &ask("chat/completions", &good));
         assert_eq!(status, 200, "{whole}");
         let (sequence, total, charge) = receipt(&base, &whole);
-        assert_eq!((sequence, total), (expected, before + charge), "nothing but this answer was charged since the last");
+        assert_eq!(
+            (sequence, total),
+            (expected, before + charge),
+            "nothing but this answer was charged since the last"
+        );
         assert!(charge > 0);
         total
     };
@@ -210,7 +216,8 @@ fn an_answer_that_failed_is_not_charged() {
     stream.read_to_end(&mut come).unwrap();
     let come = String::from_utf8_lossy(&come).into_owned();
     assert!(!come.contains("[DONE]") && come.contains(r#""code":"answer_broken""#), "{come}");
-    let id = come.lines().find_map(|line| line.strip_prefix("cocoon-receipt-id: ")).expect("announced before it failed");
+    let id =
+        come.lines().find_map(|line| line.strip_prefix("cocoon-receipt-id: ")).expect("announced before it failed");
     let (status, body) = raw(&base, &format!("GET /v1/receipts/{} HTTP/1.0\r\nhost: {{host}}\r\n\r\n", id.trim()));
     assert_eq!((status, code(&body).as_str()), (404, "receipt_not_found"));
 
@@ -227,7 +234,11 @@ fn an_answer_that_failed_is_not_charged() {
         })
         .filter(|charged| *charged != (0, None))
         .collect();
-    assert_eq!(charged, [(second, Some(second))], "client and host hold the two answers that were whole, and nothing else");
+    assert_eq!(
+        charged,
+        [(second, Some(second))],
+        "client and host hold the two answers that were whole, and nothing else"
+    );
 }
 
 #[test]

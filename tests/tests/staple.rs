@@ -21,7 +21,7 @@ use cocoon_node::endorsements::Folder;
 use cocoon_node::{Node, NodeConfig};
 use cocoon_protocol::identity::SigningKey;
 use cocoon_protocol::statement::KeyStatement;
-use cocoon_protocol::wire::{ATTEST_PATH, AttestRequest, Announcement, ENCLAVES_PATH, EnclaveEvidence};
+use cocoon_protocol::wire::{ATTEST_PATH, Announcement, AttestRequest, ENCLAVES_PATH, EnclaveEvidence};
 use cocoon_settlement::account::Account;
 use cocoon_settlement::chain::Chain;
 use cocoon_settlement::contracts::{ProviderInit, RegistryInit};
@@ -42,9 +42,9 @@ async fn serve(router: axum::Router) -> String {
     url
 }
 
-/// Evidence as a guest with one GPU makes it: reports and chain as they come from the machine, and nothing stapled.
-fn evidence(provider: Address, request: &AttestRequest) -> EnclaveEvidence {
-    let key = SigningKey::from_seed(&[41; 32]).unwrap();
+/// Evidence as a guest with one GPU makes it, whose key has this seed: reports and chain as they come from the machine, and nothing stapled.
+fn evidence(seed: u8, provider: Address, request: &AttestRequest) -> EnclaveEvidence {
+    let key = SigningKey::from_seed(&[seed; 32]).unwrap();
     let mut claims = Claims {
         enclave_key: key.enclave_key(),
         provider: provider.into(),
@@ -154,10 +154,10 @@ impl Network {
     }
 
     /// A host with a guest that has a GPU; what it announces, or why it announces nothing.
-    async fn announced(&self, endorser: Arc<dyn Endorser>) -> Result<Announcement, String> {
+    async fn announced(&self, seed: u8, endorser: Arc<dyn Endorser>) -> Result<Announcement, String> {
         let provider = self.provider;
         let attest = move |body: axum::body::Bytes| async move {
-            evidence(provider, &AttestRequest::from_cbor(&body).unwrap()).to_cbor()
+            evidence(seed, provider, &AttestRequest::from_cbor(&body).unwrap()).to_cbor()
         };
         let guest = serve(axum::Router::new().route(ATTEST_PATH, post(attest))).await;
         let host = Host::start(HostConfig {
@@ -194,11 +194,11 @@ impl Network {
 async fn evidence_of_a_gpu_is_stapled_with_manifests_and_revocation_answers() {
     let vendors = World::new().await;
     let network = Network::new().await;
-    let bare = network.announced(Arc::new(DevEndorser::new(platform()))).await.expect_err("nothing is stapled");
+    let bare = network.announced(41, Arc::new(DevEndorser::new(platform()))).await.expect_err("nothing is stapled");
     assert!(bare.contains("0 of 1 verdicts") && bare.contains("gpu."), "{bare}");
     assert_eq!(vendors.asked(), 0);
 
-    let stapled = network.announced(Arc::new(Stapler::new(vendors.online()))).await.expect("stapled and attested");
+    let stapled = network.announced(42, Arc::new(Stapler::new(vendors.online()))).await.expect("stapled and attested");
     let bytes = STANDARD.decode(&stapled.bundle).unwrap();
     let bundle = Bundle::from_cbor(&bytes).unwrap();
     assert_eq!((bundle.gpu_endorsements.manifests.len(), bundle.gpu_endorsements.ocsp.len()), (2, 6));
@@ -211,9 +211,10 @@ async fn evidence_of_a_gpu_is_stapled_with_manifests_and_revocation_answers() {
     let asked = vendors.asked();
     let offline = |path: &Path| cocoon_node::endorsements::Endorser::offline(path).unwrap();
     let folder = vendors.folder.path();
-    network.announced(Arc::new(Stapler::new(offline(folder)))).await.expect("from the folder alone");
+    network.announced(43, Arc::new(Stapler::new(offline(folder)))).await.expect("from the folder alone");
     let empty = tempfile::tempdir().unwrap();
-    let missing = network.announced(Arc::new(Stapler::new(offline(empty.path())))).await.expect_err("nothing to staple");
+    let missing =
+        network.announced(44, Arc::new(Stapler::new(offline(empty.path())))).await.expect_err("nothing to staple");
     assert!(missing.contains("is not in the folder"), "{missing}");
     assert_eq!(vendors.asked(), asked);
 }

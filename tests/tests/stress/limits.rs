@@ -1,12 +1,12 @@
 //! Channels that ask for more than their share, and a queue that is full.
 
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::enclave::{Enclave, in_turn, long, reply};
-use super::world::{Answer, Client, Sealed};
+use super::enclave::{DEADLINE, Enclave, in_turn, long, reply};
+use super::world::{Answer, Client};
 
 /// Seconds that a refusal asks to wait; checks that it is one for asking too much, and cost nothing.
 fn wait(answer: &Answer, code: &str) -> u64 {
@@ -35,11 +35,7 @@ fn answered(enclave: &Enclave, client: &Client, code: &str) {
 
 /// A request under way: its answer has begun, and is read no further.
 fn begun(enclave: &Enclave, client: &Client) -> TcpStream {
-    begin(enclave, &client.chat(&enclave.evidence, &long(400)))
-}
-
-fn begin(enclave: &Enclave, sealed: &Sealed) -> TcpStream {
-    let stream = enclave.send(sealed);
+    let stream = enclave.send(&client.chat(&enclave.evidence, &long(400)));
     // The head of the HTTP response may come before the request is let in; the sealed head, after.
     let mut seen = [0; 200];
     while stream.peek(&mut seen).unwrap() < seen.len() {
@@ -82,17 +78,28 @@ fn a_request_for_many_answers_leaves_room_in_the_queue() {
     // Ten places, of which one channel may have four.
     let enclave = Enclave::start("concurrent = 1\nwaiting = 9\nchannel_concurrent = 4\n");
     let (greedy, modest) = (Client::new(&enclave.evidence, 77), Client::new(&enclave.evidence, 78));
-    let body = json!({"model": "cocoon-demo", "prompt": vec!["the"; 64], "n": 8, "max_tokens": 2, "temperature": 0,
-        "stream": true, "logit_bias": {"0": -100, "2": -100}});
+    let body = json!({"model": "cocoon-demo", "prompt": vec!["the"; 64], "n": 8, "max_tokens": 4, "temperature": 0,
+        "logit_bias": {"0": -100, "2": -100}});
     let mut sealed = greedy.seal(&enclave.evidence, "POST", "/v1/completions", &body.to_string());
-    let mut stream = begin(&enclave, &sealed);
-    assert_eq!(wait(&enclave.ask(greedy.chat(&enclave.evidence, "")), "rate_limit_exceeded"), 1);
+    let mut stream = enclave.send(&sealed);
+    // Once it has begun, its channel has no more room, and others have.
+    let one = r#","max_tokens":1"#;
+    let deadline = Instant::now() + DEADLINE;
+    let refused = loop {
+        let answer = enclave.ask(greedy.chat(&enclave.evidence, one));
+        if answer.head.status != 200 {
+            break answer;
+        }
+        assert!(Instant::now() < deadline, "it is never refused anything");
+    };
+    assert_eq!(wait(&refused, "rate_limit_exceeded"), 1);
     for _ in 0..3 {
-        assert_eq!(enclave.ask(modest.chat(&enclave.evidence, r#","n":4"#)).head.status, 200, "others find room");
+        let answer = enclave.ask(modest.chat(&enclave.evidence, r#","max_tokens":1,"n":4"#));
+        assert_eq!(answer.head.status, 200, "others find room");
     }
     let answer = sealed.open(&reply(&mut stream));
-    assert!(answer.body.ends_with(b"data: [DONE]\n\n"));
-    assert_eq!(answer.receipt.unwrap().receipt.tokens.completion, 64 * 8 * 2, "each of them was generated");
+    assert_eq!(answer.json()["choices"].as_array().map(Vec::len), Some(512));
+    assert_eq!(answer.receipt.unwrap().receipt.tokens.completion, 512 * 4, "each of them was generated");
     answered(&enclave, &greedy, "rate_limit_exceeded");
 }
 

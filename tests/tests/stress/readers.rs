@@ -243,7 +243,8 @@ fn a_whole_answer_that_becomes_longer_than_reckoned_is_cut_and_charged() {
     assert!(choices.iter().all(|choice| choice["finish_reason"] == "length"));
     let text = |choice: &serde_json::Value| choice["text"].as_str().unwrap().len() as u64;
     let kept = choices.iter().map(text).sum::<u64>();
-    assert!(kept.abs_diff(256 << 10) < 100, "{kept} bytes");
+    // But for what was on its way when no more could be kept.
+    assert!((252 << 10..(256 << 10) + 100).contains(&kept), "{kept} bytes");
     let tokens = answer.receipt.unwrap().receipt.tokens.completion;
     assert!(tokens < 64 * 512 && tokens.abs_diff(kept / length) <= 1, "{tokens} tokens of {length} bytes charged");
 }

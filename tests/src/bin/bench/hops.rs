@@ -76,7 +76,10 @@ pub async fn per_token(
         let added = if number == 0 { 0.0 } else { now - median(&used[number - 1]) };
         println!("| {name} | {now:.1} | {added:.1} |");
     }
-    println!("\nAll hops together: {:.1} us/token (60 at most are wanted).", median(&used[WAYS.len() - 1]) - median(&used[0]));
+    println!(
+        "\nAll hops together: {:.1} us/token (60 at most are wanted).",
+        median(&used[WAYS.len() - 1]) - median(&used[0])
+    );
     Ok(())
 }
 

@@ -207,7 +207,8 @@ mod tests {
     #[test]
     fn every_token_counts_wherever_pieces_end() {
         let event = |text: &str| format!("data: {{\"delta\":{{\"content\":\"{text}\"}}}}\n\n");
-        let stream = [event(""), event("a"), event("b"), event("c"), "data: {\"usage\":{\"completion_tokens\":3}}\n\n".into()];
+        let stream =
+            [event(""), event("a"), event("b"), event("c"), "data: {\"usage\":{\"completion_tokens\":3}}\n\n".into()];
         let stream = stream.concat();
         for size in 1..=stream.len() {
             let mut events = Events::default();

@@ -216,7 +216,9 @@ impl Clients {
             unseen += between;
             let others = total.checked_sub(before.1).and_then(|grown| grown.checked_sub(*charge));
             if others.is_none_or(|others| (others > 0) != (between > 0)) {
-                problems.push(format!("receipt {sequence} of {total} and its charge of {charge} do not continue {before:?}"));
+                problems.push(format!(
+                    "receipt {sequence} of {total} and its charge of {charge} do not continue {before:?}"
+                ));
             }
             before = (*sequence, *total);
         }
