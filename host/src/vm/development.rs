@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
+use async_trait::async_trait;
 use cocoon_attestation::dev::DevPlatform;
 use cocoon_attestation::dev::cpu::{DevCpu, Launch, Tee};
 use cocoon_attestation::{Bundle, CpuEvidence, EventLog, UnixTime};
@@ -217,10 +218,11 @@ impl EmulatedCpu for DevelopmentCpu {
     }
 }
 
+#[async_trait]
 impl Endorser for DevelopmentCpu {
     /// The platform's endorsements, and the log of what it measured: the guest does not see that.
-    fn endorse(&self, bundle: &mut Bundle, at: UnixTime) -> Result<(), crate::Error> {
-        self.endorser.endorse(bundle, at)?;
+    async fn endorse(&self, bundle: &mut Bundle, at: UnixTime) -> Result<(), crate::Error> {
+        self.endorser.endorse(bundle, at).await?;
         if let CpuEvidence::Tdx { quote } = &bundle.cpu {
             bundle.event_log = self.log(quote);
         }

@@ -162,7 +162,7 @@ impl Rogue<'_> {
     async fn offer(&self, running: RunningEnclave, cpu: &DevelopmentCpu, folder: &std::path::Path) -> String {
         let evidence = collect_evidence(&running.base_url, self.network.chain.as_ref()).await.unwrap();
         let mut bundle = Bundle::from_cbor(&evidence.bundle).unwrap();
-        cpu.endorse(&mut bundle, SystemClock::time()).unwrap();
+        cpu.endorse(&mut bundle, SystemClock::time()).await.unwrap();
         let encoded = bundle.to_cbor();
         for node in &self.network.nodes {
             assert!(

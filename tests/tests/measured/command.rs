@@ -56,7 +56,7 @@ pub async fn launch_plays_the_cpu(image: &Image, network: &Network, data: &DataD
         tokio::time::sleep(Duration::from_millis(500)).await;
     };
     let mut bundle = Bundle::from_cbor(&evidence.bundle).unwrap();
-    DevEndorser::new(network.platform.clone()).endorse(&mut bundle, SystemClock::time()).unwrap();
+    DevEndorser::new(network.platform.clone()).endorse(&mut bundle, SystemClock::time()).await.unwrap();
     match network.client.appraise(&bundle.to_cbor(), &evidence.key_statement, PRICES).await {
         Err(Error::Refused { check, .. }) => assert_eq!(check, "registration"),
         other => panic!("{:?}", other.map(|enclave| enclave.evidence_id)),
