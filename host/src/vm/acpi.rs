@@ -137,6 +137,9 @@ fn read(qemu: &mut Running, control: &Path, test: &Path) -> Result<Dump, Error> 
     while !control.exists() && !qemu.ended() && Instant::now() < until {
         std::thread::sleep(PAUSE);
     }
+    if qemu.ended() {
+        return Err(Error::Qemu("it ended at once".into()));
+    }
     let (mut control, mut events) = qmp::connect(control, ANSWER, || false).map_err(said)?;
     let version = control.ask(&mut events, "query-version").map_err(said)?;
     let number = |name: &str| version["qemu"][name].as_u64().unwrap_or_default();
