@@ -162,13 +162,7 @@ impl World {
 
         let image = ImageReference { name: "enclave".into(), version: "1".into(), digest: IMAGE };
         let mut references = ReferenceValues::new(image);
-        references.tdx.push(TdxReference {
-            mrtd: Measurement(MRTD),
-            rtmr0: None,
-            rtmr1: None,
-            rtmr2: None,
-            rtmr3: None,
-        });
+        references.tdx.push(TdxReference::of_mrtd(Measurement(MRTD)));
         references.models.push(ModelReference { name: "demo".into(), root: MODEL });
         let signer = hex::encode(SigningKey::from_seed(&[71; 32]).unwrap().public());
         for (index, (folder, name, _, port)) in made.iter().enumerate() {

@@ -29,7 +29,7 @@ use cocoon_settlement::local::{Genesis, LocalChain, ManualClock};
 use cocoon_settlement::{Address, Nanoton, NetworkId, Prices, ops};
 use cocoon_tests::up::Up;
 use cocoon_verifier::{Outcome, appraise_bundle};
-use vendors::{AT, World, platform, policy};
+use vendors::{AT, World, platform, policy, policy_document};
 
 const MODEL: Digest = Digest([3; 32]);
 const IMAGE: Digest = Digest([9; 32]);
@@ -135,7 +135,7 @@ impl Network {
         let image = ImageReference { name: "enclave".into(), version: "1".into(), digest: IMAGE };
         let mut references = ReferenceValues::new(image);
         let mrtd = Measurement(TdxSpec::default().body.mr_td);
-        references.tdx.push(TdxReference { mrtd, rtmr0: None, rtmr1: None, rtmr2: None, rtmr3: None });
+        references.tdx.push(TdxReference::of_mrtd(mrtd));
         references.models.push(ModelReference { name: "demo".into(), root: MODEL });
         let node = Node::open(NodeConfig {
             dir: folder.path().join("node"),
@@ -143,11 +143,16 @@ impl Network {
             index: 0,
             verdict_seed: VERIFIER,
             log_seed: [22; 32],
-            policy: policy(),
+            policy: policy_document(),
             references,
             registry,
             lifetime: 86_400,
             chain: chain.clone() as Arc<dyn Chain>,
+            peers: Vec::new(),
+            watched: Vec::new(),
+            endorser: None,
+            anchoring: None,
+            limits: cocoon_node::Limits::default(),
         });
         let node = serve(Arc::new(node.unwrap()).router()).await;
         Self { chain, account, registry, provider, node, folder }

@@ -28,11 +28,14 @@ pub fn platform() -> DevPlatform {
 }
 
 pub fn policy() -> Policy {
+    Policy::from_toml(&policy_document()).unwrap()
+}
+
+/// The same as a document.
+pub fn policy_document() -> String {
     let platform = platform();
-    let roots = vec![platform.tdx_root_der(), platform.snp_ark_der(), platform.gpu_root_der()];
-    let mut policy = Policy { roots, ..Policy::default() };
-    (policy.gpu.require_rims, policy.gpu.require_ocsp, policy.snp.require_crl) = (true, true, true);
-    policy
+    let roots = [platform.tdx_root_der(), platform.snp_ark_der(), platform.gpu_root_der()].map(hex::encode);
+    format!("roots = {roots:?}\n[snp]\nrequire_crl = true\n[gpu]\nrequire_rims = true\nrequire_ocsp = true\n")
 }
 
 /// What a service does instead of answering.

@@ -44,6 +44,7 @@ async fn a_machine_proves_what_it_runs_and_whatever_differs_is_refused_by_name()
         guest: String::new(),
         vm: Some(VmGuest { plan: image.plan("good", |_| {}), references: image.references.clone() }),
         tap: None,
+        endorser: None,
         claims: None,
         ui,
     };
