@@ -65,6 +65,9 @@ struct State {
     logits: Vec<f32>,
 }
 
+/// 32-bit words of random numbers that one choice takes.
+const WORDS: u128 = 2;
+
 /// Chooses for one answer.
 pub(crate) struct Chooser {
     sampling: Sampling,
@@ -144,7 +147,12 @@ impl Chooser {
         let again = state.asked.replace(step) == Some(step);
         let token = match state.replay.get(step).copied() {
             Some(token) => token,
-            None => pick(logits, context, self.prompt, &self.sampling, &mut state.random),
+            None => {
+                // Each question has random numbers of its own: an answer that is taken up again goes on as it would have.
+                let question = 2 * step as u128 + u128::from(again);
+                state.random.set_word_pos(question * WORDS);
+                pick(logits, context, self.prompt, &self.sampling, &mut state.random)
+            }
         };
         let scores = self.sampling.logprobs.map(|top| {
             if !again && self.sampling.schema.is_some() {
