@@ -63,7 +63,7 @@ mod tests {
     fn provider(number: u16) -> Address {
         let mut hash = [0; 32];
         hash[..2].copy_from_slice(&number.to_be_bytes());
-        cocoon_attestation::TonAddress { workchain: 0, hash }.into()
+        Address { workchain: 0, hash }
     }
 
     #[test]

@@ -216,7 +216,7 @@ pub fn bundle(platform: &DevPlatform, mrtd: [u8; 48], claims: &Claims) -> Bundle
     let cpu = DevCpu::new(platform.clone(), Tee::Tdx, Launch { mrtd, ..Launch::default() });
     std::thread::spawn(move || cpu.serve(host));
     let claims = claims.to_cbor();
-    let (cpu, _) = tsm::collect(&mut SocketTsm::new(guest), &claims).unwrap();
+    let cpu = tsm::collect(&mut SocketTsm::new(guest), &claims).unwrap().cpu;
     let collateral = CollateralSpec::issued(UnixTime(AT.0 - 3_600), AT.plus(8 * 86_400));
     let endorsements = Endorsements::Tdx { collateral: platform.tdx_collateral(&collateral) };
     Bundle { claims, cpu, gpu: Vec::new(), event_log: None, endorsements, gpu_endorsements: Default::default() }
