@@ -73,6 +73,7 @@ bench: build ## measure the whole path against mistral.rs alone, in one run, and
 	$(CARGO) run --release --locked -p cocoon-protocol --example sealing
 	$(CARGO) run --release --locked -p cocoon-verifier --example speed
 	bash scripts/peers
+	$(CARGO) run --release --locked -p cocoon-tests --example fleet -- $(FLEET)
 	$(CARGO) run --release --locked -p cocoon-settlement --example transfers
 	$(CARGO) run --release --locked -p cocoon-transparency --example appends
 	cd settlement/contracts && npm ci --no-audit --no-fund && npm run --silent costs

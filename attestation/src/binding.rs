@@ -27,11 +27,11 @@ pub fn gpu_nonce(claims: &Claims) -> [u8; 32] {
 
 /// The digest that claims carry of GPU evidence: SHA-256 over every report, each behind its length (8 bytes, big-endian).
 /// `None` without GPU evidence.
-pub fn gpu_digest(gpu: &[Vec<u8>]) -> Option<Digest> {
+pub fn gpu_digest(gpu: &[impl AsRef<[u8]>]) -> Option<Digest> {
     if gpu.is_empty() {
         return None;
     }
-    Some(length_prefixed(gpu.iter().map(Vec::as_slice)))
+    Some(length_prefixed(gpu.iter().map(AsRef::as_ref)))
 }
 
 /// SHA-256 over parts, each behind its length, so that no two lists of parts share a digest.

@@ -27,13 +27,13 @@ pub mod media_type {
     pub const ENDORSEMENT: &str = "application/octet-stream";
 }
 
-const COLLECTION_TYPE: &str = "urn:cocoon:evidence-bundle:v1";
+pub(crate) const COLLECTION_TYPE: &str = "urn:cocoon:evidence-bundle:v1";
 /// Longest bundle that is read: 1 MiB.
 pub const MAX_BYTES: usize = 1 << 20;
 const WHAT: &str = "bundle";
 
 /// Labels in the collection; GPU report `n` stands at `GPU + n`.
-mod label {
+pub(crate) mod label {
     pub const CLAIMS: u64 = 0;
     pub const CPU: u64 = 1;
     pub const EVENT_LOG: u64 = 2;
@@ -52,14 +52,14 @@ pub const MAX_GPU_MANIFESTS: usize = 16;
 pub const MAX_OCSP: usize = 3 * (MAX_GPUS + MAX_GPU_MANIFESTS);
 
 /// Most certificates of AMD's in one bundle.
-const MAX_SNP_CA: usize = 8;
+pub(crate) const MAX_SNP_CA: usize = 8;
 
 /// CMW indicator bits (RFC 9999 section 3.1).
-const EVIDENCE: u64 = 1 << 2;
-const ENDORSEMENTS: u64 = 1 << 1;
+pub(crate) const EVIDENCE: u64 = 1 << 2;
+pub(crate) const ENDORSEMENTS: u64 = 1 << 1;
 
 /// Roles in the endorsement index.
-mod role {
+pub(crate) mod role {
     pub const TDX_COLLATERAL: u64 = 0;
     pub const SNP_VEK: u64 = 1;
     pub const SNP_CA: u64 = 2;

@@ -4,6 +4,8 @@
 
 pub use ciborium::Value;
 
+pub use crate::in_place::InPlace;
+
 use crate::Error;
 
 /// Encodes a value; map entries are put into the order of their encoded keys.

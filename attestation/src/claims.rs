@@ -1,7 +1,7 @@
 //! The claims an enclave makes about itself: what CPU and GPU evidence is bound to. Schema: `docs/schemas/claims.cddl`.
 
 use crate::Error;
-use crate::cbor::{self, Fields, Value};
+use crate::cbor::{self, Fields, InPlace, Value};
 use crate::types::{Digest, EnclaveKey, ProviderAddress, UnixTime};
 
 /// The profile that claims of this version name.
@@ -79,6 +79,65 @@ impl Claims {
 
     /// Reads claims; anything but the deterministic encoding of known fields is refused.
     pub fn from_cbor(bytes: &[u8]) -> Result<Self, Error> {
+        // As claims mostly are; everything else is read without haste, which says what is wrong with it.
+        if let Some(claims) = Self::in_place(bytes) {
+            return Ok(claims);
+        }
+        Self::read(bytes)
+    }
+
+    /// Reads claims exactly as [`Claims::to_cbor`] writes them; `None` if they are not.
+    fn in_place(bytes: &[u8]) -> Option<Self> {
+        let mut reader = InPlace::new(bytes);
+        let count = reader.map()?;
+        let mut next = 0;
+        let mut key = |reader: &mut InPlace<'_>| {
+            let found = reader.uint()? == next;
+            next += 1;
+            found.then_some(())
+        };
+        key(&mut reader)?;
+        if reader.text()? != PROFILE {
+            return None;
+        }
+        key(&mut reader)?;
+        let enclave_key = EnclaveKey(reader.array_of()?);
+        key(&mut reader)?;
+        let provider = ProviderAddress(reader.array_of()?);
+        key(&mut reader)?;
+        let model_name = reader.text()?;
+        if model_name.is_empty() || model_name.len() > MAX_MODEL_NAME || model_name.chars().any(char::is_control) {
+            return None;
+        }
+        key(&mut reader)?;
+        let model_root = Digest(reader.array_of()?);
+        key(&mut reader)?;
+        let config_digest = Digest(reader.array_of()?);
+        key(&mut reader)?;
+        if (reader.map()?, reader.uint()?) != (3, 0) {
+            return None;
+        }
+        let seqno = reader.uint()?.try_into().ok()?;
+        let root_hash = (reader.uint()? == 1).then(|| reader.array_of().map(Digest))??;
+        let time = (reader.uint()? == 2).then(|| reader.uint().map(UnixTime))??;
+        let beacon = Beacon { seqno, root_hash, time };
+        key(&mut reader)?;
+        let nonce_root = Digest(reader.array_of()?);
+        let gpu_digest = match count {
+            8 => None,
+            9 => {
+                key(&mut reader)?;
+                Some(Digest(reader.array_of()?))
+            }
+            _ => return None,
+        };
+        let model_name = model_name.to_owned();
+        let claims =
+            Self { enclave_key, provider, model_name, model_root, config_digest, beacon, nonce_root, gpu_digest };
+        reader.is_empty().then_some(claims)
+    }
+
+    fn read(bytes: &[u8]) -> Result<Self, Error> {
         let mut fields = Fields::decode(WHAT, bytes)?;
         let profile = fields.text(0)?;
         if profile != PROFILE {
@@ -108,5 +167,43 @@ impl Claims {
         fields.finish()?;
         let beacon = Beacon { seqno, root_hash, time };
         Ok(Self { enclave_key, provider, model_name, model_root, config_digest, beacon, nonce_root, gpu_digest })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claims(gpu_digest: Option<Digest>) -> Claims {
+        Claims {
+            enclave_key: EnclaveKey([1; 32]),
+            provider: ProviderAddress([2; 33]),
+            model_name: "a model, of a name".into(),
+            model_root: Digest([3; 32]),
+            config_digest: Digest([4; 32]),
+            beacon: Beacon { seqno: 300, root_hash: Digest([5; 32]), time: UnixTime(1_790_000_000) },
+            nonce_root: Digest([0; 32]),
+            gpu_digest,
+        }
+    }
+
+    /// What is read in haste is what is read without, and nothing else is.
+    #[test]
+    fn both_readers_agree_on_every_byte() {
+        for claims in [claims(None), claims(Some(Digest([6; 32])))] {
+            let bytes = claims.to_cbor();
+            assert_eq!(Claims::in_place(&bytes), Some(claims.clone()));
+            assert_eq!(Claims::read(&bytes).unwrap(), claims);
+            for at in 0..bytes.len() {
+                for bit in 0..8 {
+                    let mut altered = bytes.clone();
+                    altered[at] ^= 1 << bit;
+                    if let Some(found) = Claims::in_place(&altered) {
+                        assert_eq!(Claims::read(&altered).unwrap(), found, "byte {at}");
+                    }
+                }
+                assert_eq!(Claims::in_place(&bytes[..at]), None);
+            }
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The parts of the `cocoon` command that tests use too: the one-process network, the demo and what a person sees of them.
 
+pub mod audit;
 pub mod chat;
 pub mod data;
 pub mod demo;

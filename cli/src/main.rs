@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use cocoon_cli::money::{chain, channel, host, registry, wallet};
-use cocoon_cli::{chat, demo, endorsements, measure, node, policy, proxy, up, verify};
+use cocoon_cli::{audit, chat, demo, endorsements, measure, node, policy, proxy, up, verify};
 
 #[derive(Parser)]
 #[command(version, about = "Private AI inference that nobody has to be trusted for")]
@@ -38,6 +38,8 @@ enum Command {
     Chain(chain::ChainCommand),
     /// Check evidence, offline; the exit code is the outcome: 0 accepted, 10 refused, 20 invalid, 30 malformed
     Verify(verify::VerifyArgs),
+    /// Check what verifier nodes logged and contracts paid, from the first leaf on; exit codes as those of verify
+    Audit(audit::AuditArgs),
     /// Compute what a CPU measures when a guest is launched, from its files; sign it; explain a quote that differs
     Measure(measure::MeasureArgs),
     /// Fetch, list and hand out what vendors say about platforms
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         Command::Measure(args) => measure::run(args),
         Command::Policy(args) => policy::run(args).map(|()| ExitCode::SUCCESS),
         Command::Endorsements(args) => run(async { endorsements::run(args).await.map(|()| ExitCode::SUCCESS) }),
+        Command::Audit(args) => run(audit::run(args)),
         Command::Demo(args) => run(demo::run(args)),
         Command::Up(args) => run(up::run(args)),
         Command::Wallet(args) => run(async { wallet::run(args).await.map(|()| ExitCode::SUCCESS) }),

@@ -302,6 +302,7 @@ impl Network {
             clock: Arc::new(SystemClock),
         })?;
         data.write("client.toml", proxy_config(data, &client, &chain_url, &platform)?.as_bytes())?;
+        data.write("auditor.toml", auditor_config(&client, &chain_url).as_bytes())?;
         wait_for_enclave(&client).await?;
         step.done(format!("Channel {}", short_address(&channel)));
 
@@ -483,6 +484,22 @@ async fn start_nodes(
     }
     step.done("");
     Ok((nodes, urls, logs))
+}
+
+/// What `cocoon audit` needs to look at this network: whose logs there are, and which contracts. Nothing in it is secret.
+fn auditor_config(client: &Client, chain_url: &str) -> String {
+    let config = client.config();
+    let (registry, network) = (config.registry, config.channel.network.0);
+    let mut text = format!(
+        "# Written by `cocoon up` at every start: the addresses hold while it runs. DEVELOPMENT PLATFORM - NOT CONFIDENTIAL\n\
+         registry = \"{registry}\"\nchain = \"{chain_url}\"\nnetwork = {network}\n"
+    );
+    for (index, log) in config.logs.iter().enumerate() {
+        // Its place in the Registry's list of verifiers: nobody anchors checkpoints here, which would say so too.
+        let (url, key, witness) = (&log.url, &log.key, &log.witness);
+        text += &format!("\n[[logs]]\nurl = \"{url}\"\nkey = \"{key}\"\nwitness = \"{witness}\"\nverifier = {index}\n");
+    }
+    text
 }
 
 /// What `cocoon proxy` needs to be this client in another process.

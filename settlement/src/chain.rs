@@ -144,7 +144,7 @@ impl GetResult {
 }
 
 /// A message between accounts, as its sender's or receiver's transaction shows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MessageSummary {
     /// The account at the other end.
     pub peer: Address,
@@ -154,6 +154,8 @@ pub struct MessageSummary {
     pub op: Option<u32>,
     /// Whether it came back because its receiver did not carry it out.
     pub bounced: bool,
+    /// Its body; [`crate::contracts::events::read`] says what it asks of Cocoon's contracts.
+    pub body: Cell,
 }
 
 /// One transaction, in the terms in which people account for it.

@@ -1,7 +1,7 @@
 //! Transactions in accounting terms.
 
 use cocoon_attestation::types::UnixTime;
-use tycho_types::cell::{Cell, Load};
+use tycho_types::cell::{Cell, CellBuilder, Load};
 use tycho_types::models::{
     AccountStatus, ComputePhase, ComputePhaseSkipReason, IntAddr, Message, MsgInfo, Transaction, TxInfo,
 };
@@ -77,9 +77,10 @@ impl TxSummary {
 fn peer(peer: &IntAddr, value: Nanoton, bounced: bool, cell: &Cell) -> Result<Option<MessageSummary>, Error> {
     let IntAddr::Std(peer) = peer else { return Ok(None) };
     let mut body = cell.parse::<Message<'_>>()?.body;
+    let whole = CellBuilder::build_from(body)?;
     // A bounced body starts with a mark of its own.
     let op = if !bounced && body.size_bits() >= 32 { Some(body.load_u32()?).filter(|op| *op != 0) } else { None };
-    Ok(Some(MessageSummary { peer: peer.clone().into(), value, op, bounced }))
+    Ok(Some(MessageSummary { peer: peer.clone().into(), value, op, bounced, body: whole }))
 }
 
 fn skip_code(reason: ComputePhaseSkipReason) -> i32 {

@@ -1,8 +1,10 @@
 //! What the end-to-end tests share: where the built binaries and the demo model are.
 
+pub mod fleet;
 pub mod http;
 pub mod memory;
 pub mod models;
+pub mod schema;
 pub mod up;
 
 use std::path::{Path, PathBuf};

@@ -51,6 +51,12 @@ pub enum Error {
     /// Two checkpoints of one log, neither of which continues the other.
     #[error("the log shows different histories: {0}; keep both checkpoints as evidence, and do not trust this log")]
     SplitView(String),
+    /// Somebody stopped a replay.
+    #[error("the replay was stopped; start it again with the same folder, and it goes on from where it was")]
+    Stopped,
+    /// The chain did not answer, or not as a chain does.
+    #[error("{0}")]
+    Chain(#[from] cocoon_settlement::Error),
     /// The disk or the database failed.
     #[error("the log's files failed: {0}; check the disk and its free space")]
     Store(String),

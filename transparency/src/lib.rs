@@ -13,6 +13,7 @@ mod leaf;
 mod log;
 mod note;
 mod proof;
+pub mod replay;
 mod tree;
 mod witness;
 

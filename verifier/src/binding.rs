@@ -2,9 +2,10 @@
 
 use cocoon_attestation::binding::{gpu_digest, gpu_nonce, report_data};
 use cocoon_attestation::reference::TdxReference;
-use cocoon_attestation::{Bundle, Claims, EventLog, ReferenceValues, UnixTime};
+use cocoon_attestation::{Claims, EventLog, ReferenceValues, UnixTime};
 
-use crate::gpu::{self, GpuEvidence, GpuReferences};
+use crate::bundle::Parts;
+use crate::gpu::{self, GpuEvidence};
 use crate::outcome::Record;
 use crate::policy::Policy;
 use crate::snp::Report;
@@ -26,9 +27,9 @@ impl Authentic {
 }
 
 /// The CPU signed these claims, and no others.
-pub(crate) fn claims(record: &mut Record, cpu: &Authentic, bundle: &Bundle) {
+pub(crate) fn claims(record: &mut Record, cpu: &Authentic, claims: &[u8]) {
     let (signed, id) = cpu.report_data();
-    let holds = signed == report_data(&bundle.claims);
+    let holds = signed == report_data(claims);
     let detail = if holds { "the CPU signed these claims" } else { "REPORTDATA is that of other claims" };
     record.genuine("binding.report-data", holds, detail);
     record.covered(id);
@@ -38,7 +39,7 @@ pub(crate) fn claims(record: &mut Record, cpu: &Authentic, bundle: &Bundle) {
 pub(crate) fn gpu(
     record: &mut Record,
     claims: &Claims,
-    bundle: &Bundle,
+    bundle: &Parts<'_>,
     policy: &Policy,
     at: UnixTime,
     known: Option<&gpu::Known>,
@@ -56,16 +57,14 @@ pub(crate) fn gpu(
         return record.unchecked("gpu.appraisal", "the claims name no GPU");
     }
     record.genuine("binding.gpu-digest", true, "the claims carry the digest of this GPU evidence");
-    let chains = &bundle.gpu_endorsements.chains;
+    let chains = &bundle.gpu_chains;
     if chains.len() != bundle.gpu.len() {
         let detail = format!("{} GPU report(s) came with {} certificate chain(s)", bundle.gpu.len(), chains.len());
         return record.demand_unless("gpu.appraisal", false, policy.gpu.allow_unappraised, detail);
     }
     let evidence = bundle.gpu.iter().zip(chains).map(|(report, chain)| GpuEvidence { report, chain });
     let evidence: Vec<_> = evidence.collect();
-    let endorsements = &bundle.gpu_endorsements;
-    let references = GpuReferences::new(endorsements.manifests.clone(), endorsements.ocsp.clone());
-    gpu::run(record, &evidence, &references, Some(gpu_nonce(claims)), policy, at, known);
+    gpu::run(record, &evidence, &bundle.gpu_references, Some(gpu_nonce(claims)), policy, at, known);
 }
 
 /// Measurement and model are among the reference values.

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// Entries by a SHA-256 of everything they rest on. The oldest goes first.
+/// Entries by a SHA-256 of what they rest on; one that does not count is made anew. The oldest goes first.
 #[derive(Debug)]
 pub(crate) struct Cache<T> {
     inner: Mutex<Inner<T>>,

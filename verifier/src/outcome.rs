@@ -175,6 +175,11 @@ impl Record {
         self.put(id, CheckOutcome::Passed, detail);
     }
 
+    /// Room for what most appraisals find.
+    pub(crate) fn roomy() -> Self {
+        Self { checks: Vec::with_capacity(48), unchecked: Vec::with_capacity(40), ..Self::default() }
+    }
+
     /// Checks that were made before, and still hold.
     pub(crate) fn extend(&mut self, checks: &[Check]) {
         self.checks.extend_from_slice(checks);

@@ -1,10 +1,13 @@
 //! A verifier that remembers what it has authenticated.
 
-use cocoon_attestation::{EventLog, ReferenceValues, UnixTime};
+use std::sync::Arc;
 
-use crate::bundle::{BundleAppraisal, Platforms, appraise_bundle_with};
+use cocoon_attestation::detached::{Detached, Named};
+use cocoon_attestation::{Bundle, Digest, EventLog, ReferenceValues, UnixTime};
+
+use crate::bundle::{self, BundleAppraisal, Endorsed as EndorsedCpu, Parts, Platforms, appraise_bundle_with};
 use crate::cache::Cache;
-use crate::gpu::{self, GpuEvidence, GpuReferences};
+use crate::gpu::{self, GpuEvidence, GpuReferences, Shared};
 use crate::outcome::{Appraisal, Record, Signature};
 use crate::policy::Policy;
 use crate::snp::{self, Endorsed};
@@ -12,6 +15,9 @@ use crate::tdx::{self, Collateral, Given, Intel};
 
 /// Most platforms of each kind that are remembered, some 20 KB each.
 const PLATFORMS: usize = 1024;
+
+/// Most collateral that is remembered, some 100 KB each.
+const COLLATERAL: usize = 256;
 
 /// A verifier that remembers platforms: certificate chain, collateral, quoting enclave's report and attestation key, a chip's
 /// chain and revocation list, or a GPU's chain and its manifests are authenticated once, and after that a quote or report costs one signature check. An entry stands for exactly the bytes it was made
@@ -39,6 +45,10 @@ const PLATFORMS: usize = 1024;
 #[derive(Debug)]
 pub struct Verifier {
     platforms: Platforms,
+    /// Collateral that was read, by its SHA-256.
+    collateral: Cache<Collateral>,
+    /// Other endorsements, by their SHA-256.
+    parts: Cache<Vec<u8>>,
 }
 
 impl Default for Verifier {
@@ -56,6 +66,8 @@ impl Verifier {
                 snp: Cache::new(platforms),
                 gpu: gpu::Known::new(platforms),
             },
+            collateral: Cache::new(platforms.min(COLLATERAL)),
+            parts: Cache::new(platforms.saturating_mul(2)),
         }
     }
 
@@ -86,7 +98,7 @@ impl Verifier {
         at: UnixTime,
     ) -> Appraisal {
         let mut record = Record::default();
-        let endorsed = Endorsed { vek, ca, crl };
+        let endorsed = Endorsed { vek, ca: snp::slices(ca), crl };
         snp::run(&mut record, report, &endorsed, policy, at, Signature::Checked, Some(&self.platforms.snp));
         record.finish()
     }
@@ -114,5 +126,97 @@ impl Verifier {
         at: UnixTime,
     ) -> BundleAppraisal {
         appraise_bundle_with(bundle, policy, references, at, Some(&self.platforms))
+    }
+
+    /// Appraises a bundle whose endorsements stand beside it, as logs keep them, at a time. `lookup` finds an endorsement by its
+    /// SHA-256, which is checked; it is asked once for what is remembered from then on. The result is that of
+    /// [`crate::appraise_bundle`] for the bundle with its endorsements inside.
+    pub fn detached(
+        &self,
+        bundle: &[u8],
+        lookup: &dyn Fn(&Digest) -> Option<Vec<u8>>,
+        policy: &Policy,
+        references: Option<&ReferenceValues>,
+        at: UnixTime,
+    ) -> BundleAppraisal {
+        match Detached::read(bundle).and_then(|read| self.in_place(&read, lookup, policy, references, at)) {
+            Some(result) => result,
+            None => self.attached(bundle, lookup, policy, references, at),
+        }
+    }
+
+    /// The same without haste: whatever is wrong shows as it does in a bundle that carries its endorsements.
+    fn attached(
+        &self,
+        bundle: &[u8],
+        lookup: &dyn Fn(&Digest) -> Option<Vec<u8>>,
+        policy: &Policy,
+        references: Option<&ReferenceValues>,
+        at: UnixTime,
+    ) -> BundleAppraisal {
+        let right = |digest: &Digest| lookup(digest).filter(|bytes| Digest::of(&[bytes]) == *digest);
+        match Bundle::from_cbor_with(bundle, right) {
+            Ok(bundle) => self.bundle(&bundle.to_cbor(), policy, references, at),
+            Err(error) => bundle::unreadable(error.to_string()),
+        }
+    }
+
+    /// `None` where something is missing, or has to be looked at without haste.
+    fn in_place(
+        &self,
+        bundle: &Detached<'_>,
+        lookup: &dyn Fn(&Digest) -> Option<Vec<u8>>,
+        policy: &Policy,
+        references: Option<&ReferenceValues>,
+        at: UnixTime,
+    ) -> Option<BundleAppraisal> {
+        let event_log = match bundle.event_log {
+            None => None,
+            Some(log) => Some(EventLog::from_cbor(log).ok()?),
+        };
+        let part = |digest: &Digest| {
+            let bytes = || lookup(digest).filter(|bytes| Digest::of(&[bytes]) == *digest).map(Arc::new).ok_or(());
+            self.parts.get_or(&digest.0, |_| true, bytes).ok()
+        };
+        let parts = |digests: &[Digest]| digests.iter().map(part).collect::<Option<Vec<_>>>();
+        let (collateral, chip);
+        let (vek, ca, crl);
+        let endorsed = match &bundle.endorsements {
+            Named::None => EndorsedCpu::None,
+            Named::Tdx(digest) => {
+                // Collateral that cannot be read is looked at without haste.
+                let fresh = || {
+                    let json = lookup(digest).filter(|json| Digest::of(&[json]) == *digest).ok_or(())?;
+                    Collateral::from_json(&json).map(Arc::new).map_err(drop)
+                };
+                collateral = self.collateral.get_or(&digest.0, |_| true, fresh).ok()?;
+                EndorsedCpu::Tdx(Intel::Read(&collateral))
+            }
+            Named::Snp(vek_name, ca_names, crl_name) => {
+                (vek, ca, crl) = (part(vek_name)?, parts(ca_names)?, crl_name.as_ref().map(part));
+                let crl = match &crl {
+                    None => None,
+                    Some(found) => Some(found.as_ref()?.as_slice()),
+                };
+                chip = Endorsed { vek: &vek, ca: ca.iter().map(|ca| ca.as_slice()).collect(), crl };
+                EndorsedCpu::Snp(chip)
+            }
+        };
+        let chains = parts(&bundle.gpu_chains)?;
+        let shared = |digests: &[Digest]| {
+            let shared = |digest: &Digest| part(digest).map(|bytes| Shared { bytes, digest: digest.0 });
+            digests.iter().map(shared).collect::<Option<Vec<_>>>()
+        };
+        let parts = Parts {
+            claims: bundle.claims,
+            cpu: bundle.cpu,
+            gpu: bundle.gpu.clone(),
+            event_log: event_log.as_ref(),
+            endorsed,
+            gpu_chains: chains.iter().map(|chain| chain.as_slice()).collect(),
+            gpu_references: GpuReferences::of(shared(&bundle.gpu_manifests)?, shared(&bundle.gpu_ocsp)?),
+            evidence_id: bundle.evidence_id(),
+        };
+        Some(bundle::appraise_parts(&parts, policy, references, at, Some(&self.platforms)))
     }
 }

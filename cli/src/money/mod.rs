@@ -38,7 +38,7 @@ pub struct ChainArgs {
     json: bool,
 }
 
-fn network(text: &str) -> Result<NetworkId, String> {
+pub(crate) fn network(text: &str) -> Result<NetworkId, String> {
     match text {
         "mainnet" => Ok(NetworkId::MAINNET),
         "testnet" => Ok(NetworkId::TESTNET),
@@ -64,7 +64,7 @@ impl ChainArgs {
 }
 
 /// A base URL gets the path of the API's JSON-RPC.
-fn endpoint(text: &str) -> Result<String> {
+pub(crate) fn endpoint(text: &str) -> Result<String> {
     let uri: hyper::Uri = text.parse().with_context(|| format!("{text:?} is no URL"))?;
     ensure!(uri.host().is_some() && uri.scheme().is_some(), "{text:?} is no URL: it begins with http:// or https://");
     Ok(if uri.path() == "/" { format!("{}/api/v2/jsonRPC", text.trim_end_matches('/')) } else { text.to_owned() })

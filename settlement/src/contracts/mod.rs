@@ -3,6 +3,7 @@
 //! Layouts are those of `schema.tlb`; the compiled code is committed beside the sources and built into this crate.
 
 pub mod channel;
+pub mod events;
 pub mod exit;
 pub mod provider;
 pub mod registry;

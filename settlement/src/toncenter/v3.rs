@@ -201,7 +201,11 @@ fn message(message: &Value, peer: &str) -> Result<Option<MessageSummary>, Error>
         Some(text) if !bounced => Some(u32::try_from(read_int(text)?).map_err(|_| malformed("an operation", text))?),
         _ => None,
     };
-    Ok(Some(MessageSummary { peer, value: amount(&message["value"])?, op: op.filter(|op| *op != 0), bounced }))
+    let body = match message["message_content"]["body"].as_str() {
+        Some(body) => read_boc(body)?,
+        None => Cell::default(),
+    };
+    Ok(Some(MessageSummary { peer, value: amount(&message["value"])?, op: op.filter(|op| *op != 0), bounced, body }))
 }
 
 fn transaction(tx: &Value) -> Result<TxSummary, Error> {
@@ -255,7 +259,7 @@ fn transaction(tx: &Value) -> Result<TxSummary, Error> {
         failed: description["aborted"] == true && !kept,
         gas_used,
         fees,
-        value_in: received.map_or(Nanoton::ZERO, |message| message.value),
+        value_in: received.as_ref().map_or(Nanoton::ZERO, |message| message.value),
         value_out: sent.iter().map(|message| message.value).sum(),
         received,
         sent,

@@ -63,25 +63,32 @@ pub fn appraise_gpus(
 /// What NVIDIA says of its GPUs, drivers and keys: read, but not yet believed. Reading it once serves any number of reports.
 #[derive(Clone, Debug, Default)]
 pub struct GpuReferences {
-    manifests: Vec<Manifest>,
-    ocsp: Vec<Vec<u8>>,
+    manifests: Vec<Shared>,
+    ocsp: Vec<Shared>,
 }
 
 impl GpuReferences {
     /// Reference manifests, XML, and OCSP responses, DER, as NVIDIA's services give them, in any order.
     pub fn new(manifests: Vec<Vec<u8>>, ocsp: Vec<Vec<u8>>) -> Self {
-        Self { manifests: manifests.into_iter().take(MAX_RIMS).map(Manifest::new).collect(), ocsp }
+        let shared = |parts: Vec<Vec<u8>>| parts.into_iter().map(|bytes| Shared::new(Arc::new(bytes))).collect();
+        Self::of(shared(manifests), shared(ocsp))
+    }
+
+    pub(crate) fn of(mut manifests: Vec<Shared>, ocsp: Vec<Shared>) -> Self {
+        manifests.truncate(MAX_RIMS);
+        Self { manifests, ocsp }
     }
 }
 
+/// Bytes that many have, with their SHA-256, so that nobody hashes or copies them again.
 #[derive(Clone, Debug)]
-struct Manifest {
-    bytes: Vec<u8>,
-    digest: [u8; 32],
+pub(crate) struct Shared {
+    pub(crate) bytes: Arc<Vec<u8>>,
+    pub(crate) digest: [u8; 32],
 }
 
-impl Manifest {
-    fn new(bytes: Vec<u8>) -> Self {
+impl Shared {
+    pub(crate) fn new(bytes: Arc<Vec<u8>>) -> Self {
         let mut hash = [0; 32];
         hash.copy_from_slice(digest(&SHA256, &bytes).as_ref());
         Self { bytes, digest: hash }
@@ -94,11 +101,17 @@ pub(crate) struct Known {
     chains: Cache<Chain>,
     manifests: Cache<Rim>,
     answers: Cache<Word>,
+    responses: Cache<ocsp::Response>,
 }
 
 impl Known {
     pub(crate) fn new(most: usize) -> Self {
-        Self { chains: Cache::new(most), manifests: Cache::new(most), answers: Cache::new(most.saturating_mul(4)) }
+        Self {
+            chains: Cache::new(most),
+            manifests: Cache::new(most),
+            answers: Cache::new(most.saturating_mul(4)),
+            responses: Cache::new(most.saturating_mul(4)),
+        }
     }
 }
 
@@ -128,7 +141,8 @@ pub fn appraise_rim(manifest: &[u8], ocsp: &[Vec<u8>], policy: &Policy, at: Unix
             rim::report(&mut record, &rim);
             record.not_after = Some(rim.window.to);
             record.development = rim.development;
-            match Responses::read(ocsp, policy.gpu.require_ocsp, None) {
+            let ocsp: Vec<_> = ocsp.iter().map(|der| Shared::new(Arc::new(der.clone()))).collect();
+            match Responses::read(&ocsp, policy.gpu.require_ocsp, None) {
                 Ok(responses) => ocsp::check(&mut record, "rim.revocation", &rim.certificates, 0, &responses, at),
                 Err(detail) => record.put("rim.ocsp-format", CheckOutcome::Malformed, detail),
             }
@@ -193,7 +207,7 @@ pub(crate) fn run(
         return record.put("gpu.format", CheckOutcome::Malformed, "there is no GPU's report");
     }
     // Read once for all of them; a fault shows with every GPU that it leaves without golden values.
-    let manifest = |manifest: &Manifest| {
+    let manifest = |manifest: &Shared| {
         let fresh = || rim::authenticate(&manifest.bytes, policy, at).map(Arc::new);
         match known {
             None => fresh(),

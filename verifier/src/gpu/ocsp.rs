@@ -15,7 +15,7 @@ use x509_cert::ext::Extensions;
 use x509_cert::ext::pkix::ExtendedKeyUsage;
 use x509_cert::spki::AlgorithmIdentifierOwned;
 
-use super::Known;
+use super::{Known, Shared};
 use crate::outcome::Record;
 use crate::x509::{self, Cert, P384, Window};
 
@@ -293,20 +293,26 @@ pub(super) fn check(
 /// Answers at hand.
 #[derive(Debug)]
 pub(super) struct Responses<'a> {
-    responses: Vec<Response>,
+    responses: Vec<Arc<Response>>,
     required: bool,
     known: Option<&'a Known>,
 }
 
 impl<'a> Responses<'a> {
     /// Reads answers; an error says which cannot be read.
-    pub(super) fn read(ders: &[Vec<u8>], required: bool, known: Option<&'a Known>) -> Result<Self, String> {
+    pub(super) fn read(ders: &[Shared], required: bool, known: Option<&'a Known>) -> Result<Self, String> {
         if ders.len() > MAX_RESPONSES {
             return Err(format!("{} OCSP responses are more than {MAX_RESPONSES}", ders.len()));
         }
         // The same answer twice says nothing more, and costs nothing more.
-        let distinct: std::collections::BTreeSet<&Vec<u8>> = ders.iter().collect();
-        let responses = distinct.into_iter().map(|der| Response::parse(der)).collect::<Result<_, _>>()?;
+        let mut distinct: Vec<&Shared> = ders.iter().collect();
+        distinct.sort_by(|a, b| a.bytes.cmp(&b.bytes));
+        distinct.dedup_by(|a, b| a.bytes == b.bytes);
+        let read = |der: &Shared| {
+            let fresh = || Response::parse(&der.bytes).map(Arc::new);
+            known.map_or_else(fresh, |known| known.responses.get_or(&der.digest, |_| true, fresh))
+        };
+        let responses = distinct.into_iter().map(read).collect::<Result<_, _>>()?;
         Ok(Self { responses, required, known })
     }
 

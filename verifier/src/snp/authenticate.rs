@@ -53,7 +53,7 @@ impl Platform {
     }
 
     fn steps(found: &mut Found, endorsed: &Endorsed<'_>, policy: &Policy, at: UnixTime) -> Result<Self, Failure> {
-        let (chain, development, mut window) = chain(found, endorsed.vek, endorsed.ca, policy, at)?;
+        let (chain, development, mut window) = chain(found, endorsed.vek, &endorsed.ca, policy, at)?;
         if let Some(crl) = endorsed.crl {
             window = window.and(revocation(found, &chain, crl, at)?);
         }
@@ -131,7 +131,7 @@ struct Chain {
 fn chain(
     found: &mut Found,
     vek: &[u8],
-    ca: &[Vec<u8>],
+    ca: &[&[u8]],
     policy: &Policy,
     at: UnixTime,
 ) -> Result<(Chain, bool, Window), Failure> {
@@ -142,7 +142,7 @@ fn chain(
     ))?;
     let mut authorities = Vec::new();
     // A root that the policy names need not be in the evidence.
-    for bytes in ca.iter().chain(&policy.roots).take(MAX_CA) {
+    for bytes in ca.iter().copied().chain(policy.roots.iter().map(Vec::as_slice)).take(MAX_CA) {
         authorities.extend(load(bytes)?);
     }
     let issued = |issuer: &Loaded, subject: &Loaded| {

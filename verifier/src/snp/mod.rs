@@ -41,7 +41,7 @@ pub fn appraise_snp_against(
     at: UnixTime,
 ) -> Appraisal {
     let mut record = Record::default();
-    let report = run(&mut record, report, &Endorsed { vek, ca, crl }, policy, at, Signature::Checked, None);
+    let report = run(&mut record, report, &Endorsed { vek, ca: slices(ca), crl }, policy, at, Signature::Checked, None);
     if let Some((report, values)) = report.zip(references) {
         binding::measurement(&mut record, &Authentic::Snp(report), None, values);
     }
@@ -49,18 +49,21 @@ pub fn appraise_snp_against(
 }
 
 /// What vouches for a report: the certificate of the key that signed it, AMD's certificates, AMD's revocation list.
-#[derive(Clone, Copy)]
 pub(crate) struct Endorsed<'a> {
     pub(crate) vek: &'a [u8],
-    pub(crate) ca: &'a [Vec<u8>],
+    pub(crate) ca: Vec<&'a [u8]>,
     pub(crate) crl: Option<&'a [u8]>,
+}
+
+pub(crate) fn slices(parts: &[Vec<u8>]) -> Vec<&[u8]> {
+    parts.iter().map(Vec::as_slice).collect()
 }
 
 impl Endorsed<'_> {
     /// SHA-256 of every byte that a platform's authenticity rests on, each part behind its length, and of the roots in force.
     fn key(&self, policy: &Policy) -> [u8; 32] {
         let lists = [&[self.vek][..], self.crl.as_slice()];
-        let (ca, roots) = (self.ca.iter().map(Vec::as_slice), policy.roots.iter().map(Vec::as_slice));
+        let (ca, roots) = (self.ca.iter().copied(), policy.roots.iter().map(Vec::as_slice));
         let mut context = Context::new(&SHA256);
         let mut list = |parts: &mut dyn Iterator<Item = &[u8]>| {
             for part in parts {
@@ -147,7 +150,7 @@ mod tests {
         report[0xc0] ^= 1;
         let outcome = |signature| {
             let mut record = Record::default();
-            let endorsed = Endorsed { vek: &chain.vek, ca: &chain.ca, crl: chain.crl.as_deref() };
+            let endorsed = Endorsed { vek: &chain.vek, ca: slices(&chain.ca), crl: chain.crl.as_deref() };
             run(&mut record, &report, &endorsed, &policy, UnixTime(1_790_000_000), signature, None);
             record.finish()
         };

@@ -19,6 +19,7 @@ use super::parse::SignatureData;
 use super::pck::Pck;
 use super::tcb::Failure;
 use crate::outcome::{Check, CheckOutcome};
+use crate::policy::Policy;
 use crate::roots;
 use crate::x509::{Cert, P256, Revoked, Window};
 
@@ -40,6 +41,10 @@ pub(crate) struct Platform {
     pub(crate) window: Window,
     /// What was found, in order.
     pub(super) checks: Vec<Check>,
+    /// What it rests on, where it is remembered: the quote's constant part, the collateral's SHA-256, the policy's roots.
+    constant: Box<[u8]>,
+    collateral: [u8; 32],
+    roots: Vec<Vec<u8>>,
 }
 
 /// r || s by a key x || y.
@@ -90,7 +95,21 @@ impl Platform {
             issued,
             development: root.der != roots::INTEL_SGX_ROOT_CA,
             checks,
+            constant: Box::default(),
+            collateral: collateral.digest,
+            roots: Vec::new(),
         })
+    }
+
+    /// Keeps what it rests on.
+    pub(super) fn remember(&mut self, constant: &[u8], policy: &Policy) {
+        self.constant = constant.into();
+        self.roots.clone_from(&policy.roots);
+    }
+
+    /// Whether it rests on exactly these bytes: whoever was authenticated once need not be again.
+    pub(super) fn rests_on(&self, constant: &[u8], collateral: &Collateral, policy: &Policy) -> bool {
+        *self.constant == *constant && self.collateral == collateral.digest && self.roots == policy.roots
     }
 }
 

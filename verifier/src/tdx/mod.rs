@@ -25,6 +25,9 @@ pub use collateral::Collateral;
 pub(crate) use parse::Quote;
 use parse::SignatureData;
 
+/// Bytes of a platform's own that say where it is remembered: with the attestation key, and the beginning of the PCK certificate.
+const KEY: usize = 512;
+
 /// Appraises a TDX quote against its collateral (`QuoteCollateralV3` as JSON) at a time.
 pub fn appraise_tdx(quote: &[u8], collateral_json: &[u8], policy: &Policy, at: UnixTime) -> Appraisal {
     appraise_tdx_with_events(quote, collateral_json, None, policy, at)
@@ -67,6 +70,7 @@ pub(crate) struct Given<'a> {
 }
 
 /// Collateral as it was given.
+#[derive(Clone, Copy)]
 pub(crate) enum Intel<'a> {
     Json(&'a [u8]),
     Read(&'a Collateral),
@@ -133,15 +137,16 @@ fn authentic(
     cache: Option<&Cache<Platform>>,
 ) -> Result<Arc<Platform>, tcb::Failure> {
     let data = quote.signature_data().map_err(|detail| ("tdx.signature-data", detail))?;
-    // Every byte that the platform's authenticity rests on, and all roots in force; each part behind its length.
+    // Where to look: by what differs from platform to platform. What is found there counts only if every byte that the platform's
+    // authenticity rests on is the same, and all roots in force.
     let mut key = Context::new(&SHA256);
-    let parts = [collateral.digest.as_slice(), data.constant].into_iter();
-    for part in parts.chain(policy.roots.iter().map(Vec::as_slice)) {
-        key.update(&(part.len() as u64).to_be_bytes());
-        key.update(part);
-    }
+    key.update(&collateral.digest);
+    key.update(&data.constant[..data.constant.len().min(KEY)]);
+    key.update(data.pck_chain.map_or(&[][..], |chain| &chain[..chain.len().min(KEY)]));
     let key = key.finish();
-    let known = cache.and_then(|cache| cache.get(key.as_ref(), |platform| platform.window.contains(at)));
+    let counts =
+        |platform: &Platform| platform.window.contains(at) && platform.rests_on(data.constant, collateral, policy);
+    let known = cache.and_then(|cache| cache.get(key.as_ref(), counts));
     let holds = match &known {
         Some(platform) => platform.attestation_key.verify_sig(quote.signed(), data.signature).is_ok(),
         None => authenticate::signed(data.attestation_key, quote.signed(), data.signature),
@@ -153,7 +158,11 @@ fn authentic(
     let platform = match known {
         Some(platform) => platform,
         None => {
-            let platform = Arc::new(authenticate_under_any(&data, collateral, &roots::tdx(policy), at)?);
+            let mut platform = authenticate_under_any(&data, collateral, &roots::tdx(policy), at)?;
+            if cache.is_some() {
+                platform.remember(data.constant, policy);
+            }
+            let platform = Arc::new(platform);
             if let Some(cache) = cache {
                 cache.keep(key.as_ref(), platform.clone());
             }

@@ -1,0 +1,469 @@
+//! One leaf again: its hash, its evidence at its own time with its own endorsements, under the policy and reference values that it
+//! names, and whether what it recorded is what comes of that.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cocoon_attestation::{Digest, EnclaveKey, ReferenceValues, UnixTime};
+use cocoon_verifier::{Appraisal, CheckOutcome, Outcome, Policy, Verifier};
+
+use super::entry::{Entry, PartRef};
+use super::finding::{Finding, Kind};
+use super::totals::{Said, Totals};
+use crate::files::Source;
+use crate::leaf::Leaf;
+
+/// What appraises here, as leaves name it.
+pub const VERIFIER: &str = concat!("cocoon-verifier ", env!("CARGO_PKG_VERSION"));
+/// Policies, and reference values, that are kept read: a node changes them a few times a year.
+const MOST: usize = 256;
+
+/// Documents that were read, by their SHA-256.
+struct Read<T>(Mutex<HashMap<Digest, Arc<Result<T, String>>>>);
+
+impl<T> Read<T> {
+    fn new() -> Self {
+        Self(Mutex::new(HashMap::new()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Result<T, String>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get(&self, digest: &Digest, read: impl FnOnce() -> Result<T, String>) -> Arc<Result<T, String>> {
+        if let Some(known) = self.lock().get(digest) {
+            return known.clone();
+        }
+        let fresh = Arc::new(read());
+        let mut known = self.lock();
+        if known.len() >= MOST {
+            known.clear();
+        }
+        known.insert(*digest, fresh.clone());
+        fresh
+    }
+}
+
+/// Appraises leaves of one log.
+pub(super) struct Appraiser<'a> {
+    source: &'a (dyn Source + Sync),
+    verifier: &'a Verifier,
+    policies: Read<(Policy, String)>,
+    references: Read<(ReferenceValues, String)>,
+}
+
+/// What is kept of a leaf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Kept {
+    pub evidence_id: Digest,
+    pub enclave_key: Option<EnclaveKey>,
+    pub time: UnixTime,
+    pub outcome: Outcome,
+    /// It says accepted, has no reason for a verdict not to be given, and its evidence is accepted again.
+    pub confirmed: bool,
+}
+
+impl<'a> Appraiser<'a> {
+    pub fn new(source: &'a (dyn Source + Sync), verifier: &'a Verifier) -> Self {
+        Self { source, verifier, policies: Read::new(), references: Read::new() }
+    }
+
+    fn part(&self, digest: &Digest) -> Result<Vec<u8>, String> {
+        self.source.part(digest).map_err(|error| error.to_string())
+    }
+
+    fn document<T>(
+        &self,
+        digest: &Digest,
+        read: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Result<(T, String), String> {
+        let bytes = self.part(digest)?;
+        let text = String::from_utf8(bytes).map_err(|_| format!("the part {digest} is not text"))?;
+        Ok((read(&text)?, digest.to_string()))
+    }
+
+    /// Appraises the entry at an index; what it amounts to goes into `totals`, and what is wrong with it into `findings`.
+    pub fn appraise(&self, index: u64, bytes: &[u8], totals: &mut Totals, findings: &mut Vec<Finding>) -> Option<Kept> {
+        let before = findings.len();
+        let slow;
+        let entry = match Entry::read(bytes) {
+            Some(entry) => entry,
+            None => match Leaf::from_cbor(bytes) {
+                Ok(leaf) => {
+                    slow = leaf;
+                    Entry::of(&slow)
+                }
+                Err(error) => {
+                    findings.push(Finding::new(Kind::MalformedLeaf, error.to_string()).at_leaf(index));
+                    return None;
+                }
+            },
+        };
+        let again = self.again(&entry);
+        let mut found = |kind: Kind, detail: String| {
+            let finding = Finding::new(kind, detail).at_leaf(index).of(entry.evidence_id.0).dated(entry.time);
+            findings.push(finding);
+        };
+        let mut said = Said {
+            time: entry.time,
+            outcome: entry.outcome,
+            no_verdict: entry.refusal.is_some(),
+            development: false,
+            gpu: false,
+            bytes: bytes.len() as u64,
+            cpu: "not known",
+            tcb: "not known",
+            advisories: &[],
+            node: entry.node,
+            verifier: entry.verifier,
+            policy: "not known",
+            references: None,
+            findings: false,
+        };
+        let (mut enclave_key, mut confirmed) = (None, false);
+        match &again {
+            Err((kind, detail)) => found(*kind, detail.clone()),
+            Ok(again) => {
+                said.development = again.appraisal.development;
+                said.gpu = again.gpu;
+                said.cpu = again.cpu;
+                said.tcb = again.appraisal.tcb_status.as_deref().unwrap_or(if again.cpu == "SNP" {
+                    "SNP"
+                } else {
+                    "none reached"
+                });
+                said.advisories = &again.appraisal.advisories;
+                said.policy = again.policy();
+                said.references = again.references();
+                enclave_key = again.enclave_key;
+                match &again.difference {
+                    Some(detail) => {
+                        let same = entry.verifier == VERIFIER;
+                        found(if same { Kind::ResultDiffers } else { Kind::ResultOfOtherVersion }, detail.clone());
+                    }
+                    None => {
+                        confirmed = again.appraisal.outcome == Outcome::Accepted && entry.outcome == Outcome::Accepted;
+                        let expected = if entry.refusal.is_some() { Outcome::Refused } else { again.appraisal.outcome };
+                        if entry.outcome != expected {
+                            let detail = format!(
+                                "the leaf says {}, its own appraisal {}",
+                                entry.outcome, again.appraisal.outcome
+                            );
+                            confirmed = false;
+                            found(Kind::ResultDiffers, detail);
+                        }
+                    }
+                }
+                confirmed &= entry.refusal.is_none();
+            }
+        }
+        said.findings = findings.len() > before;
+        totals.add(&said);
+        let (time, outcome) = (entry.time, entry.outcome);
+        Some(Kept { evidence_id: entry.evidence_id.0, enclave_key, time, outcome, confirmed })
+    }
+
+    fn again(&self, entry: &Entry<'_>) -> Result<Again, (Kind, String)> {
+        let missing = |detail: String| (Kind::PartMissing, detail);
+        let policy = self.policies.get(&entry.policy, || {
+            self.document(&entry.policy, |text| Policy::from_toml(text).map_err(|error| error.to_string()))
+        });
+        let named = match &*policy {
+            Ok((named, _)) => named,
+            Err(detail) => return Err(missing(detail.clone())),
+        };
+        let references = entry.references.map(|digest| {
+            self.references.get(&digest, || {
+                self.document(&digest, |text| ReferenceValues::from_toml(text).map_err(|error| error.to_string()))
+            })
+        });
+        let values = match references.as_deref() {
+            None => None,
+            Some(Ok((values, _))) => Some(values),
+            Some(Err(detail)) => return Err(missing(detail.clone())),
+        };
+        let (beside, recorded_beside);
+        let bundle = match entry.bundle {
+            PartRef::Inline(bytes) => bytes,
+            PartRef::Shared(digest) => {
+                beside = self.part(&digest).map_err(missing)?;
+                &beside
+            }
+        };
+        let recorded = match entry.appraisal {
+            PartRef::Inline(bytes) => bytes,
+            PartRef::Shared(digest) => {
+                recorded_beside = self.part(&digest).map_err(missing)?;
+                &recorded_beside
+            }
+        };
+        let lookup = |digest: &Digest| self.part(digest).ok();
+        let result = self.verifier.detached(bundle, &lookup, named, values, entry.time);
+        let (cpu, gpu) = match cocoon_attestation::detached::Detached::read(bundle) {
+            Some(read) => {
+                // What cannot be found is no result: the verifier calls the bundle malformed for it.
+                if result.appraisal.outcome == Outcome::Malformed {
+                    for digest in read.named() {
+                        self.part(&digest).map_err(missing)?;
+                    }
+                }
+                let cpu = match read.cpu {
+                    cocoon_attestation::detached::CpuSlice::Tdx(_) => "TDX",
+                    cocoon_attestation::detached::CpuSlice::Snp(_) => "SNP",
+                };
+                (cpu, !read.gpu.is_empty())
+            }
+            None => ("not known", false),
+        };
+        if result.evidence_id != Some(entry.evidence_id) {
+            let of =
+                result.evidence_id.map_or("no evidence that can be read".into(), |id| format!("the evidence {}", id.0));
+            let detail = format!("it names the evidence {} and holds a bundle of {of}", entry.evidence_id.0);
+            return Err((Kind::MalformedLeaf, detail));
+        }
+        let difference = difference(recorded, &result.appraisal);
+        let enclave_key = result.claims.map(|claims| claims.enclave_key);
+        Ok(Again { appraisal: result.appraisal, difference, enclave_key, cpu, gpu, policy, references })
+    }
+}
+
+/// An appraisal that was made again.
+struct Again {
+    appraisal: Appraisal,
+    difference: Option<String>,
+    enclave_key: Option<EnclaveKey>,
+    cpu: &'static str,
+    gpu: bool,
+    policy: Arc<Result<(Policy, String), String>>,
+    references: Option<Arc<Result<(ReferenceValues, String), String>>>,
+}
+
+impl Again {
+    fn policy(&self) -> &str {
+        (*self.policy).as_ref().map_or("not known", |(_, digest)| digest)
+    }
+
+    fn references(&self) -> Option<&str> {
+        self.references.as_deref().map(|read| read.as_ref().map_or("not known", |(_, digest)| digest.as_str()))
+    }
+}
+
+/// What a recorded appraisal says that the one that was made again does not, if anything.
+fn difference(recorded: &[u8], again: &Appraisal) -> Option<String> {
+    if Same(recorded).appraisal(again).is_some_and(|rest| rest.is_empty()) {
+        return None;
+    }
+    let recorded: Appraisal = match serde_json::from_slice(recorded) {
+        Ok(recorded) => recorded,
+        Err(error) => return Some(format!("the recorded appraisal cannot be read: {error}")),
+    };
+    // Another order of fields, or another spelling, of the same result.
+    if recorded == *again {
+        return None;
+    }
+    let mut parts = Vec::new();
+    let mut differ = |what: &str, was: String, is: String| {
+        if was != is {
+            parts.push(format!("{what} was {}, is {}", short(&was), short(&is)));
+        }
+    };
+    differ("outcome", recorded.outcome.to_string(), again.outcome.to_string());
+    differ("reason", recorded.reason.clone(), again.reason.clone());
+    let tcb = |appraisal: &Appraisal| appraisal.tcb_status.clone().unwrap_or_else(|| "none".into());
+    differ("TCB status", tcb(&recorded), tcb(again));
+    differ("advisories", recorded.advisories.join(" "), again.advisories.join(" "));
+    let check = |appraisal: &Appraisal, n: usize| match appraisal.checks.get(n) {
+        Some(check) => format!("{} {}: {}", check.id, check.outcome, check.detail),
+        None => "absent".into(),
+    };
+    let longest = recorded.checks.len().max(again.checks.len());
+    if let Some(n) = (0..longest).find(|n| recorded.checks.get(*n) != again.checks.get(*n)) {
+        differ(&format!("check {n}"), check(&recorded, n), check(again, n));
+    }
+    if parts.is_empty() {
+        parts.push("what was not checked, measured or stated besides differs".into());
+    }
+    Some(parts.join("; "))
+}
+
+/// What is long is cut: findings are for people, and the leaf has all of it.
+fn short(text: &str) -> String {
+    let cut = text.floor_char_boundary(300);
+    if cut < text.len() { format!("{:?}...", &text[..cut]) } else { format!("{text:?}") }
+}
+
+/// What is left of JSON that should be an appraisal's as `serde_json` writes it: nothing is built to be compared. Where it is not, which
+/// says little, the two are compared by what they mean.
+struct Same<'a>(&'a [u8]);
+
+impl<'a> Same<'a> {
+    fn raw(&mut self, expected: &str) -> Option<()> {
+        self.0 = self.0.strip_prefix(expected.as_bytes())?;
+        Some(())
+    }
+
+    /// A text in which nothing has to be escaped.
+    fn text(&mut self, expected: &str) -> Option<()> {
+        let rest = self.0.strip_prefix(b"\"")?.strip_prefix(expected.as_bytes())?;
+        // Without a way out of the middle, so that it is done many bytes at a time.
+        let special = |byte: u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
+        if expected.bytes().fold(false, |found, byte| found | special(byte)) {
+            return self.escaped(expected);
+        }
+        self.0 = rest.strip_prefix(b"\"")?;
+        Some(())
+    }
+
+    fn escaped(&mut self, expected: &str) -> Option<()> {
+        let json = serde_json::to_string(expected).ok()?;
+        self.raw(&json)
+    }
+
+    fn any_text(&mut self, expected: &str) -> Option<()> {
+        // One with escapes begins otherwise.
+        self.text(expected).or_else(|| self.escaped(expected))
+    }
+
+    fn list<T>(&mut self, items: &[T], mut each: impl FnMut(&mut Self, &T) -> Option<()>) -> Option<()> {
+        self.raw("[")?;
+        for (n, item) in items.iter().enumerate() {
+            if n > 0 {
+                self.raw(",")?;
+            }
+            each(self, item)?;
+        }
+        self.raw("]")
+    }
+
+    fn appraisal(mut self, again: &Appraisal) -> Option<&'a [u8]> {
+        let Appraisal {
+            schema,
+            outcome,
+            reason,
+            tcb_status,
+            advisories,
+            checks,
+            unchecked,
+            measurements,
+            not_after,
+            development,
+        } = again;
+        self.raw("{\"schema\":")?;
+        self.any_text(schema)?;
+        self.raw(",\"outcome\":")?;
+        self.text(word(*outcome))?;
+        self.raw(",\"reason\":")?;
+        self.any_text(reason)?;
+        self.raw(",\"tcb_status\":")?;
+        match tcb_status {
+            None => self.raw("null")?,
+            Some(status) => self.any_text(status)?,
+        }
+        self.raw(",\"advisories\":")?;
+        self.list(advisories, |rest, id| rest.any_text(id))?;
+        self.raw(",\"checks\":")?;
+        self.list(checks, |rest, check| {
+            rest.raw("{\"id\":")?;
+            rest.any_text(&check.id)?;
+            rest.raw(",\"outcome\":")?;
+            rest.text(match check.outcome {
+                CheckOutcome::Passed => "passed",
+                CheckOutcome::Allowed => "allowed",
+                CheckOutcome::Refused => "refused",
+                CheckOutcome::Invalid => "invalid",
+                CheckOutcome::Malformed => "malformed",
+            })?;
+            rest.raw(",\"detail\":")?;
+            rest.any_text(&check.detail)?;
+            rest.raw("}")
+        })?;
+        self.raw(",\"unchecked\":")?;
+        self.list(unchecked, |rest, item| {
+            rest.raw("{\"id\":")?;
+            rest.any_text(&item.id)?;
+            rest.raw(",\"why\":")?;
+            rest.any_text(&item.why)?;
+            rest.raw("}")
+        })?;
+        self.raw(",\"measurements\":{")?;
+        for (n, (name, value)) in measurements.iter().enumerate() {
+            if n > 0 {
+                self.raw(",")?;
+            }
+            self.any_text(name)?;
+            self.raw(":")?;
+            self.any_text(value)?;
+        }
+        self.raw("},\"not_after\":")?;
+        match not_after {
+            None => self.raw("null")?,
+            Some(time) => self.raw(&time.0.to_string())?,
+        }
+        self.raw(if *development { ",\"development\":true}" } else { ",\"development\":false}" })?;
+        Some(self.0)
+    }
+}
+
+fn word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Accepted => "accepted",
+        Outcome::Refused => "refused",
+        Outcome::Invalid => "invalid",
+        Outcome::Malformed => "malformed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cocoon_attestation::UnixTime;
+    use cocoon_verifier::appraise_bundle;
+
+    use super::*;
+
+    #[test]
+    fn json_is_recognised_without_being_read() {
+        let again = appraise_bundle(b"no bundle", &Policy::default(), None, UnixTime(7)).appraisal;
+        let mut full = again.clone();
+        full.tcb_status = Some("UpToDate".into());
+        full.advisories = vec!["INTEL-SA-1".into(), "with \"quotes\" and \\".into()];
+        full.measurements.insert("a".into(), "line\nfeed".into());
+        full.measurements.insert("b".into(), "\u{e9}\u{1f600}".into());
+        full.unchecked.push(cocoon_verifier::Unchecked { id: "x".into(), why: "y".into() });
+        full.not_after = Some(UnixTime(9));
+        full.development = true;
+        for appraisal in [again, full] {
+            let json = serde_json::to_vec(&appraisal).unwrap();
+            assert_eq!(Same(&json).appraisal(&appraisal), Some(&[][..]));
+            for at in 0..json.len() {
+                let mut altered = json.clone();
+                altered[at] ^= 1;
+                assert_ne!(Same(&altered).appraisal(&appraisal), Some(&[][..]), "byte {at}");
+            }
+            assert_ne!(Same(&json[..json.len() - 1]).appraisal(&appraisal), Some(&[][..]));
+        }
+    }
+
+    #[test]
+    fn only_another_result_is_a_difference() {
+        let again = appraise_bundle(b"no bundle", &Policy::default(), None, UnixTime(7)).appraisal;
+        let json = serde_json::to_vec(&again).unwrap();
+        assert_eq!(difference(&json, &again), None);
+        // Another spelling of the same.
+        let value: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        assert_eq!(difference(serde_json::to_string_pretty(&value).unwrap().as_bytes(), &again), None);
+        let differs = |alter: fn(&mut Appraisal), expected: &str| {
+            let mut recorded = again.clone();
+            alter(&mut recorded);
+            let found = difference(&serde_json::to_vec(&recorded).unwrap(), &again).expect(expected);
+            assert!(found.contains(expected), "{found}");
+        };
+        differs(|recorded| recorded.outcome = Outcome::Accepted, "outcome was \"accepted\", is \"malformed\"");
+        differs(|recorded| recorded.reason = "fine".into(), "reason was \"fine\"");
+        differs(|recorded| recorded.tcb_status = Some("UpToDate".into()), "TCB status was \"UpToDate\", is \"none\"");
+        differs(|recorded| recorded.advisories = vec!["INTEL-SA-1".into()], "advisories was \"INTEL-SA-1\"");
+        differs(|recorded| recorded.checks.clear(), "check 0 was \"absent\"");
+        differs(|recorded| recorded.development = true, "stated besides differs");
+        assert!(difference(b"{}", &again).unwrap().contains("cannot be read"));
+        assert!(difference(&json[..json.len() - 1], &again).is_some());
+    }
+}

@@ -1,0 +1,211 @@
+//! What a replay can find, and how grave it is.
+
+use cocoon_attestation::{Digest, UnixTime};
+use serde::{Deserialize, Serialize};
+
+/// How grave a finding is; the gravest decides the exit code of `cocoon audit`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Gravity {
+    /// To be explained, and nobody has lost anything by it.
+    Note,
+    /// Something that was recorded or paid should not have been.
+    Wrong,
+    /// A log does not hold together: nothing that rests on it can be believed.
+    Broken,
+}
+
+impl Gravity {
+    /// Exit code: 10, 20, 30.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Note => 10,
+            Self::Wrong => 20,
+            Self::Broken => 30,
+        }
+    }
+
+    /// In one word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Note => "note",
+            Self::Wrong => "wrong",
+            Self::Broken => "broken",
+        }
+    }
+}
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident, $name:literal, $gravity:ident, $title:literal;)*) => {
+        /// What was found.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        #[non_exhaustive]
+        pub enum Kind {
+            $($(#[$doc])* $kind,)*
+        }
+
+        impl Kind {
+            /// Every kind, the gravest last.
+            pub const ALL: &[Self] = &[$(Self::$kind),*];
+
+            /// Stable name, as in JSON.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $name,)*
+                }
+            }
+
+            /// How grave it is.
+            pub fn gravity(self) -> Gravity {
+                match self {
+                    $(Self::$kind => Gravity::$gravity,)*
+                }
+            }
+
+            /// What it means, in one sentence.
+            pub fn title(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $title,)*
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// Another version of the verifier made the recorded result.
+    ResultOfOtherVersion, "result-of-other-version", Note,
+        "Another version of the verifier recorded a result that this version does not repeat.";
+    /// A leaf is dated before one that stands in front of it.
+    TimeGoesBack, "time-goes-back", Note, "A leaf is dated more than an hour before one that stands in front of it.";
+    /// Witnesses that were named did not cosign.
+    NotCosigned, "not-cosigned", Note, "A witness that was named did not cosign the log's newest checkpoint.";
+    /// A total was claimed again.
+    DoubleClaim, "double-claim", Note, "A receipt was claimed that had been paid before; the contract paid nothing for it.";
+    /// Attestations of verifier sets that are no more.
+    SetNotKnown, "set-not-known", Note, "An attestation was signed by a verifier set whose keys this chain's history does not show.";
+    /// The recorded result cannot be had again.
+    ResultDiffers, "result-differs", Wrong, "The same version of the verifier gives another result for the same evidence.";
+    /// A verifier signed for what it never logged.
+    VerdictWithoutLeaf, "verdict-without-leaf", Wrong, "A verifier signed a verdict for evidence that its log does not hold as accepted.";
+    /// Too few verdicts have a leaf behind them.
+    AttestationWithoutQuorum, "attestation-without-quorum", Wrong,
+        "An enclave was attested on-chain although fewer verifiers than the threshold had accepted its evidence.";
+    /// A claim was paid for a key that no attestation covers.
+    PayoutWithoutAttestation, "payout-without-attestation", Wrong, "A claim was paid on a receipt that no attestation covers.";
+    /// A claim was paid for a key that had been revoked.
+    RevokedReceipt, "revoked-receipt", Wrong, "A claim was paid on a receipt of an enclave that had been revoked by then.";
+    /// More was paid than receipts say.
+    PaidTooMuch, "paid-too-much", Wrong, "A claim was paid more than its receipts and vouchers say.";
+    /// An enclave signed two receipts that cannot both be true.
+    ReceiptsContradict, "receipts-contradict", Wrong, "An enclave signed two receipts that cannot both be true.";
+    /// Money that the chain's history does not explain.
+    Unreconciled, "unreconciled", Wrong, "What an account holds is not what its transactions say.";
+    /// A contract with code that is not this version's.
+    UnknownCode, "unknown-code", Wrong, "A contract does not hold the code of this version, so it may do anything.";
+    /// A part that a leaf names is not there.
+    PartMissing, "part-missing", Broken, "A leaf names a part that is not there or is not what its name says.";
+    /// An entry that is no leaf.
+    MalformedLeaf, "malformed-leaf", Broken, "An entry is no leaf, or contradicts itself.";
+    /// A leaf that the checkpoint promises is not there.
+    MissingLeaf, "missing-leaf", Broken, "A leaf that the checkpoint promises is not there, or is not the one in the tree.";
+    /// A tile of hashes is not what its leaves make it.
+    TileDiffers, "tile-differs", Broken, "A file of tree hashes is not what the leaves make it.";
+    /// The tree is not the one that was signed.
+    RootDiffers, "root-differs", Broken, "The leaves make another tree than the one that the log signed.";
+    /// The checkpoint cannot be believed.
+    BadCheckpoint, "bad-checkpoint", Broken, "The log's checkpoint is missing or not signed by the log's key.";
+    /// Two histories.
+    SplitView, "split-view", Broken, "The log signed two checkpoints, neither of which continues the other.";
+}
+
+/// One thing that was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// What it is.
+    pub kind: Kind,
+    /// How grave.
+    pub gravity: Gravity,
+    /// The log that it is about: its origin.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
+    /// The leaf that it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leaf: Option<u64>,
+    /// The evidence that it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evidence_id: Option<Digest>,
+    /// The transaction that it is about, in hex.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transaction: Option<String>,
+    /// When it happened, as far as that can be said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<UnixTime>,
+    /// What exactly was found.
+    pub detail: String,
+    /// What proves it, where it is not a leaf or a transaction: checkpoints, for example.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evidence: Vec<String>,
+}
+
+impl Finding {
+    /// A finding of a kind.
+    pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
+        Self {
+            kind,
+            gravity: kind.gravity(),
+            log: None,
+            leaf: None,
+            evidence_id: None,
+            transaction: None,
+            time: None,
+            detail: detail.into(),
+            evidence: Vec::new(),
+        }
+    }
+
+    /// About a leaf.
+    pub fn at_leaf(mut self, leaf: u64) -> Self {
+        self.leaf = Some(leaf);
+        self
+    }
+
+    /// About evidence.
+    pub fn of(mut self, evidence_id: Digest) -> Self {
+        self.evidence_id = Some(evidence_id);
+        self
+    }
+
+    /// At a time.
+    pub fn dated(mut self, time: UnixTime) -> Self {
+        self.time = Some(time);
+        self
+    }
+
+    /// In a transaction.
+    pub fn in_transaction(mut self, hash: &[u8; 32]) -> Self {
+        self.transaction = Some(Digest(*hash).to_string());
+        self
+    }
+
+    /// In a log.
+    pub fn in_log(mut self, origin: &str) -> Self {
+        self.log = Some(origin.into());
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_named_as_in_json_and_the_gravest_come_last() {
+        for kind in Kind::ALL {
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
+            assert!(kind.title().ends_with('.'));
+        }
+        assert!(Kind::ALL.windows(2).all(|pair| pair[0].gravity() <= pair[1].gravity()));
+    }
+}
