@@ -78,29 +78,38 @@ fn a_request_for_many_answers_leaves_room_in_the_queue() {
     // Ten places, of which one channel may have four.
     let enclave = Enclave::start("concurrent = 1\nwaiting = 9\nchannel_concurrent = 4\n");
     let (greedy, modest) = (Client::new(&enclave.evidence, 77), Client::new(&enclave.evidence, 78));
-    let body = json!({"model": "cocoon-demo", "prompt": vec!["the"; 64], "n": 8, "max_tokens": 4, "temperature": 0,
-        "logit_bias": {"0": -100, "2": -100}});
-    let mut sealed = greedy.seal(&enclave.evidence, "POST", "/v1/completions", &body.to_string());
-    let mut stream = enclave.send(&sealed);
-    // Once it has begun, its channel has no more room, and others have.
-    let one = r#","max_tokens":1"#;
+    let many = |tokens: u64| {
+        let body = json!({"model": "cocoon-demo", "prompt": vec!["the"; 64], "n": 8, "max_tokens": tokens, "temperature": 0,
+            "logit_bias": {"0": -100, "2": -100}});
+        greedy.seal(&enclave.evidence, "POST", "/v1/completions", &body.to_string())
+    };
+    let others_find_room = || {
+        for _ in 0..3 {
+            let answer = enclave.ask(modest.chat(&enclave.evidence, r#","max_tokens":1,"n":4"#));
+            assert_eq!(answer.head.status, 200, "others find room");
+        }
+    };
+    // Four long answers at a time, each of which keeps its place long enough to be seen there: the channel has no more room, and others have.
+    let stream = enclave.send(&many(400));
     let deadline = Instant::now() + DEADLINE;
     let refused = loop {
-        let answer = enclave.ask(greedy.chat(&enclave.evidence, one));
+        let answer = enclave.ask(greedy.chat(&enclave.evidence, r#","max_tokens":1"#));
         if answer.head.status != 200 {
             break answer;
         }
         assert!(Instant::now() < deadline, "it is never refused anything");
     };
     assert_eq!(wait(&refused, "rate_limit_exceeded"), 1);
-    for _ in 0..3 {
-        let answer = enclave.ask(modest.chat(&enclave.evidence, r#","max_tokens":1,"n":4"#));
-        assert_eq!(answer.head.status, 200, "others find room");
-    }
+    others_find_room();
+    drop(stream);
+    answered(&enclave, &greedy, "rate_limit_exceeded");
+    // Short ones: there are places for all of them in the end, while others are answered.
+    let mut sealed = many(4);
+    let mut stream = enclave.send(&sealed);
+    others_find_room();
     let answer = sealed.open(&reply(&mut stream));
     assert_eq!(answer.json()["choices"].as_array().map(Vec::len), Some(512));
     assert_eq!(answer.receipt.unwrap().receipt.tokens.completion, 512 * 4, "each of them was generated");
-    answered(&enclave, &greedy, "rate_limit_exceeded");
 }
 
 #[test]
