@@ -54,6 +54,9 @@ pub const MAX_OCSP: usize = 3 * (MAX_GPUS + MAX_GPU_MANIFESTS);
 /// Most certificates of AMD's in one bundle.
 pub(crate) const MAX_SNP_CA: usize = 8;
 
+/// Most endorsements that one bundle names.
+pub(crate) const MAX_NAMED: usize = MAX_SNP_CA + 2 + MAX_GPUS + MAX_GPU_MANIFESTS + MAX_OCSP;
+
 /// CMW indicator bits (RFC 9999 section 3.1).
 pub(crate) const EVIDENCE: u64 = 1 << 2;
 pub(crate) const ENDORSEMENTS: u64 = 1 << 1;
@@ -350,7 +353,7 @@ fn read_index(
     let Value::Array(items) = cbor::decode("endorsement index", index)? else {
         return Err(field("the endorsement index must be an array"));
     };
-    if items.len() > MAX_SNP_CA + 2 + MAX_GPUS + MAX_GPU_MANIFESTS + MAX_OCSP {
+    if items.len() > MAX_NAMED {
         return Err(field("the endorsement index is longer than any platform needs"));
     }
     let (mut objects, mut named) = (Vec::new(), std::collections::BTreeSet::new());

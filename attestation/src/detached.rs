@@ -3,9 +3,13 @@
 //! It reads exactly what [`crate::Bundle::to_detached`] writes. Anything else is left to [`crate::Bundle::from_cbor_with`], which
 //! says what is wrong with it, or reads it after all.
 
+use std::cell::RefCell;
+
+use crate::Bundle;
 use crate::binding::length_prefixed;
 use crate::bundle::{
-    COLLECTION_TYPE, ENDORSEMENTS, EVIDENCE, MAX_BYTES, MAX_GPUS, MAX_SNP_CA, label, media_type, role,
+    COLLECTION_TYPE, ENDORSEMENTS, EVIDENCE, MAX_BYTES, MAX_GPU_MANIFESTS, MAX_GPUS, MAX_NAMED, MAX_OCSP, MAX_SNP_CA,
+    label, media_type, role,
 };
 use crate::cbor::InPlace;
 use crate::types::{Digest, EvidenceId};
@@ -112,7 +116,7 @@ impl<'a> Detached<'a> {
                 return None;
             }
             let (role, digest) = (reader.uint()?, Digest::from_slice(reader.bytes()?).ok()?);
-            if role < last || seen.contains(&digest) || seen.len() > 64 {
+            if role < last || seen.contains(&digest) || seen.len() >= MAX_NAMED {
                 return None;
             }
             last = role;
@@ -128,7 +132,9 @@ impl<'a> Detached<'a> {
                 _ => return None,
             }
         }
-        let many = self.gpu_chains.len() > MAX_GPUS || self.gpu_manifests.len() > crate::bundle::MAX_GPU_MANIFESTS;
+        let many = self.gpu_chains.len() > MAX_GPUS
+            || self.gpu_manifests.len() > MAX_GPU_MANIFESTS
+            || self.gpu_ocsp.len() > MAX_OCSP;
         (reader.is_empty() && !many && !seen.is_empty()).then_some(())
     }
 
@@ -149,6 +155,21 @@ impl<'a> Detached<'a> {
     }
 }
 
+/// Every endorsement that a detached bundle names, however it is written; none if it cannot be read.
+pub fn named(bundle: &[u8]) -> Vec<Digest> {
+    if let Some(read) = Detached::read(bundle) {
+        return read.named();
+    }
+    let named = RefCell::new(Vec::new());
+    let lookup = |digest: &Digest| {
+        named.borrow_mut().push(*digest);
+        Some(Vec::new())
+    };
+    // What it says is of no interest here: whoever has the endorsements reads it again.
+    let _ = Bundle::from_cbor_with(bundle, lookup);
+    named.into_inner()
+}
+
 /// A CMW record of a kind under a label; nothing is consumed if another one stands here.
 fn record<'a>(reader: &mut InPlace<'a>, label: u64, media_type: &str, indicator: u64) -> Option<&'a [u8]> {
     let mut ahead = *reader;
@@ -164,7 +185,7 @@ fn record<'a>(reader: &mut InPlace<'a>, label: u64, media_type: &str, indicator:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Bundle, CpuEvidence, Endorsements, Event, EventLog, GpuEndorsements, SnpEndorsements};
+    use crate::{CpuEvidence, Endorsements, Event, EventLog, GpuEndorsements, SnpEndorsements};
 
     fn bundles() -> Vec<Bundle> {
         let tdx = Bundle {
@@ -190,6 +211,21 @@ mod tests {
                 ..tdx.clone()
             },
             Bundle { gpu: (0..16).map(|n| vec![n; 4_100]).collect(), gpu_endorsements: gpus, ..tdx.clone() },
+            // As many endorsements as there may be.
+            Bundle {
+                cpu: CpuEvidence::Snp { report: vec![2; 1184] },
+                endorsements: Endorsements::Snp(SnpEndorsements {
+                    ca: (0..MAX_SNP_CA as u8).map(|n| vec![n; 50]).collect(),
+                    ..snp.clone()
+                }),
+                gpu: (0..16).map(|n| vec![n; 100]).collect(),
+                gpu_endorsements: GpuEndorsements {
+                    chains: (0..MAX_GPUS as u8).map(|n| vec![n; 40]).collect(),
+                    manifests: (0..MAX_GPU_MANIFESTS as u8).map(|n| vec![n; 41]).collect(),
+                    ocsp: (0..MAX_OCSP as u8).map(|n| vec![n; 42]).collect(),
+                },
+                ..tdx.clone()
+            },
             Bundle { event_log: Some(events), ..tdx.clone() },
             tdx,
         ]
@@ -199,6 +235,7 @@ mod tests {
     fn it_reads_what_bundles_write_and_names_what_vouches_for_them() {
         for bundle in bundles() {
             let (bytes, shared) = bundle.to_detached();
+            assert_eq!(named(&bytes), shared.iter().map(|(digest, _)| *digest).collect::<Vec<_>>());
             let read = Detached::read(&bytes).expect("a detached bundle");
             assert_eq!(read.claims, bundle.claims);
             assert_eq!(read.cpu.as_bytes(), bundle.cpu.as_bytes());
@@ -207,6 +244,27 @@ mod tests {
             assert_eq!(read.evidence_id(), bundle.evidence_id());
             assert_eq!(read.named(), shared.iter().map(|(digest, _)| *digest).collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn one_more_than_a_bundle_may_name_is_read_by_neither() {
+        let mut bundle = bundles().remove(3);
+        assert!(Bundle::from_cbor(&bundle.to_cbor()).is_ok());
+        bundle.gpu_endorsements.ocsp.push(vec![200; 42]);
+        assert!(Detached::read(&bundle.to_detached().0).is_none());
+        assert!(Bundle::from_cbor(&bundle.to_cbor()).is_err());
+    }
+
+    #[test]
+    fn what_a_bundle_names_is_found_however_it_is_written() {
+        let bundle = bundles().remove(4);
+        let (_, shared) = bundle.to_detached();
+        // One that carries what it names, which is not read in place.
+        let mut carried = bundle.to_cbor();
+        assert!(Detached::read(&carried).is_none() && named(&carried).is_empty());
+        carried.push(0);
+        assert!(named(&carried).is_empty() && named(&[]).is_empty());
+        assert_eq!(shared.len(), 1);
     }
 
     /// Whatever it reads, the reader of bundles reads too, and finds the same.
@@ -231,7 +289,34 @@ mod tests {
                     };
                     assert_eq!(found.evidence_id(), slow.evidence_id(), "byte {at}");
                     assert_eq!(found.gpu.len(), slow.gpu.len(), "byte {at}");
-                    assert_eq!(found.gpu_chains.len(), slow.gpu_endorsements.chains.len(), "byte {at}");
+                    let gpu = &slow.gpu_endorsements;
+                    assert_eq!(
+                        [found.gpu_chains.len(), found.gpu_manifests.len(), found.gpu_ocsp.len()],
+                        [gpu.chains.len(), gpu.manifests.len(), gpu.ocsp.len()],
+                        "byte {at}"
+                    );
+                    assert_eq!((found.claims, found.cpu.as_bytes()), (&slow.claims[..], slow.cpu.as_bytes()));
+                    let kind = |tdx, snp| {
+                        if tdx {
+                            "TDX"
+                        } else if snp {
+                            "SNP"
+                        } else {
+                            "none"
+                        }
+                    };
+                    assert_eq!(
+                        kind(matches!(found.cpu, CpuSlice::Tdx(_)), true),
+                        kind(matches!(slow.cpu, CpuEvidence::Tdx { .. }), true)
+                    );
+                    assert_eq!(
+                        kind(matches!(found.endorsements, Named::Tdx(_)), matches!(found.endorsements, Named::Snp(..))),
+                        kind(
+                            matches!(slow.endorsements, Endorsements::Tdx { .. }),
+                            matches!(slow.endorsements, Endorsements::Snp(_))
+                        ),
+                        "byte {at}"
+                    );
                     read += 1;
                 }
             }

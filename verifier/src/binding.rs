@@ -4,8 +4,8 @@ use cocoon_attestation::binding::{gpu_digest, gpu_nonce, report_data};
 use cocoon_attestation::reference::TdxReference;
 use cocoon_attestation::{Claims, EventLog, ReferenceValues, UnixTime};
 
-use crate::bundle::Parts;
-use crate::gpu::{self, GpuEvidence};
+use crate::bundle::{Parts, References};
+use crate::gpu::{self, GpuEvidence, GpuReferences};
 use crate::outcome::Record;
 use crate::policy::Policy;
 use crate::snp::Report;
@@ -64,7 +64,15 @@ pub(crate) fn gpu(
     }
     let evidence = bundle.gpu.iter().zip(chains).map(|(report, chain)| GpuEvidence { report, chain });
     let evidence: Vec<_> = evidence.collect();
-    gpu::run(record, &evidence, &bundle.gpu_references, Some(gpu_nonce(claims)), policy, at, known);
+    let carried;
+    let references = match &bundle.gpu_references {
+        References::Shared(references) => references,
+        References::Carried(carries) => {
+            carried = GpuReferences::new(carries.manifests.clone(), carries.ocsp.clone());
+            &carried
+        }
+    };
+    gpu::run(record, &evidence, references, Some(gpu_nonce(claims)), policy, at, known);
 }
 
 /// Measurement and model are among the reference values.

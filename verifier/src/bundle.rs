@@ -1,7 +1,9 @@
 //! A whole evidence bundle: CPU evidence, claims, their binding and reference values, one result.
 
 use cocoon_attestation::detached::CpuSlice;
-use cocoon_attestation::{Bundle, Claims, CpuEvidence, Endorsements, EventLog, EvidenceId, ReferenceValues, UnixTime};
+use cocoon_attestation::{
+    Bundle, Claims, CpuEvidence, Endorsements, EventLog, EvidenceId, GpuEndorsements, ReferenceValues, UnixTime,
+};
 
 use crate::binding::{self, Authentic};
 use crate::cache::Cache;
@@ -67,8 +69,16 @@ pub(crate) struct Parts<'a> {
     pub(crate) endorsed: Endorsed<'a>,
     /// Each GPU's chain, PEM.
     pub(crate) gpu_chains: Vec<&'a [u8]>,
-    pub(crate) gpu_references: GpuReferences,
+    pub(crate) gpu_references: References<'a>,
     pub(crate) evidence_id: EvidenceId,
+}
+
+/// What NVIDIA says.
+pub(crate) enum References<'a> {
+    /// As the bundle carries it: nobody copies or hashes it before the CPU's evidence is found authentic.
+    Carried(&'a GpuEndorsements),
+    /// Shared with other bundles.
+    Shared(GpuReferences),
 }
 
 /// What vouches for the CPU.
@@ -99,7 +109,7 @@ impl<'a> Parts<'a> {
                 }),
             },
             gpu_chains: gpu.chains.iter().map(Vec::as_slice).collect(),
-            gpu_references: GpuReferences::new(gpu.manifests.clone(), gpu.ocsp.clone()),
+            gpu_references: References::Carried(gpu),
             evidence_id: bundle.evidence_id(),
         }
     }

@@ -8,18 +8,29 @@ use std::sync::{Arc, Mutex, MutexGuard};
 pub(crate) struct Cache<T> {
     inner: Mutex<Inner<T>>,
     most: usize,
+    /// Most bytes in all, and how many an entry has.
+    budget: usize,
+    weigh: fn(&T) -> usize,
 }
 
 #[derive(Debug)]
 struct Inner<T> {
     entries: HashMap<[u8; 32], Arc<T>>,
     order: VecDeque<[u8; 32]>,
+    /// Bytes of all entries.
+    weight: usize,
 }
 
 impl<T> Cache<T> {
-    /// A cache of at most so many entries.
+    /// A cache of at most so many entries, each of a size that whoever makes them bounds.
     pub(crate) fn new(most: usize) -> Self {
-        Self { inner: Mutex::new(Inner { entries: HashMap::new(), order: VecDeque::new() }), most }
+        Self::weighing(most, usize::MAX, |_| 0)
+    }
+
+    /// A cache of at most so many entries, and at most so many bytes of them.
+    pub(crate) fn weighing(most: usize, budget: usize, weigh: fn(&T) -> usize) -> Self {
+        let inner = Inner { entries: HashMap::new(), order: VecDeque::new(), weight: 0 };
+        Self { inner: Mutex::new(inner), most, budget, weigh }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner<T>> {
@@ -37,13 +48,21 @@ impl<T> Cache<T> {
     /// Keeps an entry under a key, instead of the one that is there.
     pub(crate) fn keep(&self, key: &[u8], entry: Arc<T>) {
         let Ok(key) = <[u8; 32]>::try_from(key) else { return };
-        let mut inner = self.lock();
-        if inner.entries.insert(key, entry).is_none() {
-            inner.order.push_back(key);
+        let weight = (self.weigh)(&entry);
+        if weight > self.budget {
+            return;
         }
-        while inner.order.len() > self.most {
+        let mut inner = self.lock();
+        match inner.entries.insert(key, entry) {
+            None => inner.order.push_back(key),
+            Some(replaced) => inner.weight -= (self.weigh)(&replaced),
+        }
+        inner.weight += weight;
+        while inner.order.len() > self.most || inner.weight > self.budget {
             let Some(oldest) = inner.order.pop_front() else { break };
-            inner.entries.remove(&oldest);
+            if let Some(gone) = inner.entries.remove(&oldest) {
+                inner.weight -= (self.weigh)(&gone);
+            }
         }
     }
 
@@ -103,5 +122,24 @@ mod tests {
         }
         assert_eq!(cache.len(), 3);
         assert_eq!((get(&cache, 9, 0), get(&cache, 0, 77)), (9, 77));
+    }
+
+    #[test]
+    fn bytes_are_bounded_as_entries_are() {
+        let cache: Cache<Vec<u8>> = Cache::weighing(100, 30, Vec::len);
+        let keep = |key: u8, bytes: usize| cache.keep(&[key; 32], Arc::new(vec![0; bytes]));
+        let kept = |key: u8| cache.get(&[key; 32], |_| true).map(|bytes| bytes.len());
+        keep(1, 10);
+        keep(2, 10);
+        keep(3, 10);
+        assert_eq!((kept(1), kept(2), kept(3)), (Some(10), Some(10), Some(10)));
+        keep(4, 11);
+        assert_eq!((kept(1), kept(2), kept(3), kept(4)), (None, None, Some(10), Some(11)));
+        // One that is larger than all may be together drives nothing out.
+        keep(5, 31);
+        assert_eq!((kept(3), kept(4), kept(5)), (Some(10), Some(11), None));
+        // One in the place of another counts once.
+        keep(3, 19);
+        assert_eq!((kept(3), kept(4), cache.len()), (Some(19), Some(11), 2));
     }
 }

@@ -39,6 +39,7 @@
 //! ```
 
 mod advice;
+mod beside;
 pub mod binding;
 pub mod bundle;
 mod cache;
@@ -57,6 +58,7 @@ mod verifier;
 mod x509;
 
 pub use advice::{Advice, Layer};
+pub use beside::Beside;
 pub use bundle::{BundleAppraisal, appraise_bundle};
 pub use error::Error;
 pub use gpu::{GpuEvidence, GpuReferences, appraise_gpu, appraise_gpus, appraise_rim};

@@ -1,11 +1,15 @@
 //! A verifier that remembers what it has authenticated.
 
-use std::sync::Arc;
+use std::cell::Cell;
 
+use cocoon_attestation::bundle::MAX_BYTES;
 use cocoon_attestation::detached::{Detached, Named};
 use cocoon_attestation::{Bundle, Digest, EventLog, ReferenceValues, UnixTime};
 
-use crate::bundle::{self, BundleAppraisal, Endorsed as EndorsedCpu, Parts, Platforms, appraise_bundle_with};
+use crate::beside::Beside;
+use crate::bundle::{
+    self, BundleAppraisal, Endorsed as EndorsedCpu, Parts, Platforms, References, appraise_bundle_with,
+};
 use crate::cache::Cache;
 use crate::gpu::{self, GpuEvidence, GpuReferences, Shared};
 use crate::outcome::{Appraisal, Record, Signature};
@@ -16,8 +20,8 @@ use crate::tdx::{self, Collateral, Given, Intel};
 /// Most platforms of each kind that are remembered, some 20 KB each.
 const PLATFORMS: usize = 1024;
 
-/// Most collateral that is remembered, some 100 KB each.
-const COLLATERAL: usize = 256;
+/// More than an endorsement takes in a bundle beyond its own bytes: its SHA-256 in hex, its media type, and what is around them.
+const STORED: usize = 160;
 
 /// A verifier that remembers platforms: certificate chain, collateral, quoting enclave's report and attestation key, a chip's
 /// chain and revocation list, or a GPU's chain and its manifests are authenticated once, and after that a quote or report costs one signature check. An entry stands for exactly the bytes it was made
@@ -45,10 +49,6 @@ const COLLATERAL: usize = 256;
 #[derive(Debug)]
 pub struct Verifier {
     platforms: Platforms,
-    /// Collateral that was read, by its SHA-256.
-    collateral: Cache<Collateral>,
-    /// Other endorsements, by their SHA-256.
-    parts: Cache<Vec<u8>>,
 }
 
 impl Default for Verifier {
@@ -66,8 +66,6 @@ impl Verifier {
                 snp: Cache::new(platforms),
                 gpu: gpu::Known::new(platforms),
             },
-            collateral: Cache::new(platforms.min(COLLATERAL)),
-            parts: Cache::new(platforms.saturating_mul(2)),
         }
     }
 
@@ -128,20 +126,20 @@ impl Verifier {
         appraise_bundle_with(bundle, policy, references, at, Some(&self.platforms))
     }
 
-    /// Appraises a bundle whose endorsements stand beside it, as logs keep them, at a time. `lookup` finds an endorsement by its
-    /// SHA-256, which is checked; it is asked once for what is remembered from then on. The result is that of
+    /// Appraises a bundle whose endorsements stand beside it, as logs keep them, at a time. The result is that of
     /// [`crate::appraise_bundle`] for the bundle with its endorsements inside.
     pub fn detached(
         &self,
         bundle: &[u8],
-        lookup: &dyn Fn(&Digest) -> Option<Vec<u8>>,
+        beside: &Beside<'_>,
         policy: &Policy,
         references: Option<&ReferenceValues>,
         at: UnixTime,
     ) -> BundleAppraisal {
-        match Detached::read(bundle).and_then(|read| self.in_place(&read, lookup, policy, references, at)) {
+        match Detached::read(bundle).and_then(|read| self.in_place(bundle.len(), &read, beside, policy, references, at))
+        {
             Some(result) => result,
-            None => self.attached(bundle, lookup, policy, references, at),
+            None => self.attached(bundle, beside, policy, references, at),
         }
     }
 
@@ -149,13 +147,12 @@ impl Verifier {
     fn attached(
         &self,
         bundle: &[u8],
-        lookup: &dyn Fn(&Digest) -> Option<Vec<u8>>,
+        beside: &Beside<'_>,
         policy: &Policy,
         references: Option<&ReferenceValues>,
         at: UnixTime,
     ) -> BundleAppraisal {
-        let right = |digest: &Digest| lookup(digest).filter(|bytes| Digest::of(&[bytes]) == *digest);
-        match Bundle::from_cbor_with(bundle, right) {
+        match Bundle::from_cbor_with(bundle, |digest| beside.find(digest)) {
             Ok(bundle) => self.bundle(&bundle.to_cbor(), policy, references, at),
             Err(error) => bundle::unreadable(error.to_string()),
         }
@@ -164,8 +161,9 @@ impl Verifier {
     /// `None` where something is missing, or has to be looked at without haste.
     fn in_place(
         &self,
+        len: usize,
         bundle: &Detached<'_>,
-        lookup: &dyn Fn(&Digest) -> Option<Vec<u8>>,
+        beside: &Beside<'_>,
         policy: &Policy,
         references: Option<&ReferenceValues>,
         at: UnixTime,
@@ -174,35 +172,39 @@ impl Verifier {
             None => None,
             Some(log) => Some(EventLog::from_cbor(log).ok()?),
         };
-        let part = |digest: &Digest| {
-            let bytes = || lookup(digest).filter(|bytes| Digest::of(&[bytes]) == *digest).map(Arc::new).ok_or(());
-            self.parts.get_or(&digest.0, |_| true, bytes).ok()
+        // What the bundle would take with its endorsements inside, and a little more: there is a limit to that.
+        let whole = Cell::new(len);
+        let count = |part: usize| {
+            whole.set(whole.get() + part + STORED);
+            (whole.get() <= MAX_BYTES).then_some(())
         };
-        let parts = |digests: &[Digest]| digests.iter().map(part).collect::<Option<Vec<_>>>();
+        let part = |digest: &Digest| {
+            let part = beside.part(digest)?;
+            count(part.len())?;
+            Some(part)
+        };
         let (collateral, chip);
         let (vek, ca, crl);
         let endorsed = match &bundle.endorsements {
             Named::None => EndorsedCpu::None,
             Named::Tdx(digest) => {
-                // Collateral that cannot be read is looked at without haste.
-                let fresh = || {
-                    let json = lookup(digest).filter(|json| Digest::of(&[json]) == *digest).ok_or(())?;
-                    Collateral::from_json(&json).map(Arc::new).map_err(drop)
-                };
-                collateral = self.collateral.get_or(&digest.0, |_| true, fresh).ok()?;
-                EndorsedCpu::Tdx(Intel::Read(&collateral))
+                collateral = beside.collateral(digest)?;
+                count(collateral.len)?;
+                EndorsedCpu::Tdx(Intel::Read(&collateral.collateral))
             }
             Named::Snp(vek_name, ca_names, crl_name) => {
-                (vek, ca, crl) = (part(vek_name)?, parts(ca_names)?, crl_name.as_ref().map(part));
-                let crl = match &crl {
+                vek = part(vek_name)?;
+                ca = ca_names.iter().map(part).collect::<Option<Vec<_>>>()?;
+                crl = match crl_name {
                     None => None,
-                    Some(found) => Some(found.as_ref()?.as_slice()),
+                    Some(name) => Some(part(name)?),
                 };
+                let crl = crl.as_ref().map(|crl| crl.as_slice());
                 chip = Endorsed { vek: &vek, ca: ca.iter().map(|ca| ca.as_slice()).collect(), crl };
                 EndorsedCpu::Snp(chip)
             }
         };
-        let chains = parts(&bundle.gpu_chains)?;
+        let chains = bundle.gpu_chains.iter().map(part).collect::<Option<Vec<_>>>()?;
         let shared = |digests: &[Digest]| {
             let shared = |digest: &Digest| part(digest).map(|bytes| Shared { bytes, digest: digest.0 });
             digests.iter().map(shared).collect::<Option<Vec<_>>>()
@@ -214,7 +216,10 @@ impl Verifier {
             event_log: event_log.as_ref(),
             endorsed,
             gpu_chains: chains.iter().map(|chain| chain.as_slice()).collect(),
-            gpu_references: GpuReferences::of(shared(&bundle.gpu_manifests)?, shared(&bundle.gpu_ocsp)?),
+            gpu_references: References::Shared(GpuReferences::of(
+                shared(&bundle.gpu_manifests)?,
+                shared(&bundle.gpu_ocsp)?,
+            )),
             evidence_id: bundle.evidence_id(),
         };
         Some(bundle::appraise_parts(&parts, policy, references, at, Some(&self.platforms)))

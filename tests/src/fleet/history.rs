@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -21,7 +21,7 @@ use cocoon_attestation::{
 use cocoon_protocol::identity::SigningKey;
 use cocoon_transparency::replay::{Kind, VERIFIER};
 use cocoon_transparency::{AddCheckpoint, Leaf, Log, Witness, layout, log_key};
-use cocoon_verifier::{Appraisal, Outcome, Policy, Verifier};
+use cocoon_verifier::{Appraisal, Beside, Outcome, Policy, Verifier};
 
 use super::{EvidenceKind, Expected, FleetLog, NODES, Spec};
 
@@ -114,6 +114,9 @@ struct Maker {
     policy_text: String,
     references: ReferenceValues,
     verifier: Verifier,
+    /// Endorsements that some bundle had, and where the verifier finds them.
+    kept: Arc<Mutex<HashMap<Digest, Vec<u8>>>>,
+    beside: Beside<'static>,
     policy_digest: Digest,
     references_digest: Digest,
     collateral: Mutex<HashMap<(u64, Bad), Vec<u8>>>,
@@ -163,11 +166,17 @@ impl Maker {
         references.models.push(ModelReference { name: "fleet-model".into(), root: MODEL });
         let policy_digest = Digest::of(&[policy_text.as_bytes()]);
         let references_digest = Digest::of(&[references.to_toml().as_bytes()]);
+        let kept = Arc::<Mutex<HashMap<_, _>>>::default();
         Ok(Self {
             policy: Policy::from_toml(&policy_text)?,
             policy_text,
             references,
             verifier: Verifier::with_capacity(8_192),
+            beside: Beside::new({
+                let kept = kept.clone();
+                move |digest| kept.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned()
+            }),
+            kept,
             policy_digest,
             references_digest,
             collateral: Mutex::default(),
@@ -350,8 +359,8 @@ impl Maker {
 
     fn appraise(&self, bundle: &Bundle, time: UnixTime) -> Appraisal {
         let (detached, parts) = bundle.to_detached();
-        let lookup = |digest: &Digest| parts.iter().find(|(name, _)| name == digest).map(|(_, bytes)| bytes.clone());
-        self.verifier.detached(&detached, &lookup, &self.policy, Some(&self.references), time).appraisal
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).extend(parts);
+        self.verifier.detached(&detached, &self.beside, &self.policy, Some(&self.references), time).appraisal
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cocoon_attestation::{Digest, EnclaveKey, ReferenceValues, UnixTime};
-use cocoon_verifier::{Appraisal, CheckOutcome, Outcome, Policy, Verifier};
+use cocoon_verifier::{Appraisal, Beside, CheckOutcome, Outcome, Policy, Verifier};
 
 use super::entry::{Entry, PartRef};
 use super::finding::{Finding, Kind};
@@ -48,6 +48,7 @@ impl<T> Read<T> {
 pub(super) struct Appraiser<'a> {
     source: &'a (dyn Source + Sync),
     verifier: &'a Verifier,
+    beside: Beside<'a>,
     policies: Read<(Policy, String)>,
     references: Read<(ReferenceValues, String)>,
 }
@@ -65,7 +66,8 @@ pub(super) struct Kept {
 
 impl<'a> Appraiser<'a> {
     pub fn new(source: &'a (dyn Source + Sync), verifier: &'a Verifier) -> Self {
-        Self { source, verifier, policies: Read::new(), references: Read::new() }
+        let beside = Beside::new(move |digest| source.part(digest).ok());
+        Self { source, verifier, beside, policies: Read::new(), references: Read::new() }
     }
 
     fn part(&self, digest: &Digest) -> Result<Vec<u8>, String> {
@@ -197,8 +199,7 @@ impl<'a> Appraiser<'a> {
                 &recorded_beside
             }
         };
-        let lookup = |digest: &Digest| self.part(digest).ok();
-        let result = self.verifier.detached(bundle, &lookup, named, values, entry.time);
+        let result = self.verifier.detached(bundle, &self.beside, named, values, entry.time);
         let (cpu, gpu) = match cocoon_attestation::detached::Detached::read(bundle) {
             Some(read) => {
                 // What cannot be found is no result: the verifier calls the bundle malformed for it.

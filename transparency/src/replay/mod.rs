@@ -616,7 +616,7 @@ pub fn parts_of(entry: &[u8]) -> PartsOf {
 
 /// The endorsements that a detached bundle names; none if it cannot be read.
 pub fn parts_of_bundle(bundle: &[u8]) -> Vec<cocoon_attestation::Digest> {
-    cocoon_attestation::detached::Detached::read(bundle).map(|read| read.named()).unwrap_or_default()
+    cocoon_attestation::detached::named(bundle)
 }
 
 #[cfg(test)]

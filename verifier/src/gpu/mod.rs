@@ -110,10 +110,14 @@ impl Known {
             chains: Cache::new(most),
             manifests: Cache::new(most),
             answers: Cache::new(most.saturating_mul(4)),
-            responses: Cache::new(most.saturating_mul(4)),
+            responses: Cache::weighing(most.saturating_mul(4), RESPONSES, ocsp::Response::len),
         }
     }
 }
+
+/// Most bytes of answers that are kept read, by their length as they came: read, they take several times as much, and whoever sends them need
+/// not be believed yet.
+const RESPONSES: usize = 16 << 20;
 
 /// SHA-256 of bytes and of the roots in force.
 fn key(bytes: &[u8], policy: &Policy) -> [u8; 32] {

@@ -107,6 +107,11 @@ pub(super) struct Word {
 }
 
 impl Response {
+    /// Bytes of it.
+    pub(crate) fn len(&self) -> usize {
+        self.der.len()
+    }
+
     pub(crate) fn parse(der: &[u8]) -> Result<Self, String> {
         if der.len() > MAX_LEN {
             return Err(format!("{} bytes are too many for an OCSP response", der.len()));

@@ -27,6 +27,8 @@ use parse::SignatureData;
 
 /// Bytes of a platform's own that say where it is remembered: with the attestation key, and the beginning of the PCK certificate.
 const KEY: usize = 512;
+/// Longest constant part of a quote that is remembered; with three certificates it has about 4 KB.
+const REMEMBERED: usize = 16 * 1024;
 
 /// Appraises a TDX quote against its collateral (`QuoteCollateralV3` as JSON) at a time.
 pub fn appraise_tdx(quote: &[u8], collateral_json: &[u8], policy: &Policy, at: UnixTime) -> Appraisal {
@@ -143,6 +145,7 @@ fn authentic(
     key.update(&collateral.digest);
     key.update(&data.constant[..data.constant.len().min(KEY)]);
     key.update(data.pck_chain.map_or(&[][..], |chain| &chain[..chain.len().min(KEY)]));
+    policy.roots.iter().for_each(|root| key.update(root));
     let key = key.finish();
     let counts =
         |platform: &Platform| platform.window.contains(at) && platform.rests_on(data.constant, collateral, policy);
@@ -159,11 +162,13 @@ fn authentic(
         Some(platform) => platform,
         None => {
             let mut platform = authenticate_under_any(&data, collateral, &roots::tdx(policy), at)?;
-            if cache.is_some() {
+            // Anybody can put more into a genuine quote that Intel's signatures do not cover; none is made with so much.
+            let keeps = cache.filter(|_| data.constant.len() <= REMEMBERED);
+            if keeps.is_some() {
                 platform.remember(data.constant, policy);
             }
             let platform = Arc::new(platform);
-            if let Some(cache) = cache {
+            if let Some(cache) = keeps {
                 cache.keep(key.as_ref(), platform.clone());
             }
             platform
