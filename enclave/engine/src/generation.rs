@@ -216,8 +216,10 @@ impl Follower {
             if let Some(last) = last {
                 let _ = self.events.send(last);
             }
-            // The place is given away only when the engine has let go of the sequence: on a CPU no two may be in it (see `build`).
+            // The place is given away only when the engine has let go of the sequence: on a CPU no two may be in it (see `build`). It lets go
+            // of one whose channel is closed, also where a schema keeps it from ending.
             if let Some(mut responses) = responses {
+                responses.close();
                 while responses.recv().await.is_some() {}
             }
             if over {

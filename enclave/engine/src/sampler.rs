@@ -113,6 +113,12 @@ impl Chooser {
         self.cancelled.store(true, Ordering::Relaxed);
     }
 
+    /// The position that was asked for last.
+    #[cfg(test)]
+    pub(crate) fn asked(&self) -> Option<usize> {
+        self.lock().asked
+    }
+
     /// Tokens chosen so far.
     pub(crate) fn count(&self) -> usize {
         self.lock().chosen.len()
@@ -140,11 +146,12 @@ impl Chooser {
         let mut state = self.lock();
         // The engine asks again for the same position where a schema forbids the first choice, without what it forbids.
         state.chosen.truncate(step);
-        if self.cancelled.load(Ordering::Relaxed) {
-            // It only ends the engine's work: nobody generated it, and nobody pays for it.
-            return self.end;
-        }
         let again = state.asked.replace(step) == Some(step);
+        if self.cancelled.load(Ordering::Relaxed) {
+            // It only ends the engine's work: nobody generated it, and nobody pays for it. Where a schema does not allow the end, the engine
+            // would fail on it, and on whatever it computes beside it: it gets what is allowed, and finds out that nobody listens any more.
+            return if again { likeliest(logits) } else { self.end };
+        }
         let token = match state.replay.get(step).copied() {
             Some(token) => token,
             None => {
@@ -406,12 +413,22 @@ mod tests {
         chooser.choose(LOGITS, &[]);
         chooser.cancel();
         assert_eq!((chooser.choose(LOGITS, &[1]), chooser.count()), (4, 1));
+    }
+
+    #[test]
+    fn a_cancelled_answer_chooses_nothing_that_its_schema_forbids() {
+        let allowed = [f32::NEG_INFINITY, f32::NEG_INFINITY, 2.0, 0.0, f32::NEG_INFINITY];
+        let chooser = Chooser::new(Sampling::default(), 0, 4).unwrap();
+        chooser.choose(LOGITS, &[]);
+        chooser.cancel();
+        assert_eq!((chooser.choose(LOGITS, &[1]), chooser.count()), (4, 1));
+        assert_eq!((chooser.choose(&allowed, &[1]), chooser.count()), (2, 1), "the schema does not allow the end");
         // Cancelled between the two times that a schema makes the engine ask.
         let chooser = Chooser::new(Sampling::default(), 0, 4).unwrap();
         chooser.choose(LOGITS, &[]);
         chooser.choose(LOGITS, &[1]);
         chooser.cancel();
-        assert_eq!((chooser.choose(LOGITS, &[1]), chooser.count()), (4, 1));
+        assert_eq!((chooser.choose(&allowed, &[1]), chooser.count()), (2, 1));
     }
 
     #[test]

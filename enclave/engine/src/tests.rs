@@ -186,6 +186,35 @@ async fn who_goes_away_stops_the_work_within_a_token_and_who_does_not_read_holds
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_goes_away_stops_the_work_also_where_a_schema_does_not_allow_the_end() {
+    let engine = load().await;
+    let schema = Some(json!({"type": "array", "items": {"enum": [1, 2]}, "minItems": 400}));
+    let places = engine.inner.running.available_permits();
+    for sampling in [
+        Sampling { schema: schema.clone(), ..Sampling::default() },
+        // A stop string ends the answer, and nobody goes away.
+        Sampling { schema: schema.clone(), stop: vec![", ".into()], ..Sampling::default() },
+    ] {
+        let stops = !sampling.stop.is_empty();
+        let mut gone = engine.generate(engine.chat(user(QUESTION)).await.unwrap(), sampling, 900).await.unwrap();
+        let chooser = gone.chooser();
+        if stops {
+            assert!(matches!(whole(gone).await, Ok((_, _, FinishReason::Stop))));
+        } else {
+            for _ in 0..5 {
+                assert!(matches!(gone.next().await, Event::Token(_)));
+            }
+            drop(gone);
+        }
+        let _all = engine.inner.running.acquire_many(places as u32).await.unwrap();
+        let (asked, count) = (chooser.asked().unwrap(), chooser.count());
+        assert!(asked <= count + 3, "asked for {asked} tokens, of which {count} count");
+    }
+    let (_, text, _) = ask(&engine, QUESTION, Sampling::default(), 500).await;
+    assert!(text.contains("enclave"));
+}
+
 /// A generation that a fault strikes.
 async fn faulty(engine: &Engine, fault: Fault) -> Generation {
     struck(engine, "What is Cocoon?", Sampling::default(), 100, fault).await.0
