@@ -14,6 +14,7 @@ use cocoon_settlement::contracts::{ChannelStatus, exit};
 use cocoon_settlement::{Address, Nanoton, ops};
 use tokio::sync::Mutex;
 
+use crate::deadline::Deadline;
 use crate::store::{Earned, Store};
 use crate::{ClaimRule, Error, Shared};
 
@@ -163,8 +164,8 @@ impl Claimer {
         for of_channel in earned.chunk_by(|a, b| a.receipt.receipt.channel == b.receipt.receipt.channel) {
             let Some(first) = of_channel.first() else { continue };
             let channel = first.receipt.receipt.channel;
-            let mut funds = match ops::channel_state(chain, &channel).await {
-                Ok(state) if !matches!(state.status, ChannelStatus::Closed { .. }) => state.available,
+            let (status, mut funds) = match ops::channel_state(chain, &channel).await {
+                Ok(state) if !matches!(state.status, ChannelStatus::Closed { .. }) => (state.status, state.available),
                 Ok(_) => continue,
                 // One channel that was deleted must not hold up the others.
                 Err(error) => {
@@ -197,26 +198,24 @@ impl Claimer {
                 };
                 let receipt = &earned.receipt.receipt;
                 let unpaid = earned.claimable().saturating_sub(paid.paid);
-                let deadline = record.until.plus(window.into());
+                let deadline = Deadline::new(record.until, window, status, now, rule.every);
                 let refusal = store.refusal(&channel, &receipt.enclave_key)?;
-                if refusal.is_some_and(|refusal| refusal.holds(earned.receipt.hash(), now, deadline, window.into())) {
+                if refusal.is_some_and(|refusal| now < refusal.next(earned.receipt.hash(), &deadline)) {
                     continue;
                 }
                 let since = store.waiting_since(&channel, &receipt.enclave_key, now)?;
                 let value = unpaid.min(funds);
-                if now > deadline || value == Nanoton::ZERO {
+                if deadline.is_over(now) || value == Nanoton::ZERO {
                     continue;
                 }
                 funds = funds.saturating_sub(value);
                 let voucher = &earned.voucher.voucher;
                 let new_voucher = (paid.cap, paid.expiry) != (voucher.cap, voucher.expiry);
-                // In the last third of the window nothing waits for more any longer.
-                let ending = now.plus(u64::from(window) / 3) > deadline;
                 due.push(Due {
                     before: paid.paid,
                     value,
                     checks: 1 + usize::from(new_voucher),
-                    pressing: ending || now.0.saturating_sub(since.0) >= rule.max_age.as_secs(),
+                    pressing: deadline.presses(now) || now.0.saturating_sub(since.0) >= rule.max_age.as_secs(),
                     refused: refusal.map(|refusal| refusal.lost),
                     earned,
                 });

@@ -3,13 +3,14 @@
 //!
 //! - [`launch`], [`endorse`], [`attest`]: from a binary to a key that is registered on-chain.
 //! - [`relay`]: sealed requests in, sealed answers out. - [`store`]: receipts, durable before they are acknowledged.
-//! - [`reserve`]: no more is promised than is there. - [`claim`] turns receipts into money; [`refusal`]: what it learns from a no. -
+//! - [`reserve`]: no more is promised than is there. - [`claim`] turns receipts into money; [`deadline`]: until when; [`refusal`]: what it learns from a no. -
 //!   [`room`] for further keys.
 //! - [`doctor`]: whether a machine can protect guests. - [`vm`]: guests in virtual machines.
 
 pub mod attest;
 mod back_off;
 pub mod claim;
+pub mod deadline;
 pub mod doctor;
 pub mod endorse;
 mod error;

@@ -3,10 +3,12 @@
 //! A host whose enclave is broken, or whose client's channel cannot take another key, goes on serving and has a new receipt every minute.
 //! Each would be refused like the one before, and cost its fees. So not the receipt alone is remembered but who earned it where, why it was
 //! refused, how often in a row and what that has cost: the next claim waits, twice as long each time, is sent alone, and only where it
-//! would bring more than all of that. Whatever keeps being refused thus costs less than it has earned, and a few claims.
+//! would bring more than all of that. Before a deadline the waits become shorter again. Whatever keeps being refused thus costs less than it has earned, and a few claims.
 
 use cocoon_attestation::UnixTime;
 use cocoon_settlement::Nanoton;
+
+use crate::deadline::Deadline;
 
 /// How long the first refusal is respected.
 const FIRST: u64 = 3_600;
@@ -14,6 +16,8 @@ const FIRST: u64 = 3_600;
 const LONGEST: u64 = 7 * 86_400;
 /// A receipt that itself was refused is not claimed again earlier.
 const SAME: u64 = 86_400;
+/// Not even a deadline makes two attempts follow one another faster.
+const SHORTEST: u64 = 600;
 
 /// The last refusal of an enclave's receipt in a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,19 +42,21 @@ impl Refusal {
         Self { at, code, count: repeated.saturating_add(1), lost, receipt }
     }
 
-    /// Whether a claim of this receipt must wait at this time. `deadline` is the last second in which it can be paid: in the last
-    /// `window / 3` before it, in which nothing waits for more any longer, one more attempt is due.
-    pub fn holds(&self, receipt: [u8; 32], now: UnixTime, deadline: UnixTime, window: u64) -> bool {
-        let last = deadline.0.saturating_sub(window / 3);
-        if now.0 > last && self.at.0 <= last {
-            return false;
-        }
+    /// When a claim of this receipt is due again. Before a deadline there is room for more than one further attempt: where claims begin to press one
+    /// is due, and from there on no wait takes more than half of the time that is left.
+    pub fn next(&self, receipt: [u8; 32], deadline: &Deadline) -> UnixTime {
         let doubled = 2_u64.saturating_pow(self.count.saturating_sub(1));
         let mut wait = FIRST.saturating_mul(doubled).min(LONGEST);
         if receipt == self.receipt {
             wait = wait.max(SAME);
         }
-        now < self.at.plus(wait)
+        let latest = if self.at < deadline.presses_from {
+            deadline.presses_from.max(self.at.plus(SHORTEST))
+        } else {
+            let left = deadline.last.0.saturating_sub(self.at.0);
+            self.at.plus((left / 2).max(SHORTEST))
+        };
+        self.at.plus(wait).min(latest).min(deadline.last)
     }
 }
 
@@ -67,29 +73,42 @@ mod tests {
         Refusal { at: UnixTime(1_000_000), code: 133, count, lost: Nanoton(7), receipt: ONE }
     }
 
+    /// Claims press for a day before this.
+    fn deadline(last: UnixTime) -> Deadline {
+        Deadline { last, presses_from: UnixTime(last.0 - 24 * HOUR) }
+    }
+
     #[test]
     fn every_refusal_is_respected_twice_as_long_as_the_one_before_up_to_a_week() {
         for (count, hours) in [(1, 1), (2, 2), (3, 4), (4, 8), (7, 64), (8, 128), (9, 168), (40, 168), (u32::MAX, 168)]
         {
             let refusal = refused(count);
-            let held = |after: u64| refusal.holds(TWO, refusal.at.plus(after), FAR, 0);
-            assert!(held(hours * HOUR - 1) && !held(hours * HOUR), "{count}");
+            assert_eq!(refusal.next(TWO, &deadline(FAR)), refusal.at.plus(hours * HOUR), "{count}");
         }
         // The receipt itself is no better after an hour.
-        let refusal = refused(1);
-        assert!(refusal.holds(ONE, refusal.at.plus(24 * HOUR - 1), FAR, 0));
-        assert!(!refusal.holds(ONE, refusal.at.plus(24 * HOUR), FAR, 0));
+        assert_eq!(refused(1).next(ONE, &deadline(FAR)), refused(1).at.plus(24 * HOUR));
+        assert_eq!(refused(9).next(ONE, &deadline(FAR)), refused(9).at.plus(168 * HOUR));
     }
 
     #[test]
-    fn one_attempt_is_left_for_the_end_of_the_window() {
-        let (refusal, window) = (refused(9), 72 * HOUR);
-        let deadline = refusal.at.plus(30 * HOUR);
-        let held = |refusal: &Refusal, after: u64| refusal.holds(ONE, UnixTime(1_000_000 + after), deadline, window);
-        assert!(held(&refusal, 6 * HOUR) && !held(&refusal, 6 * HOUR + 1));
-        // That was it.
-        let last = Refusal::after(Some(refusal), refusal.at.plus(6 * HOUR + 1), 133, Nanoton(1), ONE);
-        assert!(held(&last, 6 * HOUR + 2) && held(&last, 30 * HOUR));
+    fn one_attempt_is_due_where_claims_begin_to_press() {
+        let refusal = refused(9);
+        assert_eq!(refusal.next(ONE, &deadline(refusal.at.plus(30 * HOUR))), refusal.at.plus(6 * HOUR));
+        // Whoever was refused a moment before waits ten minutes.
+        assert_eq!(refusal.next(ONE, &deadline(refusal.at.plus(24 * HOUR + 1))), refusal.at.plus(600));
+        // What is due anyhow is not put off until then.
+        assert_eq!(refused(1).next(TWO, &deadline(refusal.at.plus(30 * HOUR))), refusal.at.plus(HOUR));
+    }
+
+    #[test]
+    fn before_a_deadline_each_wait_leaves_room_for_a_second_attempt() {
+        let refusal = refused(9);
+        let next = |left: u64| refusal.next(ONE, &deadline(refusal.at.plus(left))).0 - refusal.at.0;
+        assert_eq!((next(24 * HOUR), next(20 * HOUR), next(HOUR)), (12 * HOUR, 10 * HOUR, HOUR / 2));
+        // Ten minutes at least, and nothing after the end.
+        assert_eq!((next(1_201), next(1_199), next(600), next(599), next(0)), (600, 600, 600, 599, 0));
+        let soon = refused(1);
+        assert_eq!(soon.next(TWO, &deadline(soon.at.plus(24 * HOUR))), soon.at.plus(HOUR), "no wait becomes longer");
     }
 
     #[test]

@@ -2,16 +2,31 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cocoon_attestation::dev::DevPlatform;
 use cocoon_host::claim::AT_ONCE;
 use cocoon_host::relay::Standing;
 use cocoon_host::store::Store;
-use cocoon_host::{Claimer, DevEndorser, EnclaveLauncher, Error, Host, HostConfig, LaunchSpec, RunningEnclave};
+use cocoon_host::{
+    ClaimReport, ClaimRule, Claimer, DevEndorser, EnclaveLauncher, Error, Host, HostConfig, LaunchSpec, RunningEnclave,
+};
 use cocoon_settlement::local::Clock;
 use cocoon_settlement::{Nanoton, NetworkId, ops};
 
-use crate::world::{AT, PRICES, key, world};
+use crate::world::{AT, PRICES, World, key, world, world_with_window};
+
+const HOUR: u64 = 3_600;
+
+/// Claims only what is worth 0.05 TON or presses.
+const PATIENT: ClaimRule =
+    ClaimRule { every: Duration::from_secs(60), least: Nanoton(50_000_000), max_age: Duration::from_secs(u64::MAX) };
+
+/// What a process that starts at this many seconds does.
+async fn round_at(world: &World, store: &Store, seconds: u64, rule: &ClaimRule) -> ClaimReport {
+    world.clock.advance(AT.plus(seconds).0 - world.clock.now().0);
+    Claimer::new(world.account.clone(), world.provider).round(store, rule).await.unwrap()
+}
 
 /// The enclave is gone and does not come back.
 struct Gone;
@@ -124,6 +139,84 @@ async fn new_receipts_of_an_enclave_that_is_refused_cost_ever_less_often_and_les
     }
     assert_eq!(refused_at, [0, 2, 6, 14, 30]);
     assert_eq!(paid, Nanoton(40 * 40_000_000), "the other was paid every time");
+}
+
+/// The Channel's close can be finished before the claim window ends: what would wait for the window must not wait so long.
+#[tokio::test]
+async fn what_a_client_closes_in_on_is_claimed_before_it_can_take_it_back() {
+    let (folder, world) = (tempfile::tempdir().unwrap(), world().await);
+    let store = Store::open(&folder.path().join("host.redb")).unwrap();
+    let amount = Nanoton(20_000_000);
+    world.earn(&store, 41, 41, amount, amount);
+    ops::start_close(&world.account, &world.channel).await.unwrap().success().unwrap();
+    // Three days of delay, a day of notice. The window is open for 22 hours longer than the delay.
+    let presses = 72 * HOUR - 1 - 24 * HOUR;
+    let early = round_at(&world, &store, presses - 1, &PATIENT).await;
+    assert_eq!((early.items, early.waiting), (0, amount));
+    assert_eq!(round_at(&world, &store, presses, &PATIENT).await.paid, amount);
+}
+
+/// What was refused nine times would wait for a week.
+#[tokio::test]
+async fn what_was_refused_is_tried_more_than_once_before_a_close_can_be_finished() {
+    let (folder, world) = (tempfile::tempdir().unwrap(), world().await);
+    let store = Store::open(&folder.path().join("host.redb")).unwrap();
+    let amount = Nanoton(300_000_000);
+    world.earn(&store, 41, 99, amount, amount);
+    ops::start_close(&world.account, &world.channel).await.unwrap().success().unwrap();
+    let receipt = store.earned().unwrap().remove(0).receipt;
+    for _ in 0..9 {
+        store.refuse(&receipt, AT, 133, Nanoton(1)).unwrap();
+    }
+    let (last, mut tried) = (72 * HOUR - 1, Vec::new());
+    // Every ten minutes, to the last second.
+    for seconds in (600..last).step_by(600).chain([last]) {
+        if round_at(&world, &store, seconds, &PATIENT).await.fees > Nanoton(0) {
+            tried.push(seconds);
+        }
+    }
+    let left: Vec<u64> = tried.iter().map(|at| (last - at).div_ceil(600)).collect();
+    assert_eq!(left, [144, 72, 36, 18, 9, 5, 2, 1, 0], "in tens of minutes before the close can be finished");
+
+    // One that is good after all is paid at the first of them, and by the second if something was wrong at the first.
+    let (folder, world) = (tempfile::tempdir().unwrap(), world_with_window(259_200).await);
+    let store = Store::open(&folder.path().join("host.redb")).unwrap();
+    world.earn(&store, 41, 41, amount, amount);
+    ops::start_close(&world.account, &world.channel).await.unwrap().success().unwrap();
+    let receipt = store.earned().unwrap().remove(0).receipt;
+    let first = last - 24 * HOUR;
+    store.refuse(&receipt, AT.plus(first), 133, Nanoton(1)).unwrap();
+    assert_eq!(round_at(&world, &store, first + 12 * HOUR - 1, &PATIENT).await.items, 0);
+    assert_eq!(round_at(&world, &store, first + 12 * HOUR, &PATIENT).await.paid, amount);
+}
+
+/// The delay is over and nobody has taken the refund yet.
+#[tokio::test]
+async fn a_close_that_is_not_finished_is_claimed_from_at_once() {
+    let (folder, world) = (tempfile::tempdir().unwrap(), world().await);
+    let store = Store::open(&folder.path().join("host.redb")).unwrap();
+    let amount = Nanoton(20_000_000);
+    ops::start_close(&world.account, &world.channel).await.unwrap().success().unwrap();
+    world.clock.advance(72 * HOUR);
+    world.renew(41, 1).await;
+    store.keep_voucher(&world.promise_for(41, amount, 100 * HOUR)).unwrap();
+    world.receive(&store, 41, 41, 1, amount, world.clock.now());
+    assert_eq!(round_at(&world, &store, 72 * HOUR + 1, &PATIENT).await.paid, amount);
+}
+
+/// A Provider may have no window at all: what is earned must be claimed while its key is attested.
+#[tokio::test]
+async fn without_a_claim_window_the_last_hour_of_the_attestation_presses() {
+    for (seconds, paid) in [(80_000 - HOUR - 1, 0), (80_000 - HOUR, 20_000_000), (80_000, 20_000_000), (80_001, 0)] {
+        let (folder, world) = (tempfile::tempdir().unwrap(), world_with_window(0).await);
+        let store = Store::open(&folder.path().join("host.redb")).unwrap();
+        let amount = Nanoton(20_000_000);
+        store.keep_voucher(&world.promise_for(41, amount, 100_000)).unwrap();
+        world.receive(&store, 41, 41, 1, amount, AT);
+        let round = round_at(&world, &store, seconds, &PATIENT).await;
+        assert_eq!(round.paid, Nanoton(paid), "{seconds}");
+        assert!(paid > 0 || round.fees == Nanoton(0), "{seconds}");
+    }
 }
 
 /// The wallet that pays for claims is empty: nothing is held against receipts that nobody looked at.

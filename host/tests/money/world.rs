@@ -30,8 +30,13 @@ pub struct World {
     pub channel: Address,
 }
 
-/// A Provider with two attested enclave keys, 41 and 42, and a Channel with 10 TON.
+/// A Provider with two attested enclave keys, 41 and 42, and a Channel with 10 TON; the claim window is three days.
 pub async fn world() -> World {
+    world_with_window(259_200).await
+}
+
+/// The same with another claim window.
+pub async fn world_with_window(claim_window: u32) -> World {
     let clock = Arc::new(ManualClock::new(AT));
     let wallet = cocoon_settlement::wallet::Wallet::new([5; 32], NetworkId::LOCAL).unwrap().address();
     let accounts = vec![(wallet, Nanoton(100_000_000_000))];
@@ -48,8 +53,7 @@ pub async fn world() -> World {
         models: vec![Digest([3; 32])],
     };
     let registry = ops::deploy_registry(&account, &registry).await.unwrap().0;
-    let provider =
-        ProviderInit { network: NetworkId::LOCAL, registry, owner: wallet, claim_window: 259_200, salt: [0; 32] };
+    let provider = ProviderInit { network: NetworkId::LOCAL, registry, owner: wallet, claim_window, salt: [0; 32] };
     let provider = ops::deploy_provider(&account, &provider).await.unwrap().0;
     let channel = ChannelInit {
         network: NetworkId::LOCAL,
@@ -71,6 +75,15 @@ pub async fn world() -> World {
 impl World {
     /// The Registry takes this key for a day.
     pub async fn attest(&self, enclave_key: EnclaveKey) {
+        self.attest_again(enclave_key, 0).await;
+    }
+
+    /// And for another day.
+    pub async fn renew(&self, enclave: u8, generation: u32) {
+        self.attest_again(key(enclave).enclave_key(), generation).await;
+    }
+
+    async fn attest_again(&self, enclave_key: EnclaveKey, generation: u32) {
         let verdict = Verdict {
             network: NetworkId::LOCAL,
             registry: self.registry,
@@ -79,7 +92,7 @@ impl World {
             evidence_id: Digest(enclave_key.0),
             image: Digest([9; 32]),
             model_root: Digest([3; 32]),
-            generation: 0,
+            generation,
             until: self.clock.now().plus(80_000),
             expiry: self.clock.now().plus(3_600),
             set_epoch: 0,
