@@ -60,10 +60,24 @@ impl Due {
     }
 }
 
-/// Why a claim of several items was refused, and what that cost each of them.
-struct Refused {
-    code: i32,
-    share: Nanoton,
+/// Whether it is the message or the Channel that a code refuses, whatever the items are: sender, value, a Channel that is closed.
+fn refuses_all(code: i32) -> bool {
+    matches!(code, 100 | 101 | 140)
+}
+
+/// What became of a claim.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// Each item was paid, or is on record as refused.
+    Known,
+    /// It was refused, and one of several items may be the reason.
+    OneOfThem,
+}
+
+/// What to try of a batch that was refused together, last first.
+fn halves(batch: &[Due]) -> [Vec<Due>; 2] {
+    let (first, second) = batch.split_at(batch.len().div_ceil(2));
+    [second.to_vec(), first.to_vec()]
 }
 
 /// Most that a claim of so many items costs.
@@ -133,24 +147,28 @@ impl Claimer {
         let due = self.due(store, rule, window).await?;
         let mut report = ClaimReport { waiting: due.iter().map(|due| due.value).sum(), ..ClaimReport::default() };
         for batch in plan(due, rule.least) {
-            let Some(refused) = self.claim(store, &batch, &mut report).await? else { continue };
-            // One item that cannot be paid must not keep the others from it, as long as they bring what the refusal cost too.
-            for item in batch.chunks(1) {
-                let value: Nanoton = item.iter().map(|due| due.value).sum();
-                let spent = report.fees.saturating_add(FIRST_ITEM_FEE);
-                if report.paid.saturating_add(value) > spent {
-                    self.claim(store, item, &mut report).await?;
-                } else {
-                    // The same batch, sent again, would only be refused again.
-                    let now = self.account.chain().head().await?.time;
-                    for due in item {
-                        store.refuse(&due.earned.receipt, now, refused.code, refused.share)?;
-                    }
-                }
-            }
+            self.pay(store, batch, &mut report).await?;
         }
         report.waiting = report.waiting.saturating_sub(report.paid);
         Ok(report)
+    }
+
+    /// Claims a batch. One item that cannot be paid must not keep the others from it: what is refused together is claimed again in halves, down to
+    /// the item that is the reason, as long as each half brings more than it and the refusals before it cost. Only an item that is refused
+    /// alone is held off. What is too small to find out about goes alone from then on, when it is worth it.
+    async fn pay(&self, store: &Store, batch: Vec<Due>, report: &mut ClaimReport) -> Result<(), Error> {
+        let mut parts = match self.claim(store, &batch, report).await? {
+            Outcome::Known => return Ok(()),
+            Outcome::OneOfThem => Vec::from(halves(&batch)),
+        };
+        while let Some(part) = parts.pop() {
+            let (value, most): (Nanoton, _) = (part.iter().map(|due| due.value).sum(), fee(part.len()));
+            let worth = value > most && report.paid.saturating_add(value) > report.fees.saturating_add(most);
+            if worth && self.claim(store, &part, report).await? == Outcome::OneOfThem {
+                parts.extend(halves(&part));
+            }
+        }
+        Ok(())
     }
 
     /// Everything that a claim would be paid for now.
@@ -224,8 +242,8 @@ impl Claimer {
         Ok(due)
     }
 
-    /// Claims these items in one message. Gives why several together were refused; what one alone was refused for is in the record.
-    async fn claim(&self, store: &Store, batch: &[Due], report: &mut ClaimReport) -> Result<Option<Refused>, Error> {
+    /// Claims these items in one message. What became of it is in the record when it returns.
+    async fn claim(&self, store: &Store, batch: &[Due], report: &mut ClaimReport) -> Result<Outcome, Error> {
         let items: Vec<ClaimItem> = batch
             .iter()
             .map(|Due { earned, .. }| ClaimItem {
@@ -238,27 +256,30 @@ impl Claimer {
         let sent = ops::claim(&self.account, &self.provider, &items).await?;
         report.gas += sent.gas_used;
         report.fees = report.fees.saturating_add(sent.fees);
-        let (code, fees) = (sent.aborted.map_or(0, |(_, code)| code), sent.fees);
+        let code = sent.aborted.map_or(0, |(_, code)| code);
+        let share = Nanoton(sent.fees.0.div_ceil(batch.len() as u64));
+        let chain = &**self.account.chain();
         if let Some((at, code)) = sent.aborted {
             // The wallet could not pay for it: nothing was asked, so nothing is known of what it held.
             if at == self.account.address() {
                 sent.success()?;
-                return Ok(None);
+                return Ok(Outcome::Known);
             }
             let why = exit::reason(code).unwrap_or("for a reason of TON's own");
             tracing::warn!(%at, code, items = batch.len(), "a claim was refused: {why}");
-            if batch.len() > 1 {
-                return Ok(Some(Refused { code, share: Nanoton(fees.0.div_ceil(batch.len() as u64)) }));
+            if batch.len() > 1 && !refuses_all(code) {
+                for due in batch {
+                    store.refuse_among(&due.earned.receipt, chain.head().await?.time, code, share)?;
+                }
+                return Ok(Outcome::OneOfThem);
             }
         }
-        let chain = &**self.account.chain();
         for Due { earned, before, .. } in batch {
             let receipt = &earned.receipt.receipt;
             let Ok(after) = ops::channel_paid(chain, &receipt.channel, &receipt.enclave_key).await else { continue };
             let paid = after.paid.saturating_sub(*before);
             if paid == Nanoton::ZERO {
                 // Asking again at once would only cost fees again.
-                let share = Nanoton(fees.0.div_ceil(batch.len() as u64));
                 let refusal = store.refuse(&earned.receipt, chain.head().await?.time, code, share)?;
                 tracing::warn!(enclave = %receipt.enclave_key, channel = %receipt.channel, code, times = refusal.count,
                     lost = %refusal.lost, "a claim brought nothing: the next one waits");
@@ -268,7 +289,7 @@ impl Claimer {
             report.paid = report.paid.saturating_add(paid);
             report.items += 1;
         }
-        Ok(None)
+        Ok(Outcome::Known)
     }
 }
 

@@ -26,7 +26,7 @@ pub struct Refusal {
     pub at: UnixTime,
     /// The contract's exit code; 0 where it took the claim and paid nothing.
     pub code: i32,
-    /// Refusals for this reason, one after the other.
+    /// Refusals for this reason, one after the other; 0 where it was never refused itself, only claims of several among which it was.
     pub count: u32,
     /// What all of them have cost in fees, whatever the reason.
     pub lost: Nanoton,
@@ -42,9 +42,19 @@ impl Refusal {
         Self { at, code, count: repeated.saturating_add(1), lost, receipt }
     }
 
+    /// It was among several that were refused together, whichever of them was the reason: from now on it goes alone and must make up for its share
+    /// of what that cost, but it waits no longer for it.
+    pub fn among(before: Option<Self>, at: UnixTime, code: i32, share: Nanoton, receipt: [u8; 32]) -> Self {
+        let count = before.map_or(0, |before| before.count);
+        Self { count, ..Self::after(before, at, code, share, receipt) }
+    }
+
     /// When a claim of this receipt is due again. Before a deadline there is room for more than one further attempt: where claims begin to press one
     /// is due, and from there on no wait takes more than half of the time that is left.
     pub fn next(&self, receipt: [u8; 32], deadline: &Deadline) -> UnixTime {
+        if self.count == 0 {
+            return self.at;
+        }
         let doubled = 2_u64.saturating_pow(self.count.saturating_sub(1));
         let mut wait = FIRST.saturating_mul(doubled).min(LONGEST);
         if receipt == self.receipt {
@@ -109,6 +119,17 @@ mod tests {
         assert_eq!((next(1_201), next(1_199), next(600), next(599), next(0)), (600, 600, 600, 599, 0));
         let soon = refused(1);
         assert_eq!(soon.next(TWO, &deadline(soon.at.plus(24 * HOUR))), soon.at.plus(HOUR), "no wait becomes longer");
+    }
+
+    #[test]
+    fn what_was_only_among_others_waits_for_nothing_and_counts_as_no_refusal() {
+        let among = Refusal::among(None, UnixTime(100), 133, Nanoton(5), ONE);
+        assert_eq!((among.count, among.lost, among.next(ONE, &deadline(FAR))), (0, Nanoton(5), UnixTime(100)));
+        let refused = Refusal::after(Some(among), UnixTime(200), 133, Nanoton(7), ONE);
+        assert_eq!((refused.count, refused.lost), (1, Nanoton(12)));
+        // What was refused itself before is not forgiven.
+        let again = Refusal::among(Some(refused), UnixTime(300), 137, Nanoton(1), ONE);
+        assert_eq!((again.count, again.lost), (1, Nanoton(13)));
     }
 
     #[test]

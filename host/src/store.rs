@@ -290,9 +290,31 @@ impl Store {
         code: i32,
         fees: Nanoton,
     ) -> Result<Refusal, Error> {
+        self.note(receipt, |before| Refusal::after(before, now, code, fees, receipt.hash()))
+    }
+
+    /// Notes that it was among several that were refused together, and what its share of that cost.
+    ///
+    /// # Errors
+    /// The record cannot be written.
+    pub fn refuse_among(
+        &self,
+        receipt: &SignedSettlementReceipt,
+        now: UnixTime,
+        code: i32,
+        share: Nanoton,
+    ) -> Result<Refusal, Error> {
+        self.note(receipt, |before| Refusal::among(before, now, code, share, receipt.hash()))
+    }
+
+    fn note(
+        &self,
+        receipt: &SignedSettlementReceipt,
+        follow: impl FnOnce(Option<Refusal>) -> Refusal,
+    ) -> Result<Refusal, Error> {
         let _updating = self.lock()?;
         let (channel, enclave) = (&receipt.receipt.channel, &receipt.receipt.enclave_key);
-        let refusal = Refusal::after(self.refusal(channel, enclave)?, now, code, fees, receipt.hash());
+        let refusal = follow(self.refusal(channel, enclave)?);
         let value = (refusal.at.0, refusal.code, refusal.count, refusal.lost.0, refusal.receipt);
         let write = self.database.begin_write().map_err(failed)?;
         let at = key(channel, enclave);

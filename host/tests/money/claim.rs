@@ -102,6 +102,62 @@ async fn a_refused_batch_does_not_make_a_round_cost_more_than_it_brings() {
     assert!(lost == round.fees && lost < Nanoton(15_000_000), "{lost}");
     let again = claimer.round(&store, &AT_ONCE).await.unwrap();
     assert_eq!((again.items, again.fees), (0, Nanoton(0)), "the same batch is not sent again");
+    // Neither was refused itself: the good one waits for nothing but to be worth its share of it too.
+    for enclave in [41, 42] {
+        assert_eq!(store.refusal(&world.channel, &key(enclave).enclave_key()).unwrap().unwrap().count, 0);
+    }
+    let more = Nanoton(22_000_000);
+    store.keep_voucher(&world.promise(41, more)).unwrap();
+    world.receive(&store, 41, 41, 2, more, AT);
+    let paid = claimer.round(&store, &AT_ONCE).await.unwrap();
+    assert_eq!((paid.items, paid.paid), (1, more));
+    assert_eq!(store.refusal(&world.channel, &key(41).enclave_key()).unwrap(), None);
+}
+
+/// Five enclaves of which each alone is hardly worth a claim, and one of them is broken.
+#[tokio::test]
+async fn the_good_ones_of_a_refused_batch_are_paid_and_only_the_bad_one_is_held_off() {
+    for bad in 0..5_u8 {
+        let (folder, world) = (tempfile::tempdir().unwrap(), world().await);
+        let store = Store::open(&folder.path().join("host.redb")).unwrap();
+        for enclave in [43, 44, 45] {
+            world.attest(key(enclave).enclave_key()).await;
+        }
+        for n in 0..5 {
+            // The dearest are claimed first.
+            let value = Nanoton(25_000_000 - u64::from(n));
+            world.earn(&store, 41 + n, if n == bad { 99 } else { 41 + n }, value, value);
+        }
+        let claimer = Claimer::new(world.account.clone(), world.provider);
+        let round = claimer.round(&store, &AT_ONCE).await.unwrap();
+        for n in 0..5 {
+            let enclave = key(41 + n).enclave_key();
+            let refusal = store.refusal(&world.channel, &enclave).unwrap();
+            let paid = ops::channel_paid(world.chain.as_ref(), &world.channel, &enclave).await.unwrap().paid;
+            println!("bad {bad}, item {n}: {paid} {refusal:?}");
+        }
+        println!("bad {bad}: {round:?}");
+    }
+}
+
+/// A claim that no item is to blame for is not cut up.
+#[tokio::test]
+async fn what_is_refused_for_all_alike_is_asked_once() {
+    let (folder, world) = (tempfile::tempdir().unwrap(), world().await);
+    let store = Store::open(&folder.path().join("host.redb")).unwrap();
+    let amount = Nanoton(300_000_000);
+    for enclave in [41, 42] {
+        world.earn(&store, enclave, enclave, amount, amount);
+    }
+    // Another wallet than the owner's.
+    let other = Arc::new(cocoon_settlement::account::Account::new(world.chain.clone(), [6; 32]).unwrap());
+    world.account.send(other.address(), Nanoton(1_000_000_000), None, None).await.unwrap().success().unwrap();
+    let round = Claimer::new(other, world.provider).round(&store, &AT_ONCE).await.unwrap();
+    assert!(round.items == 0 && round.fees > Nanoton(0) && round.fees < Nanoton(12_000_000), "{round:?}");
+    for enclave in [41, 42] {
+        let refusal = store.refusal(&world.channel, &key(enclave).enclave_key()).unwrap().unwrap();
+        assert_eq!((refusal.code, refusal.count), (100, 1));
+    }
 }
 
 /// An enclave whose signatures are wrong goes on serving beside one whose are not, with a new receipt every half hour.
