@@ -89,6 +89,7 @@ pub async fn run(args: UpArgs) -> Result<ExitCode> {
             every: Duration::from_secs(args.claim_every.max(1)),
             least: CLAIM_LEAST,
             max_age: CLAIM_AGE,
+            again: false,
         }),
         ui,
     };

@@ -300,6 +300,34 @@ async fn a_channel_lives_from_its_opening_to_its_deletion_and_its_provider_is_pa
     assert_eq!((&claim["items"], &claim["paid_nanoton"]), (&1.into(), &1_234_567_890_i64.into()));
     let again = world.json(&provider_wallet, &["host", "claim", provider, "--data", "host", "--yes"]).await;
     assert_eq!((&again["items"], &again["fees_nanoton"]), (&0.into(), &0.into()));
+    assert_eq!((&again["held_nanoton"], &again["held"]), (&0.into(), &Value::Array(Vec::new())));
+
+    // A receipt that is not the enclave's: it is refused, held off for a day, and named each time; --again has it refused again.
+    {
+        let store = Store::open(&world.path("host/host.redb")).unwrap();
+        let forged = SettlementReceipt { sequence: 2, total: Nanoton(2_234_567_890), ..receipt };
+        store.keep_receipt(&SignedSettlementReceipt::sign(forged, &key(99)).unwrap()).unwrap();
+    }
+    let claiming = ["host", "claim", provider, "--data", "host", "--yes"];
+    let mut lost = 0;
+    for (args, refusals) in [(&[][..], 1), (&[], 1), (&["--again"], 2)] {
+        let claim = world.json(&provider_wallet, &[&claiming, args].concat()).await;
+        let held = &claim["held"][0];
+        lost += claim["fees_nanoton"].as_i64().unwrap();
+        assert_eq!((&claim["items"], &claim["held_nanoton"]), (&0.into(), &1_000_000_000_i64.into()));
+        assert_eq!((&held["refusals"], &held["lost_nanoton"]), (&refusals.into(), &lost.into()), "{args:?}");
+        assert_eq!((&held["exit_code"], &held["enclave_key"]), (&133.into(), &enclave_key.to_string().into()));
+        assert_eq!(held["next_try"].as_u64().unwrap() - held["refused_at"].as_u64().unwrap(), DAY);
+    }
+    let table = world.run(&provider_wallet, &claiming, "").await;
+    let (said, asked) = (String::from_utf8(table.stdout).unwrap(), String::from_utf8(table.stderr).unwrap());
+    let line = said.lines().find(|line| line.starts_with("  held off")).unwrap();
+    for part in
+        ["1 TON of enclave", "refused 2 times", "133: the receipt is not signed by this enclave", "next try in 24 h"]
+    {
+        assert!(line.contains(part), "{line}");
+    }
+    assert!(asked.contains("--again claims it too"), "{asked}");
     let status =
         world.json(&client_wallet, &["channel", "status", channel, "--enclave-key", &enclave_key.to_string()]).await;
     assert_eq!(status["paid"][0]["paid_nanoton"], 1_234_567_890_i64);

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cocoon_attestation::{EnclaveKey, UnixTime};
 use cocoon_settlement::account::Account;
 use cocoon_settlement::contracts::provider::{ClaimItem, KeyState, MAX_CLAIM_CHECKS, MAX_CLAIM_ITEMS, ProviderInit};
 use cocoon_settlement::contracts::{ChannelStatus, exit};
@@ -15,6 +16,7 @@ use cocoon_settlement::{Address, Nanoton, ops};
 use tokio::sync::Mutex;
 
 use crate::deadline::Deadline;
+use crate::refusal::Refusal;
 use crate::store::{Earned, Store};
 use crate::{ClaimRule, Error, Shared};
 
@@ -24,7 +26,7 @@ pub const FIRST_ITEM_FEE: Nanoton = Nanoton(15_000_000);
 pub const FURTHER_ITEM_FEE: Nanoton = Nanoton(7_000_000);
 
 /// What a round of claims came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClaimReport {
     /// Receipts that were claimed.
     pub items: usize,
@@ -36,6 +38,30 @@ pub struct ClaimReport {
     pub fees: Nanoton,
     /// What is earned and left for a later round: not yet worth its fees, or without funds.
     pub waiting: Nanoton,
+    /// What is earned, and not claimed because claims of it were refused.
+    pub held: Vec<Held>,
+}
+
+/// What one enclave has earned in one channel where its claims were refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The channel.
+    pub channel: Address,
+    /// The enclave.
+    pub enclave_key: EnclaveKey,
+    /// What a claim would bring.
+    pub value: Nanoton,
+    /// The last refusal.
+    pub refusal: Refusal,
+    /// Before this time it is not claimed again.
+    pub next: UnixTime,
+}
+
+impl Held {
+    /// It is not claimed before it brings more than this: its fees, and what was lost before.
+    pub fn least(&self) -> Nanoton {
+        FIRST_ITEM_FEE.saturating_add(self.refusal.lost)
+    }
 }
 
 /// A receipt that would bring something.
@@ -50,6 +76,7 @@ struct Due {
     checks: usize,
     /// It has waited long enough, or soon cannot be claimed any more.
     pressing: bool,
+    deadline: Deadline,
     /// What refusals of this enclave in this channel have cost since something was paid there.
     refused: Option<Nanoton>,
 }
@@ -58,6 +85,13 @@ impl Due {
     fn channel(&self) -> Address {
         self.earned.receipt.receipt.channel
     }
+}
+
+/// What this has earned is held off by this refusal.
+fn held(earned: &Earned, value: Nanoton, refusal: Refusal, deadline: &Deadline) -> Held {
+    let receipt = &earned.receipt.receipt;
+    let next = refusal.next(earned.receipt.hash(), deadline);
+    Held { channel: receipt.channel, enclave_key: receipt.enclave_key, value, refusal, next }
 }
 
 /// Whether it is the message or the Channel that a code refuses, whatever the items are: sender, value, a Channel that is closed.
@@ -144,12 +178,20 @@ impl Claimer {
             *turn = Some(ops::provider_terms(&**self.account.chain(), &self.provider).await?);
         }
         let window = turn.as_ref().map_or(0, |terms| terms.claim_window);
-        let due = self.due(store, rule, window).await?;
-        let mut report = ClaimReport { waiting: due.iter().map(|due| due.value).sum(), ..ClaimReport::default() };
-        for batch in plan(due, rule.least) {
+        let mut report = ClaimReport::default();
+        let due = self.due(store, rule, window, &mut report.held).await?;
+        for batch in plan(due.clone(), rule.least) {
             self.pay(store, batch, &mut report).await?;
         }
-        report.waiting = report.waiting.saturating_sub(report.paid);
+        let mut left: Nanoton = due.iter().map(|due| due.value).sum();
+        for Due { earned, value, deadline, .. } in &due {
+            let receipt = &earned.receipt.receipt;
+            if let Some(refusal) = store.refusal(&receipt.channel, &receipt.enclave_key)? {
+                report.held.push(held(earned, *value, refusal, deadline));
+                left = left.saturating_sub(*value);
+            }
+        }
+        report.waiting = left.saturating_sub(report.paid);
         Ok(report)
     }
 
@@ -171,8 +213,14 @@ impl Claimer {
         Ok(())
     }
 
-    /// Everything that a claim would be paid for now.
-    async fn due(&self, store: &Store, rule: &ClaimRule, window: u32) -> Result<Vec<Due>, Error> {
+    /// Everything that a claim would be paid for now; what would be if no refusal held it off goes into `held_off`.
+    async fn due(
+        &self,
+        store: &Store,
+        rule: &ClaimRule,
+        window: u32,
+        held_off: &mut Vec<Held>,
+    ) -> Result<Vec<Due>, Error> {
         let chain = &**self.account.chain();
         let now = chain.head().await?.time;
         let mut due: Vec<Due> = Vec::new();
@@ -217,15 +265,17 @@ impl Claimer {
                 let receipt = &earned.receipt.receipt;
                 let unpaid = earned.claimable().saturating_sub(paid.paid);
                 let deadline = Deadline::new(record.until, window, status, now, rule.every);
-                let refusal = store.refusal(&channel, &receipt.enclave_key)?;
-                if refusal.is_some_and(|refusal| now < refusal.next(earned.receipt.hash(), &deadline)) {
-                    continue;
-                }
-                let since = store.waiting_since(&channel, &receipt.enclave_key, now)?;
                 let value = unpaid.min(funds);
                 if deadline.is_over(now) || value == Nanoton::ZERO {
                     continue;
                 }
+                let refusal = store.refusal(&channel, &receipt.enclave_key)?;
+                let hold = refusal.map(|refusal| held(&earned, value, refusal, &deadline));
+                if let Some(hold) = hold.filter(|hold| now < hold.next && !rule.again) {
+                    held_off.push(hold);
+                    continue;
+                }
+                let since = store.waiting_since(&channel, &receipt.enclave_key, now)?;
                 funds = funds.saturating_sub(value);
                 let voucher = &earned.voucher.voucher;
                 let new_voucher = (paid.cap, paid.expiry) != (voucher.cap, voucher.expiry);
@@ -234,7 +284,9 @@ impl Claimer {
                     value,
                     checks: 1 + usize::from(new_voucher),
                     pressing: deadline.presses(now) || now.0.saturating_sub(since.0) >= rule.max_age.as_secs(),
-                    refused: refusal.map(|refusal| refusal.lost),
+                    deadline,
+                    // Whoever asks for it again takes the loss.
+                    refused: refusal.map(|refusal| if rule.again { Nanoton::ZERO } else { refusal.lost }),
                     earned,
                 });
             }
@@ -306,12 +358,12 @@ pub(crate) async fn regularly(shared: Arc<Shared>, rule: ClaimRule) {
 }
 
 /// Everything that is worth its fees, now.
-pub const AT_ONCE: ClaimRule = ClaimRule { every: Duration::ZERO, least: Nanoton::ZERO, max_age: Duration::ZERO };
+pub const AT_ONCE: ClaimRule =
+    ClaimRule { every: Duration::ZERO, least: Nanoton::ZERO, max_age: Duration::ZERO, again: false };
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cocoon_attestation::UnixTime;
     use cocoon_protocol::identity::SigningKey;
     use cocoon_protocol::receipt::SignedSettlementReceipt;
     use cocoon_protocol::voucher::SignedVoucher;
@@ -339,6 +391,7 @@ mod tests {
             value: Nanoton(milli * MILLI),
             checks,
             pressing,
+            deadline: Deadline { last: UnixTime(9), presses_from: UnixTime(8) },
             refused: None,
         }
     }

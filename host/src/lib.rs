@@ -40,7 +40,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use attest::{Attestation, collect_evidence};
-pub use claim::{ClaimReport, Claimer};
+pub use claim::{ClaimReport, Claimer, Held};
 pub use endorse::{DevEndorser, Endorser};
 pub use error::Error;
 pub use launch::{EnclaveLauncher, Guest, LaunchSpec, ProcessLauncher, RunningEnclave};
@@ -105,6 +105,8 @@ pub struct ClaimRule {
     pub least: Nanoton,
     /// How long a receipt waits at most for others to be worth a claim together.
     pub max_age: Duration,
+    /// Whether what was refused is claimed again before its time, and whatever that has cost.
+    pub again: bool,
 }
 
 /// An enclave that takes requests.

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand};
-use cocoon_attestation::EnclaveKey;
-use cocoon_host::Claimer;
+use cocoon_attestation::{EnclaveKey, UnixTime};
 use cocoon_host::claim::AT_ONCE;
-use cocoon_settlement::contracts::{ProviderInit, provider, registry as registry_contract};
+use cocoon_host::{ClaimRule, Claimer, Held};
+use cocoon_settlement::contracts::{ProviderInit, exit, provider, registry as registry_contract};
 use cocoon_settlement::{Address, Nanoton, ops};
 use serde_json::json;
 
@@ -88,6 +88,9 @@ enum ContractCommand {
         /// The host's folder, `host` in the data folder of `cocoon up`
         #[arg(long)]
         data: PathBuf,
+        /// Claim what was refused before, too, whatever that has cost, and before its time
+        #[arg(long)]
+        again: bool,
         #[command(flatten)]
         pay: PayArgs,
     },
@@ -186,7 +189,7 @@ async fn contract(command: ContractCommand) -> Result<()> {
             let report = ops::withdraw(&payer.account, &provider).await?;
             payer.explain("withdraw", before, report, json!({})).await
         }
-        ContractCommand::Claim { provider, data, pay } => claim(&pay, provider, data).await,
+        ContractCommand::Claim { provider, data, again, pay } => claim(&pay, provider, data, again).await,
         ContractCommand::Release { provider, channel, pay } => {
             let payer = pay.open().await?;
             owned(&payer, &provider).await?;
@@ -306,7 +309,7 @@ async fn status(address: &Address, keys: &[EnclaveKey], args: &ChainArgs) -> Res
     )
 }
 
-async fn claim(pay: &PayArgs, provider: Address, data: PathBuf) -> Result<()> {
+async fn claim(pay: &PayArgs, provider: Address, data: PathBuf, again: bool) -> Result<()> {
     let path = data.join("host.redb");
     ensure!(path.is_file(), "{} is not there: name the host's folder with --data", path.display());
     let store = cocoon_host::store::Store::open(&path)
@@ -314,27 +317,75 @@ async fn claim(pay: &PayArgs, provider: Address, data: PathBuf) -> Result<()> {
     let payer = pay.open().await?;
     owned(&payer, &provider).await?;
     let receipts = store.earned()?.len();
-    let before = payer
-        .ask(&[
-            format!("This claims what {receipts} receipts in {} have earned beyond what was paid.", data.display()),
-            "Only claims that bring more than their fees (0.015 TON, and 0.007 for each further enclave) are sent."
-                .into(),
-        ])
-        .await?;
-    let report = Claimer::new(payer.account.clone(), provider).round(&store, &AT_ONCE).await?;
+    let mut ask = vec![
+        format!("This claims what {receipts} receipts in {} have earned beyond what was paid.", data.display()),
+        "Only claims that bring more than their fees (0.015 TON, and 0.007 for each further enclave) are sent.".into(),
+    ];
+    ask.push(if again {
+        "What was refused before is claimed again, each alone: about 0.01 TON are lost by each that is refused again."
+            .into()
+    } else {
+        "What was refused before is not claimed before its time: --again claims it too.".into()
+    });
+    let before = payer.ask(&ask).await?;
+    let rule = ClaimRule { again, ..AT_ONCE };
+    let report = Claimer::new(payer.account.clone(), provider).round(&store, &rule).await?;
     let after = payer.account.balance().await?;
-    let rows = [
+    let now = payer.chain.head().await?.time;
+    let held_in_all: Nanoton = report.held.iter().map(|held| held.value).sum();
+    let mut rows = vec![
         ("receipts claimed", report.items.to_string()),
         ("paid", report.paid.to_string()),
         ("fees", report.fees.to_string()),
         ("left for later", report.waiting.to_string()),
-        ("wallet before", before.to_string()),
-        ("wallet now", after.to_string()),
+        ("held off, because refused", held_in_all.to_string()),
     ];
+    rows.extend(report.held.iter().map(|held| ("  held off", held_off(held, now))));
+    rows.extend([("wallet before", before.to_string()), ("wallet now", after.to_string())]);
+    let held: Vec<_> = report
+        .held
+        .iter()
+        .map(|held| {
+            let refusal = &held.refusal;
+            json!({ "channel": held.channel.to_string(), "enclave_key": held.enclave_key.to_string(),
+                    "value_nanoton": held.value.0, "exit_code": refusal.code, "reason": refused_for(refusal.code),
+                    "refusals": refusal.count, "lost_nanoton": refusal.lost.0, "refused_at": refusal.at.0,
+                    "next_try": held.next.0, "least_nanoton": held.least().0 })
+        })
+        .collect();
     pay.chain.show(
         &rows,
         json!({ "schema": "cocoon/claim/v1", "provider": provider.to_string(), "items": report.items, "paid_nanoton": report.paid.0,
                 "fees_nanoton": report.fees.0, "gas": report.gas, "waiting_nanoton": report.waiting.0,
-                "before_nanoton": before.0, "after_nanoton": after.0 }),
+                "held_nanoton": held_in_all.0, "held": held, "before_nanoton": before.0, "after_nanoton": after.0 }),
+    )
+}
+
+/// A refusal in words.
+fn refused_for(code: i32) -> &'static str {
+    match code {
+        0 => "it was taken, and nothing was paid",
+        code => exit::reason(code).unwrap_or("for a reason of TON's own"),
+    }
+}
+
+/// What is not claimed because it was refused, why, and when it is tried again.
+fn held_off(held: &Held, now: UnixTime) -> String {
+    let Held { channel, enclave_key, value, refusal, next } = held;
+    let times = match refusal.count {
+        0 => "one of several that were refused together".to_owned(),
+        1 => "refused once".into(),
+        count => format!("refused {count} times"),
+    };
+    let next = if *next > now {
+        format!("next try in {}, at {next}", duration(next.0 - now.0))
+    } else {
+        "next try at once".into()
+    };
+    format!(
+        "{value} of enclave {enclave_key} in channel {channel}: {times}, last with code {}: {}; {next}, if it then brings more than {}",
+        refusal.code,
+        refused_for(refusal.code),
+        held.least()
     )
 }

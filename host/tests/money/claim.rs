@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cocoon_attestation::dev::DevPlatform;
-use cocoon_host::claim::AT_ONCE;
+use cocoon_host::claim::{AT_ONCE, FIRST_ITEM_FEE};
 use cocoon_host::relay::Standing;
 use cocoon_host::store::Store;
 use cocoon_host::{
@@ -19,8 +19,12 @@ use crate::world::{AT, PRICES, World, key, world, world_with_window};
 const HOUR: u64 = 3_600;
 
 /// Claims only what is worth 0.05 TON or presses.
-const PATIENT: ClaimRule =
-    ClaimRule { every: Duration::from_secs(60), least: Nanoton(50_000_000), max_age: Duration::from_secs(u64::MAX) };
+const PATIENT: ClaimRule = ClaimRule {
+    every: Duration::from_secs(60),
+    least: Nanoton(50_000_000),
+    max_age: Duration::from_secs(u64::MAX),
+    again: false,
+};
 
 /// What a process that starts at this many seconds does.
 async fn round_at(world: &World, store: &Store, seconds: u64, rule: &ClaimRule) -> ClaimReport {
@@ -138,6 +142,45 @@ async fn the_good_ones_of_a_refused_batch_are_paid_and_only_the_bad_one_is_held_
         }
         println!("bad {bad}: {round:?}");
     }
+}
+
+/// What is held off is counted and named, also what will never be worth it; who asks for it has it claimed again.
+#[tokio::test]
+async fn what_is_held_off_is_reported_and_claimed_again_when_asked_for() {
+    let (folder, world) = (tempfile::tempdir().unwrap(), world().await);
+    let store = Store::open(&folder.path().join("host.redb")).unwrap();
+    let (amount, small) = (Nanoton(300_000_000), Nanoton(20_000_000));
+    world.earn(&store, 41, 99, amount, amount);
+    world.earn(&store, 42, 42, small, small);
+    let receipt = store.earned().unwrap().into_iter().find(|it| it.receipt.receipt.total == small).unwrap().receipt;
+    store.refuse_among(&receipt, AT, 137, Nanoton(5_000_000)).unwrap();
+
+    let first = round_at(&world, &store, 0, &AT_ONCE).await;
+    assert_eq!((first.items, first.waiting), (0, Nanoton(0)));
+    let find = |report: &ClaimReport, value| *report.held.iter().find(|held| held.value == value).unwrap();
+    let (bad, good) = (find(&first, amount), find(&first, small));
+    assert_eq!((bad.channel, bad.enclave_key), (world.channel, key(41).enclave_key()));
+    assert_eq!((bad.refusal.code, bad.refusal.count, bad.refusal.lost), (133, 1, first.fees));
+    assert_eq!((bad.next, bad.least()), (AT.plus(24 * HOUR), Nanoton(15_000_000 + first.fees.0)));
+    assert_eq!((good.refusal.code, good.refusal.count, good.next), (137, 0, AT));
+    assert_eq!(good.least(), Nanoton(20_000_000), "it brings no more than that");
+
+    // Nothing changes by looking again, and it is the same list.
+    let second = round_at(&world, &store, 1, &AT_ONCE).await;
+    assert_eq!((second.fees, second.held.len()), (Nanoton(0), 2));
+    assert_eq!((find(&second, amount), find(&second, small)), (bad, good));
+
+    let again = ClaimRule { again: true, ..AT_ONCE };
+    let third = round_at(&world, &store, 2, &again).await;
+    assert_eq!((third.items, third.paid, third.held.len()), (1, small, 1));
+    assert_eq!((third.held[0].refusal.count, third.held[0].refusal.at), (2, AT.plus(2)));
+    // It still has to bring more than it costs.
+    let (folder, world) = (tempfile::tempdir().unwrap(), world_with_window(259_200).await);
+    let store = Store::open(&folder.path().join("host.redb")).unwrap();
+    world.earn(&store, 41, 41, FIRST_ITEM_FEE, FIRST_ITEM_FEE);
+    let receipt = store.earned().unwrap().remove(0).receipt;
+    store.refuse(&receipt, AT, 133, Nanoton(1)).unwrap();
+    assert_eq!(round_at(&world, &store, 2, &again).await.fees, Nanoton(0));
 }
 
 /// A claim that no item is to blame for is not cut up.
