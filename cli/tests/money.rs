@@ -294,7 +294,7 @@ async fn a_channel_lives_from_its_opening_to_its_deletion_and_its_provider_is_pa
     {
         let store = Store::open(&world.path("host/host.redb")).unwrap();
         store.keep_voucher(&SignedVoucher::sign(voucher, &client_key).unwrap()).unwrap();
-        store.keep_receipt(&SignedSettlementReceipt::sign(receipt, &key(41)).unwrap()).unwrap();
+        store.keep_receipt(&SignedSettlementReceipt::sign(receipt.clone(), &key(41)).unwrap()).unwrap();
     }
     let claim = world.json(&provider_wallet, &["host", "claim", provider, "--data", "host", "--yes"]).await;
     assert_eq!((&claim["items"], &claim["paid_nanoton"]), (&1.into(), &1_234_567_890_i64.into()));

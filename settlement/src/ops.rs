@@ -28,6 +28,8 @@ pub const CLAIM_ITEM_VALUE: Nanoton = Nanoton(50_000_000);
 pub const GOVERN_VALUE: Nanoton = Nanoton(200_000_000);
 /// Attached to every other call.
 pub const CALL_VALUE: Nanoton = Nanoton(50_000_000);
+/// An account that owes more rent than this is frozen.
+const FREEZING_DEBT: Nanoton = Nanoton(100_000_000);
 
 /// Contracts echo the query id, and Cocoon finds its messages by their hashes instead.
 const QUERY: u64 = 0;
@@ -174,9 +176,22 @@ pub async fn claim(account: &Account, provider: &Address, items: &[ClaimItem]) -
     account.send(*provider, value, Some(body), None).await
 }
 
-/// Closes a Channel at once in favour of its client; the Provider's owner only.
+/// Closes a Channel at once in favour of its client; the Provider's owner only. It carries [`close_value`].
 pub async fn release_channel(account: &Account, provider: &Address, channel: &Address) -> Result<TxReport, Error> {
-    account.send(*provider, CALL_VALUE, Some(provider::release_channel(QUERY, channel)?), None).await
+    let value = close_value(&**account.chain(), channel).await?;
+    account.send(*provider, value, Some(provider::release_channel(QUERY, channel)?), None).await
+}
+
+/// What a message that closes a Channel must carry. Out of what it holds the Channel keeps the rent of the time that it stays closed, 0.08 TON at
+/// most; where rent has eaten that already, the message brings it. The Channel keeps it then, and its client gets what is left when it is deleted.
+pub async fn close_value(chain: &dyn Chain, channel: &Address) -> Result<Nanoton, Error> {
+    let (state, terms) = (channel::state(chain, channel).await?, channel::terms(chain, channel).await?);
+    let needed = channel::closed_rent(state.keys, terms.close_delay);
+    // What the balance does not show: rent since the last transaction, and what the account may owe before TON freezes it.
+    let touched = chain.transactions(channel, 1).await?.first().map_or(state.opened, |last| last.time);
+    let since = chain.head().await?.time.0.saturating_sub(touched.0);
+    let sure = state.balance.saturating_sub(channel::rent(state.keys, since)).saturating_sub(FREEZING_DEBT);
+    Ok(if sure >= needed { CALL_VALUE } else { CALL_VALUE.saturating_add(needed) })
 }
 
 /// Starts to close a Channel; its client only.
@@ -184,9 +199,10 @@ pub async fn start_close(account: &Account, channel: &Address) -> Result<TxRepor
     account.send(*channel, CALL_VALUE, Some(channel::start_close(QUERY)?), None).await
 }
 
-/// Ends a close whose delay is over: the client gets the rest.
+/// Ends a close whose delay is over: the client gets the rest. It carries [`close_value`].
 pub async fn finish_close(account: &Account, channel: &Address) -> Result<TxReport, Error> {
-    account.send(*channel, CALL_VALUE, Some(channel::finish_close(QUERY)?), None).await
+    let value = close_value(&**account.chain(), channel).await?;
+    account.send(*channel, value, Some(channel::finish_close(QUERY)?), None).await
 }
 
 /// Deletes a Channel that has been closed for long enough; its rent goes to the client.

@@ -284,7 +284,8 @@ async fn close(pay: &PayArgs, channel: &Address) -> Result<()> {
             );
             let ask =
                 format!("This ends the close: {} go back to {}. Fees: about 0.008 TON.", state.available, terms.client);
-            let before = payer.ask(&[ask]).await?;
+            let rent = super::closing_rent(&*payer.chain, channel).await?;
+            let before = payer.ask(&[vec![ask], rent].concat()).await?;
             let report = ops::finish_close(&payer.account, channel).await?;
             step(&payer, "finish-close", channel, before, report).await
         }

@@ -195,15 +195,12 @@ async fn contract(command: ContractCommand) -> Result<()> {
             owned(&payer, &provider).await?;
             let state = ops::channel_state(&*payer.chain, &channel).await?;
             let terms = ops::channel_terms(&*payer.chain, &channel).await?;
-            let before = payer
-                .ask(&[
-                    format!(
-                        "This closes the channel at once: {} go back to its client {}.",
-                        state.available, terms.client
-                    ),
-                    "Whatever you earned in it and have not claimed is given up. Fees: about 0.012 TON.".into(),
-                ])
-                .await?;
+            let mut ask = vec![
+                format!("This closes the channel at once: {} go back to its client {}.", state.available, terms.client),
+                "Whatever you earned in it and have not claimed is given up. Fees: about 0.012 TON.".into(),
+            ];
+            ask.extend(super::closing_rent(&*payer.chain, &channel).await?);
+            let before = payer.ask(&ask).await?;
             let report = ops::release_channel(&payer.account, &provider, &channel).await?;
             payer.explain("release-channel", before, report, json!({ "channel": channel.to_string() })).await
         }

@@ -18,7 +18,7 @@ use cocoon_settlement::chain::Chain;
 use cocoon_settlement::contracts::{Release, exit};
 use cocoon_settlement::toncenter::Toncenter;
 use cocoon_settlement::wallet::{Version, Wallet};
-use cocoon_settlement::{Address, Nanoton, NetworkId, keyfile};
+use cocoon_settlement::{Address, Nanoton, NetworkId, keyfile, ops};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -264,6 +264,20 @@ fn vouched(release: &Release, what: &str, registry: &Address) -> String {
             format!("Its code is that of release {version}, which the Registry {registry} names for new {what}.")
         }
     }
+}
+
+/// What closing a Channel costs beyond its fees, if its rent may have eaten what it held.
+async fn closing_rent(chain: &dyn Chain, channel: &Address) -> Result<Vec<String>> {
+    let value = ops::close_value(chain, channel).await?;
+    let rent = value.saturating_sub(ops::CALL_VALUE);
+    Ok((rent > Nanoton::ZERO)
+        .then(|| {
+            format!(
+                "  Its rent may have eaten what it held: {value} go with the message, of which up to {rent} stay as the rent of the closed channel; its client gets the rest, and what is left when it is deleted."
+            )
+        })
+        .into_iter()
+        .collect())
 }
 
 /// Seconds as a person says them.

@@ -4,10 +4,11 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { toNano } from '@ton/core';
-import { anchor, cancel, change, conserved, execute, forbid, prepaid, proposals, propose, prune, ready, revoke, revokeKey, slash, stake, stakeOf, taken, tighten,
+import { contractAddress, toNano } from '@ton/core';
+import { keyPairFromSeed, sha256_sync } from '@ton/crypto';
+import { anchor, cancel, change, conserved, execute, forbid, prepaid, proposals, propose, prune, ready, rentOf, revoke, revokeKey, slash, stake, stakeOf, taken, tighten,
     unstake, withdraw } from './support/acts.mjs';
-import { DAY, exitCode, IMAGE, NOW, OP, plain, World } from './support/world.mjs';
+import { channelState, DAY, exitCode, IMAGE, NOW, OP, plain, World } from './support/world.mjs';
 
 const DEBT = 60000000;
 
@@ -172,5 +173,55 @@ test('a Channel in debt pays a claim out of a deposit', async () => {
         taken(await conserved(w, () => w.claim([item])), w.channel);
         assert.equal((await w.paid()).paid, toNano('1'));
         assert.equal(await due(w, w.channel), 0n);
+    }
+});
+
+/** What `ops::close_value` attaches where rent may have eaten what a Channel holds: 0.05 TON, and its rent until a month after it may be deleted. */
+function closeValue(entries, closeDelay) {
+    const [bits, cells] = [BigInt(17000 + 700 * entries), BigInt(40 + 2 * entries)];
+    return toNano('0.05') + (bits + 500n * cells) * BigInt(37 * DAY + closeDelay) / 65536n + 1n;
+}
+
+test('a Channel of 256 entries and the longest delay closes, however little rent has left of it', async () => {
+    const w = await World.create();
+    const closeDelay = 90 * DAY;
+    w.channelInit = channelState({ provider: w.provider, owner: w.owner.address, client: w.client.address,
+        clientKey: w.clientKeys.publicKey, closeDelay });
+    w.channel = contractAddress(0, w.channelInit);
+    await w.topUp(toNano('1'));
+    const enclaves = Array.from({ length: 256 }, (_, n) => keyPairFromSeed(sha256_sync(`enclave ${n}`)));
+    for (const { publicKey } of enclaves) taken(await w.attest({ enclaveKey: publicKey }), w.provider);
+    for (let n = 0; n < 256; n += 5) {
+        taken(await w.claim(enclaves.slice(n, n + 5).map((enclave) => ({ enclave, receipt: { total: 1000n } }))), w.channel);
+    }
+    await w.send(w.stranger, w.provider, toNano('5'), plain(OP.fund));
+    const full = w.chain.snapshot();
+    for (const released of [false, true]) {
+        for (const debt of [0, 95000000]) {
+            await w.chain.loadFrom(full);
+            if (!released) {
+                taken(await w.startClose(), w.channel);
+                w.chain.now += closeDelay;
+            }
+            // Nothing is left, or less than nothing.
+            await inDebt(w, w.channel, debt);
+            const close = (value) => released ? w.release(w.owner, value) : w.call(OP.finishClose, w.client, w.channel, value);
+
+            // With what is enough for others it cannot keep its rent and pay for the refund: nothing happens, and the message comes back.
+            const { status } = await w.state();
+            const result = await conserved(w, () => close(toNano('0.05')));
+            const tx = result.transactions.find((t) => t.inMessage?.info.dest?.equals(w.channel));
+            assert.deepEqual([tx.description.aborted, tx.description.actionPhase.resultCode], [true, 37]);
+            assert.deepEqual([(await w.state()).status, (await w.state()).entries], [status, 256]);
+
+            taken(await conserved(w, () => close(closeValue(256, closeDelay))), w.channel);
+            assert.equal((await w.state()).status, 2);
+            const [holds, needs] = [await w.balance(w.channel), await rentOf(w, w.channel, 127 * DAY)];
+            assert.ok(holds >= needs, `${holds} of ${needs}`);
+            const client = await w.balance(w.client.address);
+            w.chain.now += 97 * DAY + 1;
+            taken(await w.call(OP.delete, w.stranger, w.channel), w.channel);
+            assert.ok((await w.balance(w.client.address)) > client);
+        }
     }
 });

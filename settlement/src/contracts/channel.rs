@@ -264,6 +264,20 @@ pub async fn terms(chain: &dyn Chain, channel: &Address) -> Result<ChannelInit, 
     Ok(init)
 }
 
+/// Most that a Channel that has paid so many enclave keys costs in rent, at mainnet's prices: 1 for a bit and 500 for a cell, in 1/65536 nanoton a
+/// second. Bits and cells are those that the contract itself reckons with.
+pub fn rent(keys: u16, seconds: u64) -> Nanoton {
+    let keys = u64::from(keys);
+    let weight = (17_000 + 700 * keys) + 500 * (40 + 2 * keys);
+    Nanoton(weight.saturating_mul(seconds) / 65_536 + 1)
+}
+
+/// What a Channel must hold back when it is closed: the rent until it may be deleted, seven days and its close delay later, and for a month longer.
+pub fn closed_rent(keys: u16, close_delay: u32) -> Nanoton {
+    const DAY: u64 = 86_400;
+    rent(keys, (7 + 30) * DAY + u64::from(close_delay.min(MAX_CLOSE_DELAY)))
+}
+
 /// What a Channel has paid to one enclave key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PaidRecord {

@@ -1,8 +1,9 @@
 //! Exit codes of the contracts, the same in all three, and what they mean for the sender (`docs/contracts.md`).
 
-/// Why a contract refused a message, in words for a person; `None` for codes that are not Cocoon's.
+/// Why a contract refused a message, in words for a person; `None` for codes that are neither Cocoon's nor likely.
 pub fn reason(code: i32) -> Option<&'static str> {
     Some(match code {
+        37 => "what it holds and what came with the message do not pay for what it has to send or to keep: attach more",
         100 => "only another account may send this message",
         101 => "the message carries too little value for what it asks: attach more, the rest comes back",
         102 => "the verdict is for another network",

@@ -4,5 +4,6 @@
 mod costs;
 mod paid;
 mod refused;
+mod rent;
 mod trace;
 mod world;

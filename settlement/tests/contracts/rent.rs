@@ -1,0 +1,123 @@
+//! What a Channel needs when rent has eaten what it held.
+
+use cocoon_attestation::types::EnclaveKey;
+use cocoon_settlement::account::TxReport;
+use cocoon_settlement::cells::{SettlementReceipt, Verdict, Voucher};
+use cocoon_settlement::contracts::{ChannelStatus, channel, fund};
+use cocoon_settlement::{Address, Nanoton, ops};
+
+use crate::world::{CLIENT, DAY, START, World, public, ton};
+
+const DELAY: u64 = 90 * DAY;
+
+/// The secret of the enclave of this number.
+fn secret(number: u16) -> [u8; 32] {
+    let mut secret = [0x60; 32];
+    secret[..2].copy_from_slice(&number.to_be_bytes());
+    secret
+}
+
+/// A Channel with the longest delay that has paid 256 keys.
+async fn full() -> (World, Address) {
+    let mut world = World::new().await;
+    world.channel.close_delay = DELAY as u32;
+    world.open("0.3").await;
+    let keys: Vec<u16> = (0..256).collect();
+    for number in &keys {
+        let enclave_key = EnclaveKey(public(&secret(*number)));
+        world.attest(&Verdict { enclave_key, ..world.verdict() }, &[0, 1, 2]).await.success().unwrap();
+    }
+    for five in keys.chunks(5) {
+        let item = |number: &u16| {
+            let (seed, enclave_key) = (secret(*number), EnclaveKey(public(&secret(*number))));
+            let receipt = SettlementReceipt { enclave_key, total: Nanoton(1_000), ..world.receipt() };
+            world.signed(Voucher { enclave_key, ..world.voucher() }, &CLIENT, receipt, &seed)
+        };
+        world.claim(&five.iter().map(item).collect::<Vec<_>>()).await.success().unwrap();
+    }
+    let address = world.channel.address();
+    (world, address)
+}
+
+async fn status(world: &World, channel: &Address) -> ChannelStatus {
+    ops::channel_state(&*world.chain, channel).await.unwrap().status
+}
+
+/// Seconds until the account holds nothing and owes so much. The contract reckons with more than TON counts, so by then it owes a little less.
+async fn until_debt(world: &World, channel: &Address, debt: u64) -> u64 {
+    let balance = world.chain.account(channel).await.unwrap().balance;
+    (balance.0 + debt) * 65_536 / ((17_000 + 700 * 256) + 500 * (40 + 2 * 256))
+}
+
+#[tokio::test]
+async fn a_full_channel_with_the_longest_delay_closes_however_little_rent_has_left_of_it() {
+    for released in [false, true] {
+        // Almost nothing, and a debt.
+        for debt in [0, 90_000_000] {
+            let (world, channel) = full().await;
+            world.payer.send(world.provider, ton("20"), Some(fund(0).unwrap()), None).await.unwrap().success().unwrap();
+            if !released {
+                ops::start_close(&world.client, &channel).await.unwrap().success().unwrap();
+            }
+            let years = until_debt(&world, &channel, debt).await;
+            assert!(years > DELAY);
+            world.clock.advance(years);
+            let close = async |value: Option<Nanoton>| -> TxReport {
+                let (account, to, body) = if released {
+                    (&world.owner, world.provider, provider_release(&channel))
+                } else {
+                    (&world.client, channel, channel::finish_close(0).unwrap())
+                };
+                match value {
+                    Some(value) => account.send(to, value, Some(body), None).await.unwrap(),
+                    None if released => ops::release_channel(account, &world.provider, &channel).await.unwrap(),
+                    None => ops::finish_close(account, &channel).await.unwrap(),
+                }
+            };
+            // What is enough for others is not enough here, and nothing happens.
+            assert_eq!(close(Some(ops::CALL_VALUE)).await.aborted, Some((channel, 37)));
+            assert!(!matches!(status(&world, &channel).await, ChannelStatus::Closed { .. }));
+            let value = ops::close_value(&*world.chain, &channel).await.unwrap();
+            assert_eq!(value, Nanoton(50_000_000 + channel::closed_rent(256, DELAY as u32).0));
+            close(None).await.success().unwrap();
+            assert_eq!(status(&world, &channel).await, ChannelStatus::Closed { at: START.plus(years) });
+            // It stays as long as it must, and then goes.
+            world.clock.advance(7 * DAY + DELAY);
+            assert_eq!(ops::delete_channel(&world.payer, &channel).await.unwrap().aborted, Some((channel, 142)));
+            world.clock.advance(1);
+            ops::delete_channel(&world.payer, &channel).await.unwrap().success().unwrap();
+        }
+    }
+}
+
+fn provider_release(channel: &Address) -> tycho_types::cell::Cell {
+    cocoon_settlement::contracts::provider::release_channel(0, channel).unwrap()
+}
+
+#[tokio::test]
+async fn a_close_carries_rent_only_where_the_channel_may_not_have_it() {
+    let world = World::new().await;
+    world.open("0.2").await;
+    let (chain, channel) = (&*world.chain, world.channel.address());
+    let value = async || ops::close_value(chain, &channel).await.unwrap();
+    assert_eq!(value().await, ops::CALL_VALUE, "it has what it needs");
+    let rent = channel::closed_rent(0, 3 * DAY as u32);
+    let held = ops::channel_state(chain, &channel).await.unwrap().balance;
+    // The debt that there may be, the rent since the last transaction, and what must stay.
+    let spare = held.0 - 100_000_000 - rent.0;
+    let weight = 17_000 + 500 * 40;
+    world.clock.advance(spare * 65_536 / weight - 60);
+    assert_eq!(value().await, ops::CALL_VALUE);
+    world.clock.advance(120);
+    assert_eq!(value().await, Nanoton(50_000_000 + rent.0));
+}
+
+#[test]
+fn rent_is_what_the_contract_reckons_with() {
+    // `tests/rent.test.mjs` has the year of sixteen entries from TON's own emulator.
+    assert_eq!(channel::rent(16, 365 * DAY), Nanoton(30_893_116));
+    let (open, most) = (channel::closed_rent(0, 0), channel::closed_rent(256, channel::MAX_CLOSE_DELAY));
+    assert!(open < Nanoton(2_000_000) && most > Nanoton(79_000_000) && most < Nanoton(80_000_000), "{open} {most}");
+    assert_eq!(channel::closed_rent(256, u32::MAX), most, "a longer delay counts as the longest");
+    assert_eq!(channel::rent(u16::MAX, u64::MAX).0, u64::MAX / 65_536 + 1);
+}
