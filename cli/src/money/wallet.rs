@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand};
@@ -51,7 +52,7 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         copy: Option<PathBuf>,
     },
-    /// Leave a wallet whose key somebody may know: make another, send it everything, and list what cannot be moved
+    /// Leave a wallet whose key somebody may know: make another, send it everything, and then list what cannot be moved
     Rotate {
         /// The new wallet's key file
         new: PathBuf,
@@ -262,20 +263,14 @@ async fn rotate(path: PathBuf, new_passphrase_file: Option<PathBuf>, pay: &PayAr
     let words = Mnemonic::generate()?;
     let version = pay.key.wallet_version;
     let address = Wallet::with_version(*words.seed(), payer.chain.network(), version)?.address();
-    let mut plan = vec![format!(
-        "This makes a new wallet {address} in {}, and sends everything to it. Fees: about 0.003 TON.",
-        path.display()
-    )];
-    // A history that cannot be read must not keep anybody from leaving.
-    let bound = bound_to(&*payer.chain, &own).await.unwrap_or_else(|error| {
-        plan.push(format!("  What stays bound to the old key could not be looked for: {error:#}"));
-        Vec::new()
-    });
-    plan.extend(
-        bound
-            .iter()
-            .map(|(kind, address)| format!("  It cannot move the {kind} {address}, which stays bound to the old key.")),
-    );
+    let plan = [
+        format!(
+            "This makes a new wallet {address} in {}, and sends everything to it. Fees: about 0.003 TON.",
+            path.display()
+        ),
+        "  It cannot move channels and providers' contracts, which stay bound to the old key: they are looked for afterwards."
+            .into(),
+    ];
     let before = payer.ask(&plan).await?;
     let passphrase_file = new_passphrase_file.or_else(|| pay.key.passphrase_file.clone());
     let key = KeyArgs { wallet: Some(path.clone()), wallet_version: version, passphrase_file };
@@ -289,48 +284,130 @@ async fn rotate(path: PathBuf, new_passphrase_file: Option<PathBuf>, pay: &PayAr
         path.display()
     );
     if !pay.chain.json {
-        let mut rows = vec![
+        print(&super::table(&[
             ("new key file", path.display().to_string()),
             ("new address", address.to_string()),
             ("24 words", words.words().to_owned()),
             ("", ON_PAPER.to_owned()),
-        ];
-        for (kind, address) in &bound {
-            rows.push(("left behind", format!("{kind} {address}")));
-        }
-        if !bound.is_empty() {
-            rows.push((
-                "",
-                "What to do about these: docs/guides/pay-and-get-paid.md, \"When somebody may know a key\"".into(),
-            ));
-        }
-        print(&super::table(&rows))?;
+        ]))?;
     }
+    // First of all: whoever else has the key may be at it already.
     let message = OutMessage { everything: true, ..OutMessage::new(address, Nanoton::ZERO, None, None) };
     let report = payer.account.send_all(&[message]).await?;
-    let left: Vec<_> =
-        bound.iter().map(|(kind, address)| json!({ "kind": kind, "address": address.to_string() })).collect();
-    let extra = json!({ "to": address.to_string(), "key_file": path, "mnemonic": words.words(), "left_behind": left });
-    payer.explain("rotate", before, report, extra).await
+    let mut extra = json!({ "to": address.to_string(), "key_file": path, "mnemonic": words.words() });
+    let chain = payer.chain.clone();
+    let stop = async {
+        tokio::select! {
+            () = tokio::time::sleep(LOOKING) => {}
+            // Without a way to hear of it there is still the time.
+            _ = tokio::signal::ctrl_c() => {}
+        }
+    };
+    if pay.chain.json {
+        let mut left = Vec::new();
+        let all = bound_to(&*chain, &own, stop, |kind, address| {
+            left.push(json!({ "kind": kind, "address": address.to_string() }));
+            Ok(())
+        });
+        extra["left_behind_complete"] = json!(all.await?);
+        extra["left_behind"] = json!(left);
+        return payer.explain("rotate", before, report, extra).await;
+    }
+    payer.explain("rotate", before, report, extra).await?;
+    eprintln!(
+        "Looking for what stays bound to the old key, {} at most; Ctrl-C ends it.",
+        super::duration(LOOKING.as_secs())
+    );
+    let mut any = false;
+    let all = bound_to(&*chain, &own, stop, |kind, address| {
+        any = true;
+        print(&format!("left behind: {kind} {address}\n"))
+    });
+    let mut last = match all.await? {
+        true => "All accounts that it had to do with were looked at.".to_owned(),
+        false => {
+            "Not all accounts that it had to do with could be looked at: `cocoon wallet history` names them.".into()
+        }
+    };
+    last.push_str(
+        " Only channels and providers' contracts of this version's code are found; those of others stay bound too.\n",
+    );
+    if any {
+        last.push_str("What to do about these: docs/guides/pay-and-get-paid.md, \"When somebody may know a key\"\n");
+    }
+    print(&last)
 }
 
-/// Channels that refund this wallet and are not closed, and providers' contracts that it owns, among the accounts that it had to do with.
-async fn bound_to(chain: &dyn Chain, own: &Address) -> Result<Vec<(&'static str, Address)>> {
-    let statement = Statement::read(chain, own).await?;
-    let peers: BTreeSet<Address> = statement.entries.iter().flat_map(|entry| entry.peers.iter().copied()).collect();
-    let mut bound = Vec::new();
-    for peer in peers {
-        let code = chain.account(&peer).await?.code_hash;
-        if code == Some(channel_code_hash()) {
-            let open = !matches!(ops::channel_state(chain, &peer).await?.status, ChannelStatus::Closed { .. });
-            if open && ops::channel_terms(chain, &peer).await?.client == *own {
-                bound.push(("channel", peer));
+/// How long what stays bound to a key is looked for.
+const LOOKING: Duration = Duration::from_secs(120);
+/// Transactions that are asked for at once.
+const PAGE: usize = 100;
+
+/// Names the channels that refund this wallet and are not closed, and the providers' contracts that it owns, as they are found: first among the
+/// accounts that it sent to, from the latest on, then among those that only sent to it, of which anybody can make as many as he likes. Gives
+/// whether all were looked at before `stop` ended.
+async fn bound_to(
+    chain: &dyn Chain,
+    own: &Address,
+    stop: impl Future<Output = ()>,
+    mut found: impl FnMut(&'static str, Address) -> Result<()>,
+) -> Result<bool> {
+    let mut unread = false;
+    let looking = async {
+        let mut look = async |peer: Address| match kind_if_bound(chain, &peer, own).await {
+            Ok(Some(kind)) => found(kind, peer),
+            Ok(None) => Ok(()),
+            // One that cannot be asked must not hide the others.
+            Err(_) => {
+                unread = true;
+                Ok(())
             }
-        } else if code == Some(provider_code_hash()) && ops::provider_terms(chain, &peer).await?.owner == *own {
-            bound.push(("provider", peer));
+        };
+        let (mut seen, mut others, mut before) = (BTreeSet::from([*own]), Vec::new(), None);
+        loop {
+            let page = chain.transactions_before(own, before, PAGE).await?;
+            let Some(last) = page.last() else { break };
+            before = Some((last.lt, last.hash));
+            for transaction in &page {
+                for message in &transaction.sent {
+                    if seen.insert(message.peer) {
+                        look(message.peer).await?;
+                    }
+                }
+                others.extend(transaction.received.iter().map(|message| message.peer));
+            }
         }
+        for peer in others {
+            if seen.insert(peer) {
+                look(peer).await?;
+            }
+        }
+        anyhow::Ok(())
+    };
+    let looked = tokio::select! {
+        looked = looking => Some(looked),
+        () = stop => None,
+    };
+    match looked {
+        Some(Ok(())) => Ok(!unread),
+        // The money is on its way already, and what was found stays found.
+        Some(Err(error)) => {
+            eprintln!("{error:#}");
+            Ok(false)
+        }
+        None => Ok(false),
     }
-    Ok(bound)
+}
+
+/// What kind of account this is, if it stays bound to the wallet.
+async fn kind_if_bound(chain: &dyn Chain, peer: &Address, own: &Address) -> Result<Option<&'static str>> {
+    let code = chain.account(peer).await?.code_hash;
+    if code == Some(channel_code_hash()) {
+        let open = !matches!(ops::channel_state(chain, peer).await?.status, ChannelStatus::Closed { .. });
+        return Ok((open && ops::channel_terms(chain, peer).await?.client == *own).then_some("channel"));
+    }
+    let owned = code == Some(provider_code_hash()) && ops::provider_terms(chain, peer).await?.owner == *own;
+    Ok(owned.then_some("provider"))
 }
 
 impl LookArgs {
@@ -439,4 +516,120 @@ async fn history(look: &LookArgs, csv: Option<PathBuf>) -> Result<()> {
         ));
     }
     print(&out)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use cocoon_attestation::{Digest, UnixTime};
+    use cocoon_settlement::account::Account;
+    use cocoon_settlement::chain::{AccountState, BlockRef, GetResult, StackValue, Trace, TxSummary};
+    use cocoon_settlement::contracts::{ProviderInit, RegistryInit};
+    use cocoon_settlement::local::{Genesis, LocalChain, ManualClock};
+    use cocoon_settlement::{Error, NetworkId};
+
+    use super::*;
+
+    const AT: UnixTime = UnixTime(1_790_000_000);
+
+    /// A chain that does not answer about one account, or says that it cannot.
+    struct Dumb {
+        chain: Arc<LocalChain>,
+        about: Address,
+        says_so: bool,
+    }
+
+    #[async_trait::async_trait]
+    impl Chain for Dumb {
+        fn network(&self) -> NetworkId {
+            self.chain.network()
+        }
+        async fn head(&self) -> Result<BlockRef, Error> {
+            self.chain.head().await
+        }
+        async fn block(&self, seqno: u32) -> Result<Option<BlockRef>, Error> {
+            self.chain.block(seqno).await
+        }
+        async fn account(&self, address: &Address) -> Result<AccountState, Error> {
+            match (*address == self.about, self.says_so) {
+                (true, true) => Err(Error::NotSeen("no".into())),
+                (true, false) => std::future::pending().await,
+                (false, _) => self.chain.account(address).await,
+            }
+        }
+        async fn send(&self, external: tycho_types::cell::Cell) -> Result<[u8; 32], Error> {
+            self.chain.send(external).await
+        }
+        async fn run_get(&self, address: &Address, method: &str, args: Vec<StackValue>) -> Result<GetResult, Error> {
+            self.chain.run_get(address, method, args).await
+        }
+        async fn transactions_before(
+            &self,
+            address: &Address,
+            before: Option<(u64, [u8; 32])>,
+            limit: usize,
+        ) -> Result<Vec<TxSummary>, Error> {
+            self.chain.transactions_before(address, before, limit).await
+        }
+        async fn trace(&self, message_hash: &[u8; 32]) -> Result<Option<Trace>, Error> {
+            self.chain.trace(message_hash).await
+        }
+    }
+
+    /// A wallet that owns a Provider, and last got dust from another, whose address comes second.
+    async fn owner() -> (Arc<LocalChain>, Account, Address, Address) {
+        let address = |seed: u8| Wallet::new([seed; 32], NetworkId::LOCAL).unwrap().address();
+        let accounts = [1, 2].map(|seed| (address(seed), Nanoton(10_000_000_000))).to_vec();
+        let clock = Arc::new(ManualClock::new(AT));
+        let chain = Arc::new(LocalChain::in_memory(Genesis { accounts, time: AT }, clock).unwrap());
+        let account = Account::new(chain.clone(), [1; 32]).unwrap();
+        let init = RegistryInit {
+            network: NetworkId::LOCAL,
+            governance: account.address(),
+            time_lock: 0,
+            threshold: 1,
+            max_lifetime: 86_400,
+            verifiers: vec![[1; 32]],
+            images: vec![Digest([9; 32])],
+            models: vec![Digest([3; 32])],
+        };
+        let registry = ops::deploy_registry(&account, &init).await.unwrap().0;
+        let owner = account.address();
+        let init = ProviderInit { network: NetworkId::LOCAL, registry, owner, claim_window: 3_600, salt: [0; 32] };
+        let provider = ops::deploy_provider(&account, &init).await.unwrap().0;
+        let other = Account::new(chain.clone(), [2; 32]).unwrap();
+        other.send(owner, Nanoton(1), None, None).await.unwrap().success().unwrap();
+        (chain, account, other.address(), provider)
+    }
+
+    async fn found(chain: &dyn Chain, own: &Address, patience: Duration) -> (bool, Vec<(&'static str, Address)>) {
+        let mut found = Vec::new();
+        let all = bound_to(chain, own, tokio::time::sleep(patience), |kind, address| {
+            found.push((kind, address));
+            Ok(())
+        });
+        (all.await.unwrap(), found)
+    }
+
+    #[tokio::test]
+    async fn what_stays_bound_is_found_although_the_chain_does_not_answer_about_dust() {
+        let (chain, account, dust, provider) = owner().await;
+        let (own, long) = (account.address(), Duration::from_secs(600));
+        let bound = vec![("provider", provider)];
+        assert_eq!(found(&*chain, &own, long).await, (true, bound.clone()));
+        // Only who sent to the wallet is looked at last, and it is no end of it that one of them cannot be looked at.
+        let silent = Dumb { chain: chain.clone(), about: dust, says_so: false };
+        assert_eq!(found(&silent, &own, Duration::from_millis(300)).await, (false, bound.clone()));
+        for about in [dust, cocoon_settlement::Address::basechain([0; 32])] {
+            let complete = about != dust;
+            let failing = Dumb { chain: chain.clone(), about, says_so: true };
+            assert_eq!(found(&failing, &own, long).await, (complete, bound.clone()));
+        }
+        // Where the wallet sent something last comes first.
+        account.send(dust, Nanoton(1), None, None).await.unwrap().success().unwrap();
+        assert_eq!(found(&silent, &own, Duration::from_millis(300)).await, (false, Vec::new()));
+        // Another's contract is not bound to this wallet.
+        assert_eq!(found(&*chain, &dust, long).await, (true, Vec::new()));
+    }
 }
