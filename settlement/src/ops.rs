@@ -24,12 +24,16 @@ pub const PROVIDER_RENT: Nanoton = Nanoton(100_000_000);
 pub const ATTEST_VALUE: Nanoton = Nanoton(200_000_000);
 /// Attached to each item of a claim.
 pub const CLAIM_ITEM_VALUE: Nanoton = Nanoton(50_000_000);
-/// Attached to governance's calls: who lengthens a list pays its rent for a year.
+/// Attached to governance's calls. Who lengthens a list, or anchors the first checkpoint of a log, brings the Registry up to a year's rent, and attaches
+/// more where it lacks more.
 pub const GOVERN_VALUE: Nanoton = Nanoton(200_000_000);
 /// Attached to every other call.
 pub const CALL_VALUE: Nanoton = Nanoton(50_000_000);
 /// An account that owes more rent than this is frozen.
 const FREEZING_DEBT: Nanoton = Nanoton(100_000_000);
+
+/// Seconds in a year, as the contracts count them.
+const YEAR: u64 = 31_536_000;
 
 /// Contracts echo the query id, and Cocoon finds its messages by their hashes instead.
 const QUERY: u64 = 0;
@@ -51,12 +55,14 @@ pub async fn deploy_provider(account: &Account, init: &ProviderInit) -> Result<(
 
 /// Governance: proposes a change; without a time-lock it acts at once.
 pub async fn propose(account: &Account, registry: &Address, change: &Change) -> Result<TxReport, Error> {
-    account.send(*registry, GOVERN_VALUE, Some(registry::propose(QUERY, change)?), None).await
+    let value = growing_value(&**account.chain(), registry, 1).await?;
+    account.send(*registry, value, Some(registry::propose(QUERY, change)?), None).await
 }
 
 /// Anyone: carries out a proposal whose time-lock is over.
 pub async fn execute(account: &Account, registry: &Address, id: u32) -> Result<TxReport, Error> {
-    account.send(*registry, GOVERN_VALUE, Some(registry::execute(QUERY, id)?), None).await
+    let value = growing_value(&**account.chain(), registry, 0).await?;
+    account.send(*registry, value, Some(registry::execute(QUERY, id)?), None).await
 }
 
 /// Governance: takes a proposal back.
@@ -92,7 +98,7 @@ pub async fn revoke_key(
     account.send(*registry, GOVERN_VALUE, Some(registry::revoke_key(QUERY, provider, key, void)?), None).await
 }
 
-/// Anyone: anchors a log's checkpoint, signed by the verifier at this position.
+/// Anyone: anchors a log's checkpoint, signed by the verifier at this position. The first of a log brings the Registry up to a year's rent.
 pub async fn anchor(
     account: &Account,
     registry: &Address,
@@ -100,7 +106,35 @@ pub async fn anchor(
     checkpoint: &CheckpointAnchor,
     signature: &Signature,
 ) -> Result<TxReport, Error> {
-    account.send(*registry, GOVERN_VALUE, Some(registry::anchor(QUERY, index, checkpoint, signature)?), None).await
+    let chain = &**account.chain();
+    let value = match registry::anchored(chain, registry, index).await? {
+        Some(_) => GOVERN_VALUE,
+        None => growing_value(chain, registry, 0).await?,
+    };
+    account.send(*registry, value, Some(registry::anchor(QUERY, index, checkpoint, signature)?), None).await
+}
+
+/// What a Registry lacks of a year's rent of what it is, or would be with `more` proposals and digests, at most.
+pub async fn registry_lacks(chain: &dyn Chain, registry: &Address, more: usize) -> Result<Nanoton, Error> {
+    let params = registry::params(chain, registry).await?;
+    let digests = params.images.len() + params.models.len() + more;
+    let proposals = registry::proposals(chain, registry).await?.len() + more;
+    let rent = |seconds| registry::rent(digests, proposals, seconds);
+    // What the balance does not show.
+    let eaten = rent(untouched(chain, registry).await?);
+    let needed = rent(YEAR).saturating_add(eaten);
+    Ok(needed.saturating_sub(chain.account(registry).await?.balance))
+}
+
+/// What a message that makes a Registry larger must carry, a debt of the Registry's included; what of it is not needed comes back.
+async fn growing_value(chain: &dyn Chain, registry: &Address, more: usize) -> Result<Nanoton, Error> {
+    let lacks = registry_lacks(chain, registry, more).await?;
+    Ok(GOVERN_VALUE.max(lacks.saturating_add(FREEZING_DEBT).saturating_add(CALL_VALUE)))
+}
+
+/// Anyone: pays a Registry's or a Provider's rent. A Registry keeps it; a Provider's owner may withdraw it.
+pub async fn pay_rent(account: &Account, contract: &Address, amount: Nanoton) -> Result<TxReport, Error> {
+    account.send(*contract, amount, Some(fund(QUERY)?), None).await
 }
 
 /// Adds to a Provider's stake; what the message needs of the amount is not staked.
@@ -188,10 +222,16 @@ pub async fn close_value(chain: &dyn Chain, channel: &Address) -> Result<Nanoton
     let (state, terms) = (channel::state(chain, channel).await?, channel::terms(chain, channel).await?);
     let needed = channel::closed_rent(state.keys, terms.close_delay);
     // What the balance does not show: rent since the last transaction, and what the account may owe before TON freezes it.
-    let touched = chain.transactions(channel, 1).await?.first().map_or(state.opened, |last| last.time);
-    let since = chain.head().await?.time.0.saturating_sub(touched.0);
+    let since = untouched(chain, channel).await?;
     let sure = state.balance.saturating_sub(channel::rent(state.keys, since)).saturating_sub(FREEZING_DEBT);
     Ok(if sure >= needed { CALL_VALUE } else { CALL_VALUE.saturating_add(needed) })
+}
+
+/// Seconds since an account's last transaction, when its rent was last taken.
+async fn untouched(chain: &dyn Chain, account: &Address) -> Result<u64, Error> {
+    let now = chain.head().await?.time;
+    let last = chain.transactions(account, 1).await?.first().map_or(now, |last| last.time);
+    Ok(now.0.saturating_sub(last.0))
 }
 
 /// Starts to close a Channel; its client only.

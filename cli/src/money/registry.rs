@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand};
 use cocoon_attestation::{Digest, EnclaveKey};
 use cocoon_settlement::contracts::registry::{self, Anchored, Change, Listed, Release};
-use cocoon_settlement::{Address, ops};
+use cocoon_settlement::{Address, Nanoton, ops};
 use serde_json::{Value, json};
 
 use super::{ChainArgs, PayArgs, duration, print, table};
@@ -27,6 +27,15 @@ enum Command {
         registry: Address,
         #[command(flatten)]
         chain: ChainArgs,
+    },
+    /// Anyone: pay its rent. It keeps what it gets
+    Fund {
+        /// The Registry
+        registry: Address,
+        /// How much, in TON [default: what it lacks of a year's rent]
+        amount: Option<Nanoton>,
+        #[command(flatten)]
+        pay: PayArgs,
     },
     /// Governance: propose a change, which waits for the time-lock
     Propose {
@@ -218,6 +227,28 @@ fn words(change: &Change) -> String {
 pub async fn run(args: RegistryArgs) -> Result<()> {
     match args.command {
         Command::Show { registry, chain } => show(&registry, &chain).await,
+        Command::Fund { registry, amount, pay } => {
+            let payer = pay.open().await?;
+            // Reading them shows that it is one: money that goes elsewhere by mistake does not come back.
+            let lacks = ops::registry_lacks(&*payer.chain, &registry, 0).await.context("the Registry")?;
+            let amount = match amount {
+                Some(amount) => amount,
+                None => {
+                    ensure!(lacks > Nanoton::ZERO, "it holds more than a year's rent: name an amount to add to it");
+                    lacks.saturating_add(FUND_FEES)
+                }
+            };
+            let ask = [
+                format!(
+                    "This adds {amount}, less about 0.003 TON of fees, to what the Registry {registry} pays its rent from."
+                ),
+                format!("  It lacks {lacks} of a year's rent. Nobody can take it out again. Fees: about 0.004 TON."),
+            ];
+            let before = payer.ask(&ask).await?;
+            let report = ops::pay_rent(&payer.account, &registry, amount).await?;
+            let lacks = ops::registry_lacks(&*payer.chain, &registry, 0).await?;
+            payer.explain("fund", before, report, json!({ "lacks_nanoton": lacks.0 })).await
+        }
         Command::Propose { registry, change } => {
             let (change, pay) = change.split()?;
             let payer = pay.open().await?;
@@ -294,12 +325,16 @@ pub async fn run(args: RegistryArgs) -> Result<()> {
     }
 }
 
+/// What the message itself takes of an amount, at most.
+const FUND_FEES: Nanoton = Nanoton(5_000_000);
+
 async fn show(address: &Address, args: &ChainArgs) -> Result<()> {
     let chain = args.open().await?;
     let params = ops::registry_params(&*chain, address).await?;
     let proposals = registry::proposals(&*chain, address).await?;
     let release = registry::release(&*chain, address).await?;
     let balance = chain.account(address).await?.balance;
+    let lacks = ops::registry_lacks(&*chain, address, 0).await?;
     let mut anchors: Vec<Option<Anchored>> = Vec::new();
     for index in 0..params.verifiers.len() {
         anchors.push(registry::anchored(&*chain, address, u8::try_from(index)?).await?);
@@ -320,7 +355,7 @@ async fn show(address: &Address, args: &ChainArgs) -> Result<()> {
         return print(&format!(
             "{}\n",
             json!({ "schema": "cocoon/registry/v1", "address": address.to_string(), "network": params.network.0,
-                    "balance_nanoton": balance.0, "governance": params.governance.to_string(), "time_lock": params.time_lock,
+                    "balance_nanoton": balance.0, "lacks_nanoton": lacks.0, "governance": params.governance.to_string(), "time_lock": params.time_lock,
                     "set_epoch": params.set_epoch, "threshold": params.threshold, "max_lifetime": params.max_lifetime,
                     "verifiers": params.verifiers.iter().map(hex::encode).collect::<Vec<_>>(), "images": hashes(&params.images),
                     "models": hashes(&params.models), "proposals": proposals, "checkpoints": anchors,
@@ -332,6 +367,10 @@ async fn show(address: &Address, args: &ChainArgs) -> Result<()> {
         ("Registry", address.to_string()),
         ("network", params.network.to_string()),
         ("holds", balance.to_string()),
+        (
+            "  lacks of a year's rent",
+            if lacks > Nanoton::ZERO { format!("{lacks}: `cocoon registry fund`") } else { "nothing".into() },
+        ),
         ("governance", params.governance.to_string()),
         ("time-lock", duration(params.time_lock.into())),
         ("verdicts needed", format!("{} of {} (set {})", params.threshold, params.verifiers.len(), params.set_epoch)),

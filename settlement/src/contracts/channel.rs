@@ -264,12 +264,10 @@ pub async fn terms(chain: &dyn Chain, channel: &Address) -> Result<ChannelInit, 
     Ok(init)
 }
 
-/// Most that a Channel that has paid so many enclave keys costs in rent, at mainnet's prices: 1 for a bit and 500 for a cell, in 1/65536 nanoton a
-/// second. Bits and cells are those that the contract itself reckons with.
+/// Most that a Channel that has paid so many enclave keys costs in rent. Bits and cells are those that the contract itself reckons with.
 pub fn rent(keys: u16, seconds: u64) -> Nanoton {
     let keys = u64::from(keys);
-    let weight = (17_000 + 700 * keys) + 500 * (40 + 2 * keys);
-    Nanoton(weight.saturating_mul(seconds) / 65_536 + 1)
+    super::rent(17_000 + 700 * keys, 40 + 2 * keys, seconds)
 }
 
 /// What a Channel must hold back when it is closed: the rent until it may be deleted, seven days and its close delay later, and for a month longer.

@@ -16,6 +16,7 @@ use tycho_types::error::Error as CellError;
 use tycho_types::models::StateInit;
 
 use crate::address::Address;
+use crate::amount::Nanoton;
 use crate::chain::{Chain, StackValue};
 use crate::error::Error;
 
@@ -89,6 +90,13 @@ pub(crate) fn body(
 /// Body of a message that only pays a contract's rent.
 pub fn fund(query_id: u64) -> Result<Cell, Error> {
     body(OP_FUND, query_id, |_| Ok(()))
+}
+
+/// Storage fees at mainnet's prices: 1 for a bit and 500 for a cell, in 1/65536 nanoton a second. A rent that is reckoned too low by other prices
+/// makes a message too small, which comes back.
+pub(crate) fn rent(bits: u64, cells: u64, seconds: u64) -> Nanoton {
+    let fee = (u128::from(bits) + 500 * u128::from(cells)) * u128::from(seconds);
+    Nanoton(u64::try_from(fee.div_ceil(65_536)).unwrap_or(u64::MAX))
 }
 
 /// Initial state of a contract.

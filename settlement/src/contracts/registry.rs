@@ -464,6 +464,13 @@ pub async fn anchored(chain: &dyn Chain, registry: &Address, index: u8) -> Resul
     }))
 }
 
+/// Most that a Registry with so many images and models, and so many proposals that wait, costs in rent. Bits and cells are those that the
+/// contract itself reckons with.
+pub fn rent(digests: usize, proposals: usize, seconds: u64) -> Nanoton {
+    let [digests, proposals] = [digests, proposals].map(|count| u64::try_from(count).unwrap_or(u64::MAX).min(1 << 20));
+    super::rent(52_000 + 600 * digests + 5_200 * proposals, 180 + 2 * digests + 34 * proposals, seconds)
+}
+
 /// The least value an attestation must carry; a Provider short of rent wants more.
 pub async fn attest_value(chain: &dyn Chain, registry: &Address) -> Result<Nanoton, Error> {
     Ok(Nanoton(Answer::get(chain, &CODE, registry, "attest_value", Vec::new()).await?.uint()?))

@@ -1,12 +1,12 @@
-//! What a Channel needs when rent has eaten what it held.
+//! What a Channel and a Registry need when rent has eaten what they held.
 
-use cocoon_attestation::types::EnclaveKey;
+use cocoon_attestation::types::{Digest, EnclaveKey};
 use cocoon_settlement::account::TxReport;
-use cocoon_settlement::cells::{SettlementReceipt, Verdict, Voucher};
-use cocoon_settlement::contracts::{ChannelStatus, channel, fund};
-use cocoon_settlement::{Address, Nanoton, ops};
+use cocoon_settlement::cells::{CheckpointAnchor, SettlementReceipt, Verdict, Voucher};
+use cocoon_settlement::contracts::{Change, ChannelStatus, Listed, RegistryInit, channel, fund, registry};
+use cocoon_settlement::{Address, Nanoton, NetworkId, ops};
 
-use crate::world::{CLIENT, DAY, START, World, public, ton};
+use crate::world::{CLIENT, DAY, START, World, public, ton, verifier};
 
 const DELAY: u64 = 90 * DAY;
 
@@ -112,6 +112,85 @@ async fn a_close_carries_rent_only_where_the_channel_may_not_have_it() {
     assert_eq!(value().await, Nanoton(50_000_000 + rent.0));
 }
 
+/// A Registry with as many images and models as there can be, whose year is nearly over.
+async fn poor_registry(world: &World, models: usize) -> Address {
+    let digests =
+        |kind: u8, count: usize| (0..count).map(|n| Digest([kind, n as u8, 7].repeat(11)[..32].try_into().unwrap()));
+    let init = RegistryInit {
+        network: NetworkId::LOCAL,
+        governance: world.governance.address(),
+        time_lock: DAY as u32,
+        threshold: 1,
+        max_lifetime: DAY as u32,
+        verifiers: vec![public(&verifier(0)), public(&verifier(1))],
+        images: digests(1, 256).collect(),
+        models: digests(2, models).collect(),
+    };
+    let (registry, report) = ops::deploy_registry(&world.governance, &init).await.unwrap();
+    report.success().unwrap();
+    assert!(ops::registry_lacks(&*world.chain, &registry, 0).await.unwrap() < ton("0.05"));
+    world.clock.advance(360 * DAY);
+    registry
+}
+
+#[tokio::test]
+async fn what_makes_a_registry_larger_brings_the_rent_that_it_lacks() {
+    let world = World::new().await;
+    let (chain, registry) = (&*world.chain, poor_registry(&world, 255).await);
+    let lacks = async || ops::registry_lacks(chain, &registry, 0).await.unwrap();
+    assert!(lacks().await > ton("0.35"), "{}", lacks().await);
+    let checkpoint = |tree_size| CheckpointAnchor {
+        network: NetworkId::LOCAL,
+        registry,
+        origin: Digest([4; 32]),
+        tree_size,
+        root: Digest([5; 32]),
+        time: START,
+    };
+    let first = checkpoint(7);
+    let signature = first.sign(&verifier(1)).unwrap();
+    // What is enough for others comes back.
+    let body = registry::anchor(0, 1, &first, &signature).unwrap();
+    let little = world.payer.send(registry, ops::GOVERN_VALUE, Some(body), None).await.unwrap();
+    assert_eq!(little.aborted, Some((registry, 101)));
+    let before = world.payer.balance().await.unwrap();
+    ops::anchor(&world.payer, &registry, 1, &first, &signature).await.unwrap().success().unwrap();
+    let paid = before.checked_sub(world.payer.balance().await.unwrap()).unwrap();
+    assert!(paid > ton("0.35") && paid < ton("0.47"), "{paid}");
+    assert_eq!(lacks().await, Nanoton::ZERO);
+
+    // A later one pays for itself alone, whatever is missing.
+    world.clock.advance(360 * DAY);
+    let later = checkpoint(8);
+    let before = world.payer.balance().await.unwrap();
+    let signature = later.sign(&verifier(1)).unwrap();
+    ops::anchor(&world.payer, &registry, 1, &later, &signature).await.unwrap().success().unwrap();
+    assert!(before.checked_sub(world.payer.balance().await.unwrap()).unwrap() < ton("0.02"));
+
+    // So do governance's calls, in debt too.
+    world.clock.advance(40 * DAY);
+    assert!(lacks().await > ton("0.45"));
+    let change = Change::Allow(Listed::Model(Digest([9; 32])));
+    let small = registry::propose(0, &change).unwrap();
+    assert_eq!(
+        world.governance.send(registry, ops::GOVERN_VALUE, Some(small), None).await.unwrap().aborted,
+        Some((registry, 101))
+    );
+    ops::propose(&world.governance, &registry, &change).await.unwrap().success().unwrap();
+    world.clock.advance(DAY);
+    ops::execute(&world.payer, &registry, 0).await.unwrap().success().unwrap();
+}
+
+#[tokio::test]
+async fn anybody_can_pay_a_registrys_rent() {
+    let world = World::new().await;
+    let registry = poor_registry(&world, 1).await;
+    let lacks = ops::registry_lacks(&*world.chain, &registry, 0).await.unwrap();
+    assert!(lacks > Nanoton::ZERO);
+    ops::pay_rent(&world.payer, &registry, lacks.checked_add(ton("0.01")).unwrap()).await.unwrap().success().unwrap();
+    assert_eq!(ops::registry_lacks(&*world.chain, &registry, 0).await.unwrap(), Nanoton::ZERO);
+}
+
 #[test]
 fn rent_is_what_the_contract_reckons_with() {
     // `tests/rent.test.mjs` has the year of sixteen entries from TON's own emulator.
@@ -119,5 +198,5 @@ fn rent_is_what_the_contract_reckons_with() {
     let (open, most) = (channel::closed_rent(0, 0), channel::closed_rent(256, channel::MAX_CLOSE_DELAY));
     assert!(open < Nanoton(2_000_000) && most > Nanoton(79_000_000) && most < Nanoton(80_000_000), "{open} {most}");
     assert_eq!(channel::closed_rent(256, u32::MAX), most, "a longer delay counts as the longest");
-    assert_eq!(channel::rent(u16::MAX, u64::MAX).0, u64::MAX / 65_536 + 1);
+    assert_eq!(channel::rent(u16::MAX, u64::MAX), Nanoton(u64::MAX), "it does not wrap");
 }
