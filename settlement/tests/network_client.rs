@@ -235,6 +235,39 @@ async fn an_api_gets_exactly_the_time_it_asks_for_and_no_more_than_half_a_minute
     assert!(waits.iter().sum::<Duration>() > Duration::ZERO);
 }
 
+/// The other form of the header is a date, by the clock of whoever sends it, which says in `Date` what that shows.
+#[tokio::test]
+async fn an_api_may_name_the_time_as_a_date() {
+    let after = "Sun, 06 Nov 1994 08:49:37 GMT";
+    for (date, waited) in [
+        ("Sun, 06 Nov 1994 08:49:20 GMT", 17),
+        ("Sun, 06 Nov 1994 07:00:00 GMT", 30),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", 0),
+        ("Sun, 06 Nov 1994 09:00:00 GMT", 0),
+    ] {
+        let asked = Arc::new(Mutex::new(0));
+        let count = asked.clone();
+        let handler = async move || {
+            let mut count = count.lock().unwrap();
+            *count += 1;
+            let response = axum::http::Response::builder();
+            match *count {
+                1 => response.status(429).header("retry-after", after).header("date", date).body("{}".to_owned()),
+                _ => response.body(head_v3(7, 1_000, -3).to_string()),
+            }
+            .unwrap()
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(handler)).await });
+        let (client, timer) = counted(&url, Duration::ZERO);
+        assert_eq!(client.head().await.unwrap().seqno, 7);
+        let waits = timer.waits();
+        assert_eq!(waits.iter().sum::<Duration>(), Duration::from_secs(waited), "{date}");
+        assert_eq!(*asked.lock().unwrap(), 2);
+    }
+}
+
 #[tokio::test]
 async fn a_wait_that_an_api_names_holds_for_every_question_and_for_the_pace() {
     let secs = Duration::from_secs;

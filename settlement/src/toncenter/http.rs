@@ -2,11 +2,11 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::header::{CONTENT_TYPE, RETRY_AFTER};
+use hyper::header::{CONTENT_TYPE, DATE, HeaderName, RETRY_AFTER};
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -14,6 +14,7 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 use tokio::time::timeout;
 
+use super::http_date::retry_after;
 use super::timer::Timer;
 use crate::error::Error;
 
@@ -22,8 +23,6 @@ type Connector = hyper_rustls::HttpsConnector<HttpConnector>;
 #[cfg(not(feature = "https"))]
 type Connector = HttpConnector;
 
-/// Longest wait that an API may ask for.
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
 const MAX_ANSWER: usize = 16 << 20;
 
 /// How often and how soon a question is asked again. Waits double and are chosen at random below that, so that many clients of a service
@@ -174,8 +173,9 @@ impl Http {
             timeout(self.back_off.timeout, exchange).await.map_err(|_| transient(&"no answer in time"))??;
         let status = parts.status;
         if matches!(status.as_u16(), 408 | 429 | 502 | 503 | 504 | 542) {
-            let asked = parts.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-            let asked = asked.map(|seconds| Duration::from_secs(seconds).min(LONGEST_WAIT));
+            let header = |name: HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok());
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+            let asked = header(RETRY_AFTER).and_then(|value| retry_after(value, header(DATE), now));
             return Err(Failure::Transient(format!("HTTP status {status}"), asked));
         }
         let answer = serde_json::from_slice(&body);

@@ -4,6 +4,7 @@
 //! the network that was named, that its newest block is not old, and that it does not go back.
 
 mod http;
+mod http_date;
 pub(crate) mod json;
 mod timer;
 mod trace;
