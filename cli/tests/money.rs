@@ -510,10 +510,28 @@ async fn nothing_is_deployed_whose_code_is_not_what_governance_names() {
     // Nothing was named: said, and left to who is asked.
     let asked = world.fails(&provider_wallet, &register("0")).await;
     assert!(asked.contains("names no code for new providers"), "{asked}");
+    assert!(asked.contains(&format!("The Registry {registry} is the one that you named")), "{asked}");
     let made = world.pay(&provider_wallet, &register("0")).await;
     let provider = made["provider"].as_str().unwrap();
     let open = ["channel", "open", provider, "5", "--client-key", "client.json"];
-    assert!(world.fails(&client_wallet, &open).await.contains("names no code for new channels"));
+    let asked = world.fails(&client_wallet, &open).await;
+    assert!(asked.contains("names no code for new channels"), "{asked}");
+    assert!(asked.contains(&format!("The Registry {registry} is the provider's own choice")), "{asked}");
+    // A configuration that believes in the same one stands behind it; one that believes in another refuses.
+    let config = |registry: &str| {
+        format!(
+            "gateways = [\"http://127.0.0.1:9\"]\nchain = \"{}\"\nnetwork = -217\nregistry = \"{registry}\"\nchannel = \"\"\nclient_key_file = \"k\"\nreferences = \"r\"\nreference_signers = []\nlogs = []\nrequired_logs = 0\nrequired_witnesses = 0\nvoucher_step = 1\ndata = \"d\"\n[max_prices]\nprompt = 1\ncached = 1\ncompletion = 1\nreasoning = 1\n",
+            world.url
+        )
+    };
+    for (file, of, said) in [
+        ("mine.toml", &address, "is the one that mine.toml believes in"),
+        ("other.toml", &client, "nothing would be bought"),
+    ] {
+        std::fs::write(world.path(file), config(of)).unwrap();
+        let asked = world.fails(&client_wallet, &[&open[..], &["--like", file, "--config", "new.toml"]].concat()).await;
+        assert!(asked.contains(said) && !asked.contains("own choice"), "{asked}");
+    }
 
     // Other code for Channels: refused before anything is asked, written or sent; Providers are not concerned.
     name(1, provider_code_hash(), [7; 32]).await;
@@ -527,7 +545,7 @@ async fn nothing_is_deployed_whose_code_is_not_what_governance_names() {
     );
     assert_eq!((world.balance(&client).await, world.path("client.json").exists()), (before, false));
     let asked = world.fails(&provider_wallet, &register("1")).await;
-    assert!(asked.contains("that of release 1"), "{asked}");
+    assert!(asked.contains("names release 1 for new providers, whose code is this program's"), "{asked}");
     world.pay(&provider_wallet, &register("1")).await;
 
     // And the other way round.
@@ -539,7 +557,7 @@ async fn nothing_is_deployed_whose_code_is_not_what_governance_names() {
         "{refused}"
     );
     assert_eq!(world.balance(&owner).await, before);
-    assert!(world.fails(&client_wallet, &open).await.contains("that of release 2"));
+    assert!(world.fails(&client_wallet, &open).await.contains("names release 2 for new channels"));
     world.pay(&client_wallet, &open).await;
 }
 
@@ -577,4 +595,21 @@ async fn governance_proposes_waits_and_executes() {
     let table = world.run(&wallet, &["registry", "show", &registry], "").await;
     let table = String::from_utf8(table.stdout).unwrap();
     assert!(table.contains("1 of 1") && table.contains("longest attestation"), "{table}");
+
+    // It has years of rent, of which time takes its part; anybody adds what is missing.
+    assert!(table.contains("lacks of a year's rent  nothing"), "{table}");
+    let full = world.fails(&other, &["registry", "fund", &registry, "--yes"]).await;
+    assert!(full.contains("more than a year's rent: name an amount"), "{full}");
+    world.clock.advance(7 * 365 * DAY);
+    let lacks = world.json(&wallet, &["registry", "show", &registry]).await["lacks_nanoton"].as_i64().unwrap();
+    assert!(lacks > 10_000_000, "{lacks}");
+    let asked = world.fails(&other, &["registry", "fund", &registry]).await;
+    assert!(asked.contains("Nobody can take it out") && asked.contains(&Nanoton(lacks as u64).to_string()), "{asked}");
+    assert_eq!(world.pay(&other, &["registry", "fund", &registry]).await["lacks_nanoton"], 0);
+    let before = world.balance(&registry).await;
+    world.pay(&other, &["registry", "fund", &registry, "1"]).await;
+    let added = world.balance(&registry).await - before;
+    assert!((990_000_000..1_000_000_000).contains(&added), "{added}");
+    // What is no Registry gets nothing.
+    assert!(world.fails(&other, &["registry", "fund", &address, "1", "--yes"]).await.contains("the Registry"));
 }

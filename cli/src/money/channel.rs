@@ -13,7 +13,7 @@ use cocoon_settlement::{Address, Nanoton, keyfile, ops};
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::{ChainArgs, PayArgs, Payer, duration};
+use super::{ChainArgs, PayArgs, Payer, Source, duration};
 use crate::proxy::ProxyConfig;
 
 /// A client's deposit for one provider.
@@ -128,14 +128,17 @@ async fn open(
         Some(path) => path,
         None => pay.key.path()?.with_file_name(format!("channel-{}.json", &hex::encode(channel.hash)[..16])),
     };
+    let source = config.as_ref().map_or(Source::Provider, |(like, _)| Source::Configuration(like));
+    let [registry, code] = super::vouched(&release, "channels", &terms.registry, &source);
     let adapt =
         |(like, to): (PathBuf, PathBuf)| adapted(&like, &to, &init, &terms.registry, &key_path).map(|text| (to, text));
-    let config = config.map(adapt).transpose()?;
+    let config = config.clone().map(adapt).transpose()?;
     let before = payer
         .ask(&[
             format!("This opens a channel with a deposit of {deposit} for the provider {provider},"),
             format!("  whose owner {} is paid by receipts that cover your vouchers.", terms.owner),
-            format!("  {}", super::vouched(&release, "channels", &terms.registry)),
+            registry,
+            code,
             "It costs about 0.022 TON in fees; about 0.03 TON of the deposit is held back as the rent of the channel."
                 .into(),
             format!(

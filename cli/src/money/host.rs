@@ -12,7 +12,7 @@ use cocoon_settlement::contracts::{ProviderInit, exit, provider, registry as reg
 use cocoon_settlement::{Address, Nanoton, ops};
 use serde_json::json;
 
-use super::{ChainArgs, PayArgs, duration};
+use super::{ChainArgs, PayArgs, Source, duration};
 use crate::host_doctor::{self, DoctorArgs};
 use crate::host_launch::{self, LaunchArgs};
 
@@ -241,11 +241,13 @@ async fn register(pay: &PayArgs, registry: Address, claim_window: u32, number: u
         !payer.chain.account(&address).await?.active,
         "{address} is this wallet's contract number {number} already; --number makes another one"
     );
+    let [whose, code] = super::vouched(&release, "providers", &registry, &Source::CommandLine);
     let before = payer
         .ask(&[
             format!("This deploys the provider's contract {address}, owned by this wallet for ever,"),
             format!("  with {} for its rent. Fees: about 0.008 TON.", ops::PROVIDER_RENT),
-            format!("  {}", super::vouched(&release, "providers", &registry)),
+            whose,
+            code,
             format!(
                 "Receipts are paid until {} after the attestation of their enclave ends.",
                 duration(claim_window.into())

@@ -256,14 +256,34 @@ impl Payer<'_> {
     }
 }
 
+/// Where the address of a Registry comes from, and so what its word is worth.
+enum Source<'a> {
+    /// The contract of the provider that is dealt with names it.
+    Provider,
+    /// A configuration that its owner believes in.
+    Configuration(&'a Path),
+    /// Whoever runs the command.
+    CommandLine,
+}
+
 /// Who says that the code is the right one, for the question before it is deployed.
-fn vouched(release: &Release, what: &str, registry: &Address) -> String {
-    match release.version {
-        0 => format!("The Registry {registry} names no code for new {what}: this program alone vouches for it."),
-        version => {
-            format!("Its code is that of release {version}, which the Registry {registry} names for new {what}.")
+fn vouched(release: &Release, what: &str, registry: &Address, source: &Source<'_>) -> [String; 2] {
+    let whose = match source {
+        Source::Provider => format!(
+            "  The Registry {registry} is the provider's own choice, and nobody has compared it: what it says is the provider's word, unless you know this address."
+        ),
+        Source::Configuration(path) => {
+            format!("  The Registry {registry} is the one that {} believes in.", path.display())
         }
-    }
+        Source::CommandLine => {
+            format!("  The Registry {registry} is the one that you named: nobody else vouches for it.")
+        }
+    };
+    let code = match release.version {
+        0 => format!("  It names no code for new {what}: this program alone vouches for the code."),
+        version => format!("  It names release {version} for new {what}, whose code is this program's."),
+    };
+    [whose, code]
 }
 
 /// What closing a Channel costs beyond its fees, if its rent may have eaten what it held.
