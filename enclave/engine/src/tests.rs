@@ -208,7 +208,9 @@ async fn who_goes_away_stops_the_work_also_where_a_schema_does_not_allow_the_end
             drop(gone);
         }
         let _all = engine.inner.running.acquire_many(places as u32).await.unwrap();
-        let (asked, count) = (chooser.asked().unwrap(), chooser.count());
+        let count = chooser.count();
+        // It may not have been asked again since.
+        let asked = chooser.asked().unwrap_or(count);
         assert!(asked <= count + 3, "asked for {asked} tokens, of which {count} count");
     }
     let (_, text, _) = ask(&engine, QUESTION, Sampling::default(), 500).await;

@@ -14,7 +14,7 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::http_date::retry_after;
+use super::retry_after::retry_after;
 use super::timer::Timer;
 use crate::error::Error;
 

@@ -4,8 +4,8 @@
 //! the network that was named, that its newest block is not old, and that it does not go back.
 
 mod http;
-mod http_date;
 pub(crate) mod json;
+mod retry_after;
 mod timer;
 mod trace;
 mod v3;
