@@ -102,16 +102,16 @@ fn refuses_all(code: i32) -> bool {
 /// What became of a claim.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Outcome {
-    /// Each item was paid, or is on record as refused.
-    Known,
-    /// It was refused, and one of several items may be the reason.
-    OneOfThem,
+    /// The contracts took it.
+    Taken,
+    /// They refused it for one of its items.
+    Refused,
+    /// They would refuse any part of it too.
+    Hopeless,
 }
 
-/// What to try of a batch that was refused together, last first.
-fn halves(batch: &[Due]) -> [Vec<Due>; 2] {
-    let (first, second) = batch.split_at(batch.len().div_ceil(2));
-    [second.to_vec(), first.to_vec()]
+fn value_of(items: &[Due]) -> Nanoton {
+    items.iter().map(|due| due.value).sum()
 }
 
 /// Most that a claim of so many items costs.
@@ -145,7 +145,7 @@ fn plan(mut due: Vec<Due>, least: Nanoton) -> Vec<Vec<Due>> {
         batches.push(batch);
     }
     batches.retain(|batch| {
-        let value: Nanoton = batch.iter().map(|due| due.value).sum();
+        let value = value_of(batch);
         let lost: Nanoton = batch.iter().filter_map(|due| due.refused).sum();
         value > fee(batch.len()).saturating_add(lost)
             && !batch.is_empty()
@@ -183,7 +183,7 @@ impl Claimer {
         for batch in plan(due.clone(), rule.least) {
             self.pay(store, batch, &mut report).await?;
         }
-        let mut left: Nanoton = due.iter().map(|due| due.value).sum();
+        let mut left = value_of(&due);
         for Due { earned, value, deadline, .. } in &due {
             let receipt = &earned.receipt.receipt;
             if let Some(refusal) = store.refusal(&receipt.channel, &receipt.enclave_key)? {
@@ -195,19 +195,35 @@ impl Claimer {
         Ok(report)
     }
 
-    /// Claims a batch. One item that cannot be paid must not keep the others from it: what is refused together is claimed again in halves, down to
-    /// the item that is the reason, as long as each half brings more than it and the refusals before it cost. Only an item that is refused
-    /// alone is held off. What is too small to find out about goes alone from then on, when it is worth it.
+    /// Claims a batch. One item that cannot be paid must not keep the others from it: where they are refused together, the reason is looked for in
+    /// halves, and only an item that is refused alone is held off. Suspects are sent only while the round brings more than it costs, those of
+    /// whom a refusal elsewhere says nothing any more like any other batch. What it is not worth finding out about goes alone from then on.
     async fn pay(&self, store: &Store, batch: Vec<Due>, report: &mut ClaimReport) -> Result<(), Error> {
-        let mut parts = match self.claim(store, &batch, report).await? {
-            Outcome::Known => return Ok(()),
-            Outcome::OneOfThem => Vec::from(halves(&batch)),
-        };
-        while let Some(part) = parts.pop() {
-            let (value, most): (Nanoton, _) = (part.iter().map(|due| due.value).sum(), fee(part.len()));
-            let worth = value > most && report.paid.saturating_add(value) > report.fees.saturating_add(most);
-            if worth && self.claim(store, &part, report).await? == Outcome::OneOfThem {
-                parts.extend(halves(&part));
+        if self.claim(store, &batch, report).await? != Outcome::Refused || batch.len() == 1 {
+            return Ok(());
+        }
+        let mut refused = vec![batch];
+        while let Some(mut suspects) = refused.pop() {
+            while !suspects.is_empty() {
+                let rest = suspects.split_off(suspects.len().div_ceil(2));
+                let (value, most) = (value_of(&suspects), fee(suspects.len()));
+                if value <= most || report.paid.saturating_add(value) <= report.fees.saturating_add(most) {
+                    break;
+                }
+                match self.claim(store, &suspects, report).await? {
+                    // The reason is among the others.
+                    Outcome::Taken => suspects = rest,
+                    Outcome::Refused => {
+                        let worth = value_of(&rest) > fee(rest.len());
+                        if worth && self.claim(store, &rest, report).await? == Outcome::Refused && rest.len() > 1 {
+                            refused.push(rest);
+                        }
+                        if suspects.len() == 1 {
+                            break;
+                        }
+                    }
+                    Outcome::Hopeless => break,
+                }
             }
         }
         Ok(())
@@ -315,7 +331,7 @@ impl Claimer {
             // The wallet could not pay for it: nothing was asked, so nothing is known of what it held.
             if at == self.account.address() {
                 sent.success()?;
-                return Ok(Outcome::Known);
+                return Ok(Outcome::Hopeless);
             }
             let why = exit::reason(code).unwrap_or("for a reason of TON's own");
             tracing::warn!(%at, code, items = batch.len(), "a claim was refused: {why}");
@@ -323,7 +339,7 @@ impl Claimer {
                 for due in batch {
                     store.refuse_among(&due.earned.receipt, chain.head().await?.time, code, share)?;
                 }
-                return Ok(Outcome::OneOfThem);
+                return Ok(Outcome::Refused);
             }
         }
         for Due { earned, before, .. } in batch {
@@ -341,7 +357,11 @@ impl Claimer {
             report.paid = report.paid.saturating_add(paid);
             report.items += 1;
         }
-        Ok(Outcome::Known)
+        Ok(match sent.aborted {
+            None => Outcome::Taken,
+            Some((_, code)) if refuses_all(code) => Outcome::Hopeless,
+            Some(_) => Outcome::Refused,
+        })
     }
 }
 

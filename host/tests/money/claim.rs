@@ -129,7 +129,7 @@ async fn the_good_ones_of_a_refused_batch_are_paid_and_only_the_bad_one_is_held_
         }
         for n in 0..5 {
             // The dearest are claimed first.
-            let value = Nanoton(25_000_000 - u64::from(n));
+            let value = Nanoton(30_000_000 - u64::from(n));
             world.earn(&store, 41 + n, if n == bad { 99 } else { 41 + n }, value, value);
         }
         let claimer = Claimer::new(world.account.clone(), world.provider);
@@ -138,9 +138,15 @@ async fn the_good_ones_of_a_refused_batch_are_paid_and_only_the_bad_one_is_held_
             let enclave = key(41 + n).enclave_key();
             let refusal = store.refusal(&world.channel, &enclave).unwrap();
             let paid = ops::channel_paid(world.chain.as_ref(), &world.channel, &enclave).await.unwrap().paid;
-            println!("bad {bad}, item {n}: {paid} {refusal:?}");
+            assert_eq!(
+                (paid > Nanoton(0), refusal.is_some()),
+                (n != bad, n == bad),
+                "bad {bad}, item {n}: {refusal:?}"
+            );
+            assert!(refusal.is_none_or(|refusal| refusal.count == 1), "it was refused itself");
         }
-        println!("bad {bad}: {round:?}");
+        assert_eq!((round.items, round.held.len()), (4, 1));
+        assert!(round.paid > round.fees, "{round:?}");
     }
 }
 
@@ -250,7 +256,7 @@ async fn what_a_client_closes_in_on_is_claimed_before_it_can_take_it_back() {
     ops::start_close(&world.account, &world.channel).await.unwrap().success().unwrap();
     // Three days of delay, a day of notice. The window is open for 22 hours longer than the delay.
     let presses = 72 * HOUR - 1 - 24 * HOUR;
-    let early = round_at(&world, &store, presses - 1, &PATIENT).await;
+    let early = round_at(&world, &store, presses - 10, &PATIENT).await;
     assert_eq!((early.items, early.waiting), (0, amount));
     assert_eq!(round_at(&world, &store, presses, &PATIENT).await.paid, amount);
 }
@@ -275,7 +281,7 @@ async fn what_was_refused_is_tried_more_than_once_before_a_close_can_be_finished
         }
     }
     let left: Vec<u64> = tried.iter().map(|at| (last - at).div_ceil(600)).collect();
-    assert_eq!(left, [144, 72, 36, 18, 9, 5, 2, 1, 0], "in tens of minutes before the close can be finished");
+    assert_eq!(left, [144, 72, 36, 18, 9, 4, 2, 1, 0], "in tens of minutes before the close can be finished");
 
     // One that is good after all is paid at the first of them, and by the second if something was wrong at the first.
     let (folder, world) = (tempfile::tempdir().unwrap(), world_with_window(259_200).await);
@@ -285,7 +291,7 @@ async fn what_was_refused_is_tried_more_than_once_before_a_close_can_be_finished
     let receipt = store.earned().unwrap().remove(0).receipt;
     let first = last - 24 * HOUR;
     store.refuse(&receipt, AT.plus(first), 133, Nanoton(1)).unwrap();
-    assert_eq!(round_at(&world, &store, first + 12 * HOUR - 1, &PATIENT).await.items, 0);
+    assert_eq!(round_at(&world, &store, first + 12 * HOUR - 10, &PATIENT).await.items, 0);
     assert_eq!(round_at(&world, &store, first + 12 * HOUR, &PATIENT).await.paid, amount);
 }
 
@@ -316,6 +322,96 @@ async fn without_a_claim_window_the_last_hour_of_the_attestation_presses() {
         assert_eq!(round.paid, Nanoton(paid), "{seconds}");
         assert!(paid > 0 || round.fees == Nanoton(0), "{seconds}");
     }
+}
+
+/// Each receipt for itself is good for all that the Channel holds, and together they are not.
+#[tokio::test]
+async fn what_the_channel_cannot_pay_besides_is_not_claimed() {
+    let (folder, world) = (tempfile::tempdir().unwrap(), world().await);
+    let store = Store::open(&folder.path().join("host.redb")).unwrap();
+    let much = Nanoton(20_000_000_000);
+    for enclave in [41, 42] {
+        world.earn(&store, enclave, enclave, much, much);
+    }
+    let round = round_at(&world, &store, 0, &AT_ONCE).await;
+    assert_eq!((round.items, round.held.len()), (1, 0));
+    assert!(round.paid > Nanoton(9_900_000_000), "{round:?}");
+    assert_eq!(round_at(&world, &store, 1, &AT_ONCE).await.fees, Nanoton(0), "nothing is left to be paid from");
+}
+
+/// What others know of these claims costs nothing to find out.
+#[tokio::test]
+async fn nothing_is_sent_for_a_void_key_another_provider_or_what_was_paid_meanwhile() {
+    let (folder, world) = (tempfile::tempdir().unwrap(), world().await);
+    let store = Store::open(&folder.path().join("host.redb")).unwrap();
+    let amount = Nanoton(300_000_000);
+    world.earn(&store, 41, 41, amount, amount);
+    ops::revoke(&world.account, &world.provider, &key(41).enclave_key(), true).await.unwrap().success().unwrap();
+    world.earn(&store, 42, 42, amount, amount);
+    // By a process with a record of its own.
+    let elsewhere = Store::open(&folder.path().join("other.redb")).unwrap();
+    world.earn(&elsewhere, 42, 42, amount, amount);
+    assert_eq!(round_at(&world, &elsewhere, 0, &AT_ONCE).await.paid, amount);
+    let receipt = elsewhere.earned().unwrap().remove(0).receipt;
+    store.refuse(&receipt, AT, 133, Nanoton(7)).unwrap();
+    let round = round_at(&world, &store, 1, &AT_ONCE).await;
+    assert_eq!((round.fees, round.waiting, round.held.len()), (Nanoton(0), Nanoton(0), 0));
+    assert_eq!(store.refusal(&world.channel, &key(42).enclave_key()).unwrap(), None, "it was paid after all");
+
+    let other = Claimer::new(world.account.clone(), world.registry);
+    // Nothing of the record is that one's, whatever it is: its own terms are all that it asks for.
+    assert!(other.round(&elsewhere, &AT_ONCE).await.is_err());
+    let second = cocoon_settlement::contracts::ProviderInit {
+        salt: [1; 32],
+        ..ops::provider_terms(world.chain.as_ref(), &world.provider).await.unwrap()
+    };
+    let second = ops::deploy_provider(&world.account, &second).await.unwrap().0;
+    world.receive(&elsewhere, 42, 42, 2, Nanoton(600_000_000), AT);
+    elsewhere.keep_voucher(&world.promise(42, Nanoton(600_000_000))).unwrap();
+    let round = Claimer::new(world.account.clone(), second).round(&elsewhere, &AT_ONCE).await.unwrap();
+    assert_eq!((round.fees, round.waiting), (Nanoton(0), Nanoton(0)));
+    assert_eq!(round_at(&world, &elsewhere, 2, &AT_ONCE).await.paid, Nanoton(300_000_000));
+}
+
+#[tokio::test]
+async fn what_is_worth_little_is_claimed_once_it_has_waited_for_so_long() {
+    let (folder, world) = (tempfile::tempdir().unwrap(), world().await);
+    let store = Store::open(&folder.path().join("host.redb")).unwrap();
+    let rule = ClaimRule { max_age: Duration::from_secs(6 * HOUR), ..PATIENT };
+    let amount = Nanoton(20_000_000);
+    world.earn(&store, 41, 41, amount, amount);
+    for (seconds, paid) in [(60, 0), (6 * HOUR + 50, 0), (6 * HOUR + 60, 20_000_000)] {
+        assert_eq!(round_at(&world, &store, seconds, &rule).await.paid, Nanoton(paid), "{seconds}");
+    }
+}
+
+/// Six new vouchers are twelve signatures, of which one message takes ten.
+#[tokio::test]
+async fn more_signatures_than_one_message_takes_go_in_two() {
+    let (folder, world) = (tempfile::tempdir().unwrap(), world().await);
+    let store = Store::open(&folder.path().join("host.redb")).unwrap();
+    let amount = Nanoton(300_000_000);
+    for enclave in 41..47 {
+        if enclave > 42 {
+            world.attest(key(enclave).enclave_key()).await;
+        }
+        world.earn(&store, enclave, enclave, amount, amount);
+    }
+    let round = round_at(&world, &store, 0, &AT_ONCE).await;
+    assert_eq!((round.items, round.paid, round.held.len()), (6, Nanoton(6 * amount.0), 0));
+}
+
+#[tokio::test]
+async fn two_rounds_at_once_claim_once() {
+    let (folder, world) = (tempfile::tempdir().unwrap(), world().await);
+    let store = Store::open(&folder.path().join("host.redb")).unwrap();
+    let amount = Nanoton(300_000_000);
+    world.earn(&store, 41, 41, amount, amount);
+    let claimer = Claimer::new(world.account.clone(), world.provider);
+    let (one, two) = tokio::join!(claimer.round(&store, &AT_ONCE), claimer.round(&store, &AT_ONCE));
+    let (one, two) = (one.unwrap(), two.unwrap());
+    assert_eq!((one.items + two.items, one.paid.saturating_add(two.paid)), (1, amount));
+    assert!(one.fees == Nanoton(0) || two.fees == Nanoton(0), "{one:?} {two:?}");
 }
 
 /// The wallet that pays for claims is empty: nothing is held against receipts that nobody looked at.
