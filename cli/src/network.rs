@@ -495,7 +495,7 @@ fn auditor_config(client: &Client, chain_url: &str) -> String {
          registry = \"{registry}\"\nchain = \"{chain_url}\"\nnetwork = {network}\n"
     );
     for (index, log) in config.logs.iter().enumerate() {
-        // Its place in the Registry's list of verifiers: nobody anchors checkpoints here, which would say so too.
+        // Its place in the Registry's list of verifiers, which nothing else says.
         let (url, key, witness) = (&log.url, &log.key, &log.witness);
         text += &format!("\n[[logs]]\nurl = \"{url}\"\nkey = \"{key}\"\nwitness = \"{witness}\"\nverifier = {index}\n");
     }

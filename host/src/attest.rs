@@ -96,10 +96,7 @@ async fn verdicts(
         match verdict(parties.http, node, bundle, &stamp).await {
             // A node that signs with another key than the Registry knows must not spoil what the others signed.
             Ok((index, verdict, signature))
-                if params
-                    .verifiers
-                    .get(usize::from(index))
-                    .is_none_or(|key| verdict.verify(&signature, key).is_err()) =>
+                if params.verifiers.get(&index).is_none_or(|key| verdict.verify(&signature, key).is_err()) =>
             {
                 why = format!("{node} does not sign with the key that the Registry has at place {index}");
             }

@@ -83,7 +83,7 @@ impl Inner {
     ) -> Result<SignedVerdict, Error> {
         let now = subject.at;
         let params = ops::registry_params(&*self.chain, &self.registry).await?;
-        if params.verifiers.get(usize::from(self.index)) != Some(&self.public) {
+        if params.verifiers.get(&self.index) != Some(&self.public) {
             return Err(Error::NotVerifier { index: self.index });
         }
         let known = self.store.get(&id)?;

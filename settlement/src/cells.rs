@@ -98,7 +98,7 @@ pub(crate) fn read_whole<T>(
 }
 
 /// A cell or bag of cells that is not what it should be.
-fn malformed(what: &'static str, why: impl std::fmt::Display) -> Error {
+pub(crate) fn malformed(what: &'static str, why: impl std::fmt::Display) -> Error {
     Error::Malformed { what, why: why.to_string() }
 }
 

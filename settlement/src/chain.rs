@@ -154,8 +154,11 @@ pub struct MessageSummary {
     pub op: Option<u32>,
     /// Whether it came back because its receiver did not carry it out.
     pub bounced: bool,
-    /// Its body; [`crate::contracts::events::read`] says what it asks of Cocoon's contracts.
-    pub body: Cell,
+    /// Its body; [`crate::contracts::events::of`] says what it asks of Cocoon's contracts. `None` where the chain's server keeps it to
+    /// itself.
+    pub body: Option<Cell>,
+    /// The initial state that it brought along, as a cell (`StateInit` of TON's block.tlb); an account takes it if it has no code yet.
+    pub init: Option<Cell>,
 }
 
 /// One transaction, in the terms in which people account for it.
@@ -193,6 +196,15 @@ pub struct TxSummary {
     pub previous: Option<(u64, [u8; 32])>,
     /// Whether there was an account before it. A first transaction finds one only where a local chain began with it.
     pub existed: bool,
+}
+
+impl TxSummary {
+    /// Whether the account's code ran and ended well: whatever a message asks of an account without code, or of one that refuses it, did
+    /// not happen. More than not [`Self::failed`], which value that just stays somewhere is not either.
+    pub fn carried_out(&self) -> bool {
+        // No code ran: the codes of that are negative. Codes 0 and 1 are TON's two ways to end well.
+        !self.failed && matches!(self.exit_code, 0 | 1)
+    }
 }
 
 /// All transactions that an external message caused, in order of execution.

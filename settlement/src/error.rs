@@ -103,6 +103,9 @@ pub enum Error {
         /// By how much, and what to do.
         why: String,
     },
+    /// A server leaves out something that only some need.
+    #[error("the chain's server does not give {0}: ask another one, best your own")]
+    Incomplete(&'static str),
     /// The local chain's files cannot be used.
     #[error("the local chain in {path} cannot be used: {why}")]
     Store {

@@ -76,11 +76,13 @@ impl TxSummary {
 /// The message as its account at the other end, `peer`, sees it.
 fn peer(peer: &IntAddr, value: Nanoton, bounced: bool, cell: &Cell) -> Result<Option<MessageSummary>, Error> {
     let IntAddr::Std(peer) = peer else { return Ok(None) };
-    let mut body = cell.parse::<Message<'_>>()?.body;
+    let message = cell.parse::<Message<'_>>()?;
+    let init = message.init.as_ref().map(CellBuilder::build_from).transpose()?;
+    let mut body = message.body;
     let whole = CellBuilder::build_from(body)?;
     // A bounced body starts with a mark of its own.
     let op = if !bounced && body.size_bits() >= 32 { Some(body.load_u32()?).filter(|op| *op != 0) } else { None };
-    Ok(Some(MessageSummary { peer: peer.clone().into(), value, op, bounced, body: whole }))
+    Ok(Some(MessageSummary { peer: peer.clone().into(), value, op, bounced, body: Some(whole), init }))
 }
 
 fn skip_code(reason: ComputePhaseSkipReason) -> i32 {

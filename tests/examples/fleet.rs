@@ -214,7 +214,8 @@ async fn large(args: &Args, folder: &Path) -> Result<()> {
         .iter()
         .zip(&states)
         .zip(&sources)
-        .map(|((result, state), source)| ReplayedLog { result, state, source, verifier: None })
+        .zip(0u8..)
+        .map(|(((result, state), source), n)| ReplayedLog { result, state, source, verifier: Some(n) })
         .collect();
     let work = folder.join("work");
     let as_of = contracts.chain.head().await?.time;

@@ -69,8 +69,8 @@ pub(super) struct ChainArgs {
     /// A channel to look at although no claim names it yet; repeatable
     #[arg(long = "channel")]
     channels: Vec<Address>,
-    /// INDEX=ORIGIN: the verifier at this place of the Registry keeps the log of this name; repeatable. Logs whose checkpoints are
-    /// anchored need none
+    /// INDEX=ORIGIN: the verifier at this place of the Registry keeps the log of this name; repeatable. Without it, or `verifier` in the
+    /// file of --config, the log backs no verdict: anyone with a verdict key can anchor any log
     #[arg(long = "verifier", value_name = "INDEX=ORIGIN", value_parser = verifier)]
     verifiers: Vec<(u8, String)>,
 }
@@ -304,7 +304,7 @@ fn for_people(report: &Report, page: Option<&Path>) -> String {
         ));
         if chain.verdicts_without_log > 0 {
             line(format!(
-                "    {} verdicts could not be followed: their verifiers' logs were not given",
+                "    {} verdicts could not be followed: nobody says which log their verifiers keep, or it was not given",
                 chain.verdicts_without_log
             ));
         }

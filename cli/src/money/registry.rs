@@ -193,9 +193,10 @@ impl Proposed {
     fn split(self) -> Result<(Change, PayArgs)> {
         Ok(match self {
             Self::Allow { listed, pay } => (Change::Allow(listed.listed()?), pay),
-            Self::Verifiers { threshold, keys, pay } => {
-                (Change::Verifiers { threshold, verifiers: keys.iter().map(|key| key.0).collect() }, pay)
-            }
+            Self::Verifiers { threshold, keys, pay } => (
+                Change::Verifiers { threshold, verifiers: (0u8..=u8::MAX).zip(keys.iter().map(|key| key.0)).collect() },
+                pay,
+            ),
             Self::MaxLifetime { seconds, pay } => (Change::MaxLifetime(seconds), pay),
             Self::Governance { address, pay } => (Change::Governance(address), pay),
             Self::TimeLock { seconds, pay } => (Change::TimeLock(seconds), pay),
@@ -335,9 +336,12 @@ async fn show(address: &Address, args: &ChainArgs) -> Result<()> {
     let release = registry::release(&*chain, address).await?;
     let balance = chain.account(address).await?.balance;
     let lacks = ops::registry_lacks(&*chain, address, 0).await?;
+    // A verifier that was dropped leaves a gap: the others keep their places.
+    let places = params.verifiers.keys().next_back().map_or(0, |last| last + 1);
     let mut anchors: Vec<Option<Anchored>> = Vec::new();
-    for index in 0..params.verifiers.len() {
-        anchors.push(registry::anchored(&*chain, address, u8::try_from(index)?).await?);
+    for index in 0..places {
+        let known = params.verifiers.contains_key(&index);
+        anchors.push(if known { registry::anchored(&*chain, address, index).await? } else { None });
     }
     if args.json {
         let proposals: Vec<Value> = proposals
@@ -357,7 +361,7 @@ async fn show(address: &Address, args: &ChainArgs) -> Result<()> {
             json!({ "schema": "cocoon/registry/v1", "address": address.to_string(), "network": params.network.0,
                     "balance_nanoton": balance.0, "lacks_nanoton": lacks.0, "governance": params.governance.to_string(), "time_lock": params.time_lock,
                     "set_epoch": params.set_epoch, "threshold": params.threshold, "max_lifetime": params.max_lifetime,
-                    "verifiers": params.verifiers.iter().map(hex::encode).collect::<Vec<_>>(), "images": hashes(&params.images),
+                    "verifiers": (0..places).map(|index| params.verifiers.get(&index).map(hex::encode)).collect::<Vec<_>>(), "images": hashes(&params.images),
                     "models": hashes(&params.models), "proposals": proposals, "checkpoints": anchors,
                     "release": { "version": release.version, "provider_code": hex::encode(release.provider_code),
                                  "channel_code": hex::encode(release.channel_code) } })
@@ -376,8 +380,8 @@ async fn show(address: &Address, args: &ChainArgs) -> Result<()> {
         ("verdicts needed", format!("{} of {} (set {})", params.threshold, params.verifiers.len(), params.set_epoch)),
         ("longest attestation", duration(params.max_lifetime.into())),
     ];
-    for (index, key) in params.verifiers.iter().enumerate() {
-        let anchor = match anchors.get(index).and_then(Option::as_ref) {
+    for (index, key) in &params.verifiers {
+        let anchor = match anchors.get(usize::from(*index)).and_then(Option::as_ref) {
             Some(anchor) => format!("log of {} leaves anchored at {}", anchor.tree_size, anchor.time),
             None => "no checkpoint anchored".into(),
         };

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use cocoon_attestation::types::{EnclaveKey, UnixTime};
 use tycho_types::boc::Boc;
-use tycho_types::cell::{Cell, CellBuilder, CellSlice};
+use tycho_types::cell::{Cell, CellBuilder, CellSlice, Load};
 use tycho_types::error::Error as CellError;
 use tycho_types::models::StateInit;
 
@@ -86,9 +86,17 @@ impl ChannelInit {
 
     fn read(s: &mut CellSlice<'_>) -> Result<Self, CellError> {
         expect_zeros(s, BITS_BEFORE_NETWORK)?;
+        Self::read_terms(s, |s| expect_zeros(s, BITS_AT))
+    }
+
+    /// From the network on; `at` reads when its close may be finished or was.
+    fn read_terms<'a>(
+        s: &mut CellSlice<'a>,
+        at: impl FnOnce(&mut CellSlice<'a>) -> Result<(), CellError>,
+    ) -> Result<Self, CellError> {
         let network = NetworkId(s.load_u32()? as i32);
         let (provider, owner, client_key) = (Address::load(s)?, Address::load(s)?, load_hash(s)?);
-        expect_zeros(s, BITS_AT)?;
+        at(s)?;
         read_whole(&s.load_reference_cloned()?, |s| {
             if s.load_u8()? != VERSION {
                 return Err(CellError::InvalidTag);
@@ -96,6 +104,23 @@ impl ChannelInit {
             let (close_delay, client, salt) = (s.load_u32()?, Address::load(s)?, load_hash(s)?);
             Ok(Self { network, provider, owner, client, client_key, close_delay, salt })
         })
+    }
+
+    /// Reads what a Channel was deployed with from its data of any time. It was deployed with nothing paid only if [`Self::address`] is
+    /// its own.
+    ///
+    /// # Errors
+    /// They are not a Channel's of this version.
+    pub fn of_data(data: &Cell) -> Result<Self, Error> {
+        let read = |s: &mut CellSlice<'_>| {
+            // Entries in three dictionaries, their number, rent, status, first deposit.
+            for _ in 0..3 {
+                Option::<Cell>::load_from(s)?;
+            }
+            s.skip_first(BITS_BEFORE_NETWORK - 3, 0)?;
+            Self::read_terms(s, |s| s.skip_first(BITS_AT, 0))
+        };
+        read_whole(data, read).map_err(malformed)
     }
 
     /// The initial data as a bag of cells.

@@ -22,7 +22,7 @@ use crate::error::Error;
 
 pub use channel::{ChannelInit, ChannelState, ChannelStatus, PaidRecord};
 pub use provider::{ClaimItem, EnclaveRecord, KeyState, ProviderInit, StakeState};
-pub use registry::{Anchored, Change, Listed, Proposal, RegistryInit, RegistryParams, Release};
+pub use registry::{Anchored, Change, Listed, Proposal, RegistryInit, RegistryParams, Release, VerifierSet, Verifiers};
 
 /// Storage layout that these bindings write and read.
 const VERSION: u8 = 1;
@@ -102,6 +102,15 @@ pub(crate) fn rent(bits: u64, cells: u64, seconds: u64) -> Nanoton {
 /// Initial state of a contract.
 pub(crate) fn state_init(code: &Cell, data: Cell) -> StateInit {
     StateInit { code: Some(code.clone()), data: Some(data), ..StateInit::default() }
+}
+
+/// Code hash and data of an account's initial state, where this is its own: the address follows from it.
+pub fn initial_state(account: &Address, init: &Cell) -> Option<([u8; 32], Cell)> {
+    if init.repr_hash().0 != account.hash {
+        return None;
+    }
+    let init = init.parse::<StateInit>().ok()?;
+    Some((init.code?.repr_hash().0, init.data?))
 }
 
 /// Address of a contract from what its StateInit refers to: representation hash (TVM, section 3.1.5) of the cell

@@ -13,7 +13,9 @@ use super::channel::MAX_CLOSE_DELAY;
 use super::{Answer, Code, VERSION, body};
 use crate::address::{Address, NetworkId};
 use crate::amount::Nanoton;
-use crate::cells::{SettlementReceipt, Signature, Voucher, load_time, store_hash, store_time};
+use crate::cells::{
+    SettlementReceipt, Signature, Voucher, load_hash, load_time, malformed, read_whole, store_hash, store_time,
+};
 use crate::chain::{Chain, StackValue};
 use crate::error::Error;
 
@@ -73,6 +75,27 @@ impl ProviderInit {
         b.store_u8(VERSION)?;
         b.store_reference(terms.build()?)?;
         b.build()
+    }
+
+    /// Reads what a Provider was deployed with from its data of any time. It was deployed without any key only if [`Self::address`] is
+    /// its own.
+    ///
+    /// # Errors
+    /// They are not a Provider's of this version.
+    pub fn of_data(data: &Cell) -> Result<Self, Error> {
+        let read = |s: &mut CellSlice<'_>| {
+            let (owner, claim_window) = (Address::load(s)?, s.load_u32()?);
+            Dict::<HashBytes, Kept>::load_from(s)?;
+            s.skip_first(STATE_BITS, 0)?;
+            if s.load_u8()? != VERSION {
+                return Err(CellError::InvalidTag);
+            }
+            read_whole(&s.load_reference_cloned()?, |s| {
+                let (network, registry) = (NetworkId(s.load_u32()? as i32), Address::load(s)?);
+                Ok(Self { network, registry, owner, claim_window, salt: load_hash(s)? })
+            })
+        };
+        read_whole(data, read).map_err(|why| malformed("the data of a Provider", why))
     }
 
     /// Whether every Channel's close delay can be as long as its claim window: no longer one protects a claim.

@@ -1,6 +1,7 @@
 //! Registry: verifier keys and threshold, allowed images and models, log checkpoints; takes verdicts. What loosens it waits in a
 //! time-lock, what tightens it acts at once.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use cocoon_attestation::types::{Digest, EnclaveKey, UnixTime};
@@ -9,6 +10,7 @@ use tycho_types::dict::Dict;
 use tycho_types::error::Error as CellError;
 use tycho_types::models::StateInit;
 
+use super::events::Event;
 use super::{Answer, Code, VERSION, body};
 use crate::address::{Address, NetworkId};
 use crate::amount::Nanoton;
@@ -65,7 +67,8 @@ pub struct RegistryInit {
 
 impl RegistryInit {
     fn data(&self) -> Result<Cell, Error> {
-        check(self.threshold, &self.verifiers)?;
+        let verifiers: Verifiers = (0u8..=u8::MAX).zip(self.verifiers.iter().copied()).collect();
+        check(self.threshold, &verifiers, self.verifiers.len())?;
         if self.max_lifetime == 0 || self.max_lifetime > MAX_LIFETIME {
             return Err(parameters(format!("an attestation lasts 1 to {MAX_LIFETIME} seconds")));
         }
@@ -83,7 +86,7 @@ impl RegistryInit {
             let count = u16::try_from(list.len()).ok().filter(|count| *count <= MAX_DIGESTS);
             b.store_u16(count.ok_or_else(|| parameters(format!("a list holds at most {MAX_DIGESTS} digests")))?)?;
         }
-        verifier_dict(&self.verifiers)?.store_into(&mut b, context)?;
+        verifier_dict(&verifiers)?.store_into(&mut b, context)?;
         for list in [&self.images, &self.models] {
             let mut dict = Dict::<HashBytes, ()>::new();
             for digest in list {
@@ -117,11 +120,15 @@ fn parameters(why: String) -> Error {
     Error::Malformed { what: "the parameters of a Registry", why }
 }
 
-fn check(threshold: u8, verifiers: &[[u8; 32]]) -> Result<(), Error> {
-    if verifiers.len() > MAX_VERIFIERS || threshold == 0 || usize::from(threshold) > verifiers.len() {
+/// Verifiers' Ed25519 keys by position. One that was dropped leaves a gap: the others keep their positions.
+pub type Verifiers = BTreeMap<u8, [u8; 32]>;
+
+fn check(threshold: u8, verifiers: &Verifiers, count: usize) -> Result<(), Error> {
+    let beyond = verifiers.keys().any(|index| usize::from(*index) >= MAX_VERIFIERS);
+    if beyond || count > MAX_VERIFIERS || threshold == 0 || usize::from(threshold) > count {
         return Err(parameters(format!("take 1 to {MAX_VERIFIERS} verifiers and a threshold of at most their number")));
     }
-    let mut sorted = verifiers.to_vec();
+    let mut sorted: Vec<_> = verifiers.values().collect();
     sorted.sort_unstable();
     if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
         return Err(parameters("one verifier is listed twice".into()));
@@ -129,12 +136,16 @@ fn check(threshold: u8, verifiers: &[[u8; 32]]) -> Result<(), Error> {
     Ok(())
 }
 
-fn verifier_dict(verifiers: &[[u8; 32]]) -> Result<Dict<u8, HashBytes>, Error> {
+fn verifier_dict(verifiers: &Verifiers) -> Result<Dict<u8, HashBytes>, Error> {
     let mut dict = Dict::new();
-    for (index, key) in (0u8..).zip(verifiers) {
+    for (index, key) in verifiers {
         dict.set(index, HashBytes(*key))?;
     }
     Ok(dict)
+}
+
+fn read_verifiers(dict: &Dict<u8, HashBytes>) -> Result<Verifiers, CellError> {
+    dict.iter().map(|entry| entry.map(|(index, key)| (index, key.0))).collect()
 }
 
 /// Body of an attestation: a verdict and signatures, each with the position of its verifier.
@@ -225,7 +236,7 @@ pub enum Change {
         /// Signatures that a verdict then needs.
         threshold: u8,
         /// Ed25519 keys by position.
-        verifiers: Vec<[u8; 32]>,
+        verifiers: Verifiers,
     },
     /// One more image or model.
     Allow(Listed),
@@ -244,7 +255,7 @@ impl Change {
         let mut b = CellBuilder::new();
         match self {
             Self::Verifiers { threshold, verifiers } => {
-                check(*threshold, verifiers)?;
+                check(*threshold, verifiers, verifiers.len())?;
                 b.store_u8(1)?;
                 b.store_u8(*threshold)?;
                 verifier_dict(verifiers)?.store_into(&mut b, Cell::empty_context())?;
@@ -279,9 +290,7 @@ impl Change {
         Ok(match s.load_u8()? {
             1 => {
                 let threshold = s.load_u8()?;
-                let dict = Dict::<u8, HashBytes>::load_from(s)?;
-                let verifiers = dict.values().map(|key| Ok(key?.0)).collect::<Result<_, CellError>>()?;
-                Self::Verifiers { threshold, verifiers }
+                Self::Verifiers { threshold, verifiers: read_verifiers(&Dict::load_from(s)?)? }
             }
             2 => Self::Allow(Listed::load(s)?),
             3 => Self::MaxLifetime(s.load_u32()?),
@@ -367,7 +376,7 @@ pub struct RegistryParams {
     /// Longest attestation it takes, in seconds.
     pub max_lifetime: u32,
     /// Verifiers' Ed25519 keys by position.
-    pub verifiers: Vec<[u8; 32]>,
+    pub verifiers: Verifiers,
     /// Image digests that may be attested.
     pub images: Vec<Digest>,
     /// Model roots that may be attested.
@@ -382,8 +391,7 @@ pub async fn params(chain: &dyn Chain, registry: &Address) -> Result<RegistryPar
     }
     let (network, governance, time_lock) = (NetworkId(answer.int32()?), answer.address()?, answer.uint()?);
     let (set_epoch, threshold, max_lifetime) = (answer.uint()?, answer.uint()?, answer.uint()?);
-    let verifiers = Dict::<u8, HashBytes>::from(answer.dict()?);
-    let verifiers = verifiers.values().map(|key| Ok(key?.0)).collect::<Result<_, Error>>()?;
+    let verifiers = read_verifiers(&Dict::from(answer.dict()?))?;
     let mut lists = [Vec::new(), Vec::new()];
     for list in &mut lists {
         for digest in Dict::<HashBytes, ()>::from(answer.dict()?).keys() {
@@ -432,6 +440,95 @@ impl<'a> Load<'a> for Waiting {
 pub async fn release(chain: &dyn Chain, registry: &Address) -> Result<Release, Error> {
     let mut answer = Answer::get(chain, &CODE, registry, "release", Vec::new()).await?;
     Ok(Release { version: answer.uint()?, provider_code: answer.bytes32()?, channel_code: answer.bytes32()? })
+}
+
+/// What a Registry's data say of its verifiers, at its start or later. With the events of its history, each in its turn, it says which
+/// verifiers there were at any time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifierSet {
+    /// Grows by one whenever the verifiers change.
+    pub epoch: u32,
+    /// Signatures that a verdict needs.
+    pub threshold: u8,
+    /// Verifiers' Ed25519 keys by position.
+    pub verifiers: Verifiers,
+    time_lock: u32,
+    next_id: u32,
+    /// Changes that wait, as they were proposed: nobody has looked yet whether they are any.
+    waiting: BTreeMap<u32, Cell>,
+}
+
+impl VerifierSet {
+    /// Reads a Registry's data: those of its initial state, or those of now.
+    ///
+    /// # Errors
+    /// They are not a Registry's of this version.
+    pub fn of_data(data: &Cell) -> Result<Self, Error> {
+        let read = |s: &mut CellSlice<'_>| {
+            if s.load_u8()? != VERSION {
+                return Err(CellError::InvalidTag);
+            }
+            s.load_u32()?;
+            let (epoch, threshold) = (s.load_u32()?, s.load_u8()?);
+            // Longest attestation; numbers of images and models.
+            s.skip_first(32 + 16 + 16, 0)?;
+            let verifiers = read_verifiers(&Dict::load_from(s)?)?;
+            Dict::<HashBytes, ()>::load_from(s)?;
+            Dict::<HashBytes, ()>::load_from(s)?;
+            let rare = s.load_reference_cloned()?;
+            let mut rare = rare.as_slice()?;
+            Address::load(&mut rare)?;
+            let (time_lock, next_id) = (rare.load_u32()?, rare.load_u32()?);
+            rare.load_u8()?;
+            let waiting = Dict::<u32, Waiting>::load_from(&mut rare)?;
+            let waiting = waiting.iter().map(|entry| entry.map(|(id, waiting)| (id, waiting.change)));
+            Ok(Self { epoch, threshold, verifiers, time_lock, next_id, waiting: waiting.collect::<Result<_, _>>()? })
+        };
+        let what = "the data of a Registry";
+        read_whole(data, read).map_err(|why| Error::Malformed { what, why: why.to_string() })
+    }
+
+    /// What it is after an event that the Registry carried out.
+    ///
+    /// # Errors
+    /// This Registry cannot have carried it out: its history is not all there.
+    pub fn apply(&mut self, event: &Event) -> Result<(), Error> {
+        let unknown = |id: &u32| Error::Malformed {
+            what: "a Registry's whole history",
+            why: format!("it carried out the proposal {id}, which nobody proposed"),
+        };
+        match event {
+            Event::Propose { change } if self.time_lock == 0 => self.change(change)?,
+            Event::Propose { change } => {
+                self.waiting.insert(self.next_id, change.clone());
+                self.next_id = self.next_id.wrapping_add(1);
+            }
+            Event::Execute { id } => {
+                let change = self.waiting.remove(id).ok_or_else(|| unknown(id))?;
+                self.change(&change)?;
+            }
+            Event::Cancel { id } => drop(self.waiting.remove(id).ok_or_else(|| unknown(id))?),
+            Event::Tighten { drop, threshold } => {
+                self.verifiers.retain(|index, _| drop.checked_shr((*index).into()).unwrap_or(0) & 1 == 0);
+                self.threshold = *threshold;
+                self.epoch = self.epoch.wrapping_add(1);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, change: &Cell) -> Result<(), Error> {
+        match read_whole(change, Change::load)? {
+            Change::Verifiers { threshold, verifiers } => {
+                (self.threshold, self.verifiers) = (threshold, verifiers);
+                self.epoch = self.epoch.wrapping_add(1);
+            }
+            Change::TimeLock(seconds) => self.time_lock = seconds,
+            _ => {}
+        }
+        Ok(())
+    }
 }
 
 /// The newest checkpoint of one verifier's log.

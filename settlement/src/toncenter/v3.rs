@@ -201,11 +201,11 @@ fn message(message: &Value, peer: &str) -> Result<Option<MessageSummary>, Error>
         Some(text) if !bounced => Some(u32::try_from(read_int(text)?).map_err(|_| malformed("an operation", text))?),
         _ => None,
     };
-    let body = match message["message_content"]["body"].as_str() {
-        Some(body) => read_boc(body)?,
-        None => Cell::default(),
-    };
-    Ok(Some(MessageSummary { peer, value: amount(&message["value"])?, op: op.filter(|op| *op != 0), bounced, body }))
+    // The index may leave either out: whoever needs it asks for it (`contracts::events::of`).
+    let cell = |content: &Value| content["body"].as_str().map(read_boc).transpose();
+    let (body, init) = (cell(&message["message_content"])?, cell(&message["init_state"])?);
+    let (value, op) = (amount(&message["value"])?, op.filter(|op| *op != 0));
+    Ok(Some(MessageSummary { peer, value, op, bounced, body, init }))
 }
 
 fn transaction(tx: &Value) -> Result<TxSummary, Error> {
@@ -268,4 +268,27 @@ fn transaction(tx: &Value) -> Result<TxSummary, Error> {
         previous,
         existed: tx["orig_status"] != "nonexist",
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contracts::events;
+
+    #[test]
+    fn a_body_that_is_left_out_is_not_taken_for_an_empty_one() {
+        let (one, other) = (format!("0:{}", "11".repeat(32)), format!("0:{}", "22".repeat(32)));
+        let mut row = json!({ "source": one, "destination": other, "value": "5", "bounced": false, "opcode": "0x43020008",
+                              "message_content": null, "init_state": null });
+        let read = message(&row, "source").unwrap().unwrap();
+        assert_eq!((read.op, &read.body, &read.init), (Some(0x4302_0008), &None, &None));
+        assert!(matches!(events::of(&read), Err(Error::Incomplete(_))));
+        // Nobody needs what a plain transfer says.
+        row["opcode"] = Value::Null;
+        assert_eq!(events::of(&message(&row, "source").unwrap().unwrap()).unwrap(), None);
+        let init = crate::contracts::provider::prune(1, &cocoon_attestation::types::EnclaveKey([3; 32])).unwrap();
+        (row["message_content"], row["init_state"]) = (json!({ "body": boc(&init) }), json!({ "body": boc(&init) }));
+        let read = message(&row, "source").unwrap().unwrap();
+        assert_eq!((read.body.as_ref(), read.init.as_ref()), (Some(&init), Some(&init)));
+    }
 }

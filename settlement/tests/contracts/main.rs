@@ -3,6 +3,7 @@
 
 mod costs;
 mod paid;
+mod read_back;
 mod refused;
 mod rent;
 mod trace;

@@ -9,7 +9,7 @@ use cocoon_settlement::cells::{CheckpointAnchor, SettlementReceipt};
 use cocoon_settlement::chain::Chain;
 use cocoon_settlement::contracts::{
     self, Change, ChannelInit, ChannelStatus, EnclaveRecord, KeyState, Listed, ProviderInit, RegistryInit, Release,
-    channel,
+    Verifiers, channel,
 };
 use cocoon_settlement::{Nanoton, NetworkId, ops};
 
@@ -122,18 +122,18 @@ async fn what_a_registry_holds_can_be_read_and_changed_by_governance_alone() {
     let params = ops::registry_params(&*world.chain, &world.registry).await.unwrap();
     assert_eq!((params.network, params.governance), (NetworkId::LOCAL, world.governance.address()));
     assert_eq!((params.threshold, params.set_epoch, params.max_lifetime), (3, 0, DAY as u32));
-    assert_eq!(params.verifiers, (0..5).map(|i| public(&verifier(i))).collect::<Vec<_>>());
+    assert_eq!(params.verifiers, (0..5).map(|i| (i, public(&verifier(i)))).collect());
     assert_eq!((params.images, params.models), (vec![IMAGE], vec![MODEL]));
 
     let (governance, registry) = (&world.governance, &world.registry);
     let stranger = ops::forbid(&world.payer, registry, Listed::Image(IMAGE)).await.unwrap();
     assert_eq!(stranger.aborted, Some((world.registry, 100)));
     ops::forbid(governance, registry, Listed::Image(IMAGE)).await.unwrap().success().unwrap();
-    let keys = [public(&verifier(7))];
-    let change = Change::Verifiers { threshold: 1, verifiers: keys.to_vec() };
+    let keys = Verifiers::from([(3, public(&verifier(7)))]);
+    let change = Change::Verifiers { threshold: 1, verifiers: keys.clone() };
     ops::propose(governance, registry, &change).await.unwrap().success().unwrap();
     let params = ops::registry_params(&*world.chain, &world.registry).await.unwrap();
-    assert_eq!((params.images, params.verifiers), (vec![], keys.to_vec()));
+    assert_eq!((params.images, params.verifiers), (vec![], keys));
     assert_eq!((params.threshold, params.set_epoch), (1, 1));
 }
 
@@ -144,7 +144,7 @@ async fn a_change_waits_in_the_time_lock_where_everyone_can_read_it() {
     ops::propose(governance, registry, &Change::TimeLock(DAY as u32)).await.unwrap().success().unwrap();
     let release = Release { version: 1, provider_code: [1; 32], channel_code: [2; 32] };
     let changes = [
-        Change::Verifiers { threshold: 2, verifiers: vec![[1; 32], [2; 32]] },
+        Change::Verifiers { threshold: 2, verifiers: Verifiers::from([(0, [1; 32]), (1, [2; 32])]) },
         Change::Allow(Listed::Model(IMAGE)),
         Change::MaxLifetime(3_600),
         Change::Governance(world.payer.address()),

@@ -49,6 +49,11 @@ pub struct FleetChain {
     pub channels: Vec<Address>,
     owner: Account,
     client: Account,
+    governance: Account,
+    /// Number of the attestation that comes next, by enclave.
+    generations: BTreeMap<usize, u32>,
+    /// The verifier set that signs verdicts from here on.
+    pub set_epoch: u32,
     /// Transactions that were made, and how long they took.
     pub seconds: f64,
     /// Attestations that were sent.
@@ -130,6 +135,9 @@ impl FleetChain {
             channels: Vec::new(),
             owner,
             client,
+            governance,
+            generations: BTreeMap::new(),
+            set_epoch: 0,
             seconds: 0.0,
             attestations: 0,
         };
@@ -137,15 +145,7 @@ impl FleetChain {
             let (provider, report) = ops::deploy_provider(&fleet.owner, &init).await?;
             report.success()?;
             ops::stake(&fleet.owner, &provider, Nanoton::from_ton(100)).await?.success()?;
-            let channel = ChannelInit {
-                network: NetworkId::LOCAL,
-                provider,
-                owner: init.owner,
-                client: fleet.client.address(),
-                client_key: SigningKey::from_seed(&CLIENT).map_err(|error| anyhow::anyhow!("{error}"))?.public(),
-                close_delay: 259_200,
-                salt: init.salt,
-            };
+            let channel = fleet.channel_init(provider, init.salt)?;
             ops::open_channel(&fleet.client, &channel, DEPOSIT).await?.success()?;
             fleet.providers.push(provider);
             fleet.channels.push(channel.address());
@@ -153,24 +153,50 @@ impl FleetChain {
         Ok(fleet)
     }
 
-    fn verdict(&self, renewal: &Renewal, generation: u32) -> Result<(Verdict, Signatures)> {
-        let key = SigningKey::from_seed(&enclave_seed(renewal.enclave)).map_err(|error| anyhow::anyhow!("{error}"))?;
+    /// What a Channel of the client's with a Provider starts with.
+    ///
+    /// # Errors
+    /// The crypto library refuses.
+    pub fn channel_init(&self, provider: Address, salt: [u8; 32]) -> Result<ChannelInit> {
+        Ok(ChannelInit {
+            network: NetworkId::LOCAL,
+            provider,
+            owner: self.owner.address(),
+            client: self.client.address(),
+            client_key: SigningKey::from_seed(&CLIENT).map_err(|error| anyhow::anyhow!("{error}"))?.public(),
+            close_delay: 259_200,
+            salt,
+        })
+    }
+
+    /// The verdict on a renewal, and the signatures of its signers.
+    ///
+    /// # Errors
+    /// The crypto library refuses.
+    pub fn verdict(&self, renewal: &Renewal, generation: u32) -> Result<(Verdict, Signatures)> {
         let verdict = Verdict {
             network: NetworkId::LOCAL,
             registry: self.registry,
             provider: self.providers[renewal.enclave / PER_PROVIDER],
-            enclave_key: EnclaveKey(key.public()),
+            enclave_key: Self::key(renewal.enclave)?,
             evidence_id: renewal.evidence_id,
             image: IMAGE,
             model_root: MODEL,
             generation,
             until: renewal.time.plus(LIFETIME),
             expiry: UnixTime(START + (renewal.day + 1) * DAY + 3_600),
-            set_epoch: 0,
+            set_epoch: self.set_epoch,
         };
-        let sign = |node: &u8| Ok((*node, verdict.sign(&verdict_seed(usize::from(*node)))?));
-        let signatures = renewal.signers.iter().map(sign).collect::<Result<_>>()?;
+        let signatures = Self::signed(&verdict, &renewal.signers)?;
         Ok((verdict, signatures))
+    }
+
+    /// Signatures of nodes on a verdict.
+    ///
+    /// # Errors
+    /// The crypto library refuses.
+    pub fn signed(verdict: &Verdict, signers: &[u8]) -> Result<Signatures> {
+        signers.iter().map(|node| Ok((*node, verdict.sign(&verdict_seed(usize::from(*node)))?))).collect()
     }
 
     /// Brings every renewal's verdicts before the Registry and anchors the logs' checkpoints, day by day.
@@ -178,44 +204,69 @@ impl FleetChain {
     /// # Errors
     /// The chain refuses something.
     pub async fn attest(&mut self, history: &History, mut told: impl FnMut(u64)) -> Result<()> {
-        let mut generations: BTreeMap<usize, u32> = BTreeMap::new();
         let days = history.renewals.iter().map(|renewal| renewal.day).max().unwrap_or(0);
-        let mut renewals = history.renewals.iter().peekable();
-        let started = std::time::Instant::now();
         for day in 0..=days {
-            let mut today = Vec::new();
-            while let Some(renewal) = renewals.next_if(|renewal| renewal.day == day) {
-                if renewal.signers.is_empty() {
-                    continue;
-                }
-                let next = generations.entry(renewal.enclave).or_default();
-                let (verdict, signatures) = self.verdict(renewal, *next)?;
-                *next += 1;
-                let body = registry::attest(0, &verdict, &signatures)?;
-                today.push((renewal.time, OutMessage::new(self.registry, ops::ATTEST_VALUE, Some(body), None)));
+            self.attest_day(history, day, &mut told).await?;
+            self.anchor_day(history, day, 0..NODES).await?;
+        }
+        Ok(())
+    }
+
+    /// Brings one day's verdicts before the Registry.
+    ///
+    /// # Errors
+    /// The chain refuses something.
+    pub async fn attest_day(&mut self, history: &History, day: u64, mut told: impl FnMut(u64)) -> Result<()> {
+        let started = std::time::Instant::now();
+        let mut today = Vec::new();
+        for renewal in history.renewals.iter().filter(|renewal| renewal.day == day && !renewal.signers.is_empty()) {
+            let next = self.next(renewal.enclave);
+            let (verdict, signatures) = self.verdict(renewal, next)?;
+            let body = registry::attest(0, &verdict, &signatures)?;
+            today.push((renewal.time, OutMessage::new(self.registry, ops::ATTEST_VALUE, Some(body), None)));
+        }
+        for some in today.chunks(AT_ONCE) {
+            let (Some(first), Some(last)) = (some.first(), some.last()) else { continue };
+            self.clock.set(last.0.plus(60).max(first.0));
+            let messages: Vec<OutMessage> = some.iter().map(|(_, message)| message.clone()).collect();
+            let report = self.owner.send_all(&messages).await?;
+            self.attestations += some.len() as u64;
+            if let Some((account, code)) = report.aborted {
+                anyhow::bail!("{account} refused an attestation with exit code {code}");
             }
-            for some in today.chunks(AT_ONCE) {
-                let (Some(first), Some(last)) = (some.first(), some.last()) else { continue };
-                self.clock.set(last.0.plus(60).max(first.0));
-                let messages: Vec<OutMessage> = some.iter().map(|(_, message)| message.clone()).collect();
-                let report = self.owner.send_all(&messages).await?;
-                self.attestations += some.len() as u64;
-                if let Some((account, code)) = report.aborted {
-                    anyhow::bail!("{account} refused an attestation with exit code {code}");
-                }
-                told(self.attestations);
-            }
-            self.clock.set(UnixTime(START + (day + 1) * DAY + 120));
-            for (_, node, size, root) in history.heads.iter().filter(|(of, ..)| *of == day) {
-                self.anchor(history, *node, *size, root).await?;
-            }
+            told(self.attestations);
+        }
+        self.clock.set(UnixTime(START + (day + 1) * DAY + 120));
+        self.seconds += started.elapsed().as_secs_f64();
+        Ok(())
+    }
+
+    /// The number of an enclave's next attestation, which is taken.
+    pub fn next(&mut self, enclave: usize) -> u32 {
+        let next = self.generations.entry(enclave).or_default();
+        *next += 1;
+        *next - 1
+    }
+
+    /// Anchors what some nodes' logs were at the end of a day.
+    ///
+    /// # Errors
+    /// The chain refuses something.
+    pub async fn anchor_day(&mut self, history: &History, day: u64, nodes: std::ops::Range<usize>) -> Result<()> {
+        let started = std::time::Instant::now();
+        for (_, node, size, root) in history.heads.iter().filter(|(of, node, ..)| *of == day && nodes.contains(node)) {
+            let log = &history.logs[*node];
+            self.anchor(*node, cocoon_transparency::replay::origin(&log.key), *size, root).await?;
         }
         self.seconds += started.elapsed().as_secs_f64();
         Ok(())
     }
 
-    async fn anchor(&self, history: &History, node: usize, size: u64, root: &Digest) -> Result<()> {
-        let origin = cocoon_transparency::replay::origin(&history.logs[node].key);
+    /// Anchors a checkpoint of the log of a name with a node's verdict key.
+    ///
+    /// # Errors
+    /// The chain refuses it.
+    pub async fn anchor(&self, node: usize, origin: &str, size: u64, root: &Digest) -> Result<()> {
         let checkpoint = CheckpointAnchor {
             network: NetworkId::LOCAL,
             registry: self.registry,
@@ -230,7 +281,11 @@ impl FleetChain {
         Ok(())
     }
 
-    fn item(&self, enclave: usize, sequence: u64, total: Nanoton, time: UnixTime) -> Result<ClaimItem> {
+    /// A voucher and a receipt, both signed.
+    ///
+    /// # Errors
+    /// The crypto library refuses.
+    pub fn item(&self, enclave: usize, sequence: u64, total: Nanoton, time: UnixTime) -> Result<ClaimItem> {
         let place = enclave / PER_PROVIDER;
         let (provider, channel) = (self.providers[place], self.channels[place]);
         let seed = enclave_seed(enclave);
@@ -321,5 +376,15 @@ impl FleetChain {
     /// The Provider's owner.
     pub fn owner(&self) -> &Account {
         &self.owner
+    }
+
+    /// The Channels' client.
+    pub fn client(&self) -> &Account {
+        &self.client
+    }
+
+    /// The Registry's governance.
+    pub fn governance(&self) -> &Account {
+        &self.governance
     }
 }

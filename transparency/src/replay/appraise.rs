@@ -4,11 +4,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cocoon_attestation::{Digest, EnclaveKey, ReferenceValues, UnixTime};
+use cocoon_attestation::{Digest, ReferenceValues, UnixTime};
 use cocoon_verifier::{Appraisal, Beside, CheckOutcome, Outcome, Policy, Verifier};
 
 use super::entry::{Entry, PartRef};
 use super::finding::{Finding, Kind};
+use super::state::Subject;
 use super::totals::{Said, Totals};
 use crate::files::Source;
 use crate::leaf::Leaf;
@@ -47,6 +48,8 @@ impl<T> Read<T> {
 /// Appraises leaves of one log.
 pub(super) struct Appraiser<'a> {
     source: &'a (dyn Source + Sync),
+    /// The log's name, which its leaves name as their node's.
+    origin: &'a str,
     verifier: &'a Verifier,
     beside: Beside<'a>,
     policies: Read<(Policy, String)>,
@@ -57,7 +60,10 @@ pub(super) struct Appraiser<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Kept {
     pub evidence_id: Digest,
-    pub enclave_key: Option<EnclaveKey>,
+    /// What its evidence is about, if that can be read.
+    pub subject: Option<Subject>,
+    /// The node that it names is the one whose log this is.
+    pub own: bool,
     pub time: UnixTime,
     pub outcome: Outcome,
     /// It says accepted, has no reason for a verdict not to be given, and its evidence is accepted again.
@@ -65,9 +71,9 @@ pub(super) struct Kept {
 }
 
 impl<'a> Appraiser<'a> {
-    pub fn new(source: &'a (dyn Source + Sync), verifier: &'a Verifier) -> Self {
+    pub fn new(source: &'a (dyn Source + Sync), origin: &'a str, verifier: &'a Verifier) -> Self {
         let beside = Beside::new(move |digest| source.part(digest).ok());
-        Self { source, verifier, beside, policies: Read::new(), references: Read::new() }
+        Self { source, origin, verifier, beside, policies: Read::new(), references: Read::new() }
     }
 
     fn part(&self, digest: &Digest) -> Result<Vec<u8>, String> {
@@ -122,7 +128,7 @@ impl<'a> Appraiser<'a> {
             references: None,
             findings: false,
         };
-        let (mut enclave_key, mut confirmed) = (None, false);
+        let (mut subject, mut confirmed) = (None, false);
         match &again {
             Err((kind, detail)) => found(*kind, detail.clone()),
             Ok(again) => {
@@ -137,7 +143,7 @@ impl<'a> Appraiser<'a> {
                 said.advisories = &again.appraisal.advisories;
                 said.policy = again.policy();
                 said.references = again.references();
-                enclave_key = again.enclave_key;
+                subject = again.subject;
                 match &again.difference {
                     Some(detail) => {
                         let same = entry.verifier == VERIFIER;
@@ -162,7 +168,8 @@ impl<'a> Appraiser<'a> {
         said.findings = findings.len() > before;
         totals.add(&said);
         let (time, outcome) = (entry.time, entry.outcome);
-        Some(Kept { evidence_id: entry.evidence_id.0, enclave_key, time, outcome, confirmed })
+        let own = entry.node == self.origin;
+        Some(Kept { evidence_id: entry.evidence_id.0, subject, own, time, outcome, confirmed })
     }
 
     fn again(&self, entry: &Entry<'_>) -> Result<Again, (Kind, String)> {
@@ -223,8 +230,12 @@ impl<'a> Appraiser<'a> {
             return Err((Kind::MalformedLeaf, detail));
         }
         let difference = difference(recorded, &result.appraisal);
-        let enclave_key = result.claims.map(|claims| claims.enclave_key);
-        Ok(Again { appraisal: result.appraisal, difference, enclave_key, cpu, gpu, policy, references })
+        let subject = result.claims.map(|claims| Subject {
+            enclave_key: claims.enclave_key,
+            provider: claims.provider,
+            model_root: claims.model_root,
+        });
+        Ok(Again { appraisal: result.appraisal, difference, subject, cpu, gpu, policy, references })
     }
 }
 
@@ -232,7 +243,7 @@ impl<'a> Appraiser<'a> {
 struct Again {
     appraisal: Appraisal,
     difference: Option<String>,
-    enclave_key: Option<EnclaveKey>,
+    subject: Option<Subject>,
     cpu: &'static str,
     gpu: bool,
     policy: Arc<Result<(Policy, String), String>>,

@@ -85,10 +85,15 @@ kinds! {
     DoubleClaim, "double-claim", Note, "A receipt was claimed that had been paid before; the contract paid nothing for it.";
     /// Attestations of verifier sets that are no more.
     SetNotKnown, "set-not-known", Note, "An attestation was signed by a verifier set whose keys this chain's history does not show.";
+    /// The copy of a log ends too early.
+    LaterThanLog, "later-than-log", Note,
+        "The chain holds attestations or checkpoints that are later than this copy of the log, and the copy does not hold what they rest on.";
     /// The recorded result cannot be had again.
     ResultDiffers, "result-differs", Wrong, "The same version of the verifier gives another result for the same evidence.";
     /// A verifier signed for what it never logged.
     VerdictWithoutLeaf, "verdict-without-leaf", Wrong, "A verifier signed a verdict for evidence that its log does not hold as accepted.";
+    /// The log is not the one whose checkpoint its verifier anchored.
+    AnchorDiffers, "anchor-differs", Wrong, "A log does not continue a checkpoint that its own verifier anchored in the Registry.";
     /// Too few verdicts have a leaf behind them.
     AttestationWithoutQuorum, "attestation-without-quorum", Wrong,
         "An enclave was attested on-chain although fewer verifiers than the threshold had accepted its evidence.";
@@ -100,8 +105,10 @@ kinds! {
     PaidTooMuch, "paid-too-much", Wrong, "A claim was paid more than its receipts and vouchers say.";
     /// An enclave signed two receipts that cannot both be true.
     ReceiptsContradict, "receipts-contradict", Wrong, "An enclave signed two receipts that cannot both be true.";
-    /// Money that the chain's history does not explain.
-    Unreconciled, "unreconciled", Wrong, "What an account holds is not what its transactions say.";
+    /// Something that the chain's history does not explain.
+    Unreconciled, "unreconciled", Wrong, "What an account holds or did is not what its transactions say.";
+    /// A message that was carried out and that nobody can read.
+    UnreadableMessage, "unreadable-message", Wrong, "A contract carried out a message that cannot be read, so what it did is not known.";
     /// A contract with code that is not this version's.
     UnknownCode, "unknown-code", Wrong, "A contract does not hold the code of this version, so it may do anything.";
     /// A part that a leaf names is not there.

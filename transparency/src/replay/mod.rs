@@ -27,7 +27,7 @@ use tlog_tiles::Hash;
 
 pub use appraise::VERIFIER;
 pub use finding::{Finding, Gravity, Kind};
-pub use state::{EnclaveSpan, Logged, State};
+pub use state::{EnclaveSpan, Logged, State, Subject};
 pub use totals::{Counts, Day, OTHER, Totals};
 
 use crate::files::Source;
@@ -317,7 +317,7 @@ impl Stream<'_> {
         let next = AtomicU64::new(first);
         let done = (Mutex::new(first), Condvar::new());
         let ended = AtomicBool::new(false);
-        let appraiser = Appraiser::new(self.input.source, self.job.verifier);
+        let appraiser = Appraiser::new(self.input.source, origin(self.input.key), self.job.verifier);
         let (input, job) = (self.input, self.job);
         let mut result = Ok(true);
         std::thread::scope(|scope| {
@@ -440,7 +440,7 @@ impl Stream<'_> {
         if width == 0 {
             return Ok(Totals::default());
         }
-        let appraiser = Appraiser::new(self.input.source, self.job.verifier);
+        let appraiser = Appraiser::new(self.input.source, origin(self.input.key), self.job.verifier);
         let tile = tile(self.input, &appraiser, self.saved.tiles, width)?;
         let before = self.saved.clone();
         self.saved.totals = Totals::default();

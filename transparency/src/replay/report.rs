@@ -165,7 +165,8 @@ fn enclaves(logs: &[(String, LogResult, &State)]) -> Result<Vec<EnclaveReport>, 
         .collect();
     for (n, (_, _, state)) in logs.iter().enumerate() {
         for (_, logged) in state.all_logged(MOST_LEAVES)?.unwrap_or_default() {
-            let place = spans.iter().position(|span| span.key.0[..8] == logged.enclave);
+            let Some(key) = logged.subject.map(|subject| subject.enclave_key) else { continue };
+            let place = spans.iter().position(|span| span.key == key);
             if let Some(report) = place.and_then(|place| reports.get_mut(place)) {
                 let as_said = logged.confirmed || logged.outcome != Outcome::Accepted;
                 report.leaves.push((n, logged.time, logged.outcome, as_said));

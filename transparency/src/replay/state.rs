@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use cocoon_attestation::{Digest, EnclaveKey, UnixTime};
+use cocoon_attestation::{Digest, EnclaveKey, ProviderAddress, UnixTime};
 use cocoon_verifier::Outcome;
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 use serde::{Deserialize, Serialize};
@@ -13,8 +13,13 @@ use super::totals::Totals;
 use crate::Error;
 use crate::note::TreeHead;
 
-/// Evidence id and leaf index: time, outcome's code, whether it was confirmed, and the first bytes of the enclave's key.
-const EVIDENCE: TableDefinition<'static, &'static [u8; 40], &'static [u8; 18]> = TableDefinition::new("evidence");
+/// Evidence id and leaf index: time, outcome's code, flags, and what the evidence is about: enclave's key, provider, model root.
+const EVIDENCE: TableDefinition<'static, &'static [u8; 40], &'static [u8; VALUE]> = TableDefinition::new("leaves");
+const VALUE: usize = 8 + 1 + 1 + 32 + 33 + 32;
+/// Flags: it was confirmed, it names the log's own node, what its evidence is about can be read.
+const CONFIRMED: u8 = 1;
+const OWN: u8 = 2;
+const READ: u8 = 4;
 /// Enclave key: time of its first and of its newest leaf, and how many it has that do not say accepted (0 or 1).
 const ENCLAVES: TableDefinition<'static, &'static [u8; 32], &'static [u8; 17]> = TableDefinition::new("enclaves");
 /// Leaf index and number: a finding, JSON. Those of no leaf have the last index.
@@ -25,7 +30,7 @@ const CHECKPOINTS: TableDefinition<'static, (u64, &'static [u8; 32]), &'static s
 const SAVED: TableDefinition<'static, &'static str, &'static [u8]> = TableDefinition::new("saved");
 
 /// Layout of this file; another one is made anew.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Where a replay stands.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -50,6 +55,17 @@ impl Saved {
     }
 }
 
+/// What evidence is about, by its claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// The enclave's key.
+    pub enclave_key: EnclaveKey,
+    /// Who is paid for it.
+    pub provider: ProviderAddress,
+    /// The model that it serves.
+    pub model_root: Digest,
+}
+
 /// A log's leaf with a given evidence id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Logged {
@@ -61,8 +77,10 @@ pub struct Logged {
     pub outcome: Outcome,
     /// It says accepted, a verdict could be given, and its evidence is accepted when it is appraised again.
     pub confirmed: bool,
-    /// The first bytes of the enclave's key; zeros if the evidence names none that can be read.
-    pub enclave: [u8; 8],
+    /// It names the node whose log this is.
+    pub own: bool,
+    /// What its evidence is about, if that can be read.
+    pub subject: Option<Subject>,
 }
 
 /// The first and newest leaf of an enclave.
@@ -143,7 +161,8 @@ impl State {
                 table.insert(&evidence_key(&kept.evidence_id, *index), &evidence_value(kept))?;
             }
             let mut table = transaction.open_table(ENCLAVES)?;
-            let mut spans: Vec<_> = batch.kept.iter().filter_map(|(_, kept)| Some((kept.enclave_key?, kept))).collect();
+            let mut spans: Vec<_> =
+                batch.kept.iter().filter_map(|(_, kept)| Some((kept.subject?.enclave_key, kept))).collect();
             spans.sort_unstable_by_key(|(key, kept)| (key.0, kept.time));
             for group in spans.chunk_by(|a, b| a.0 == b.0) {
                 let (Some((key, first)), Some((_, last))) = (group.first(), group.last()) else { continue };
@@ -281,16 +300,21 @@ fn evidence_key(evidence_id: &Digest, index: u64) -> [u8; 40] {
     key
 }
 
-fn evidence_value(kept: &Kept) -> [u8; 18] {
-    let mut value = [0; 18];
+fn evidence_value(kept: &Kept) -> [u8; VALUE] {
+    let mut value = [0; VALUE];
     value[..8].copy_from_slice(&kept.time.0.to_be_bytes());
     value[8] = kept.outcome.exit_code();
-    value[9] = u8::from(kept.confirmed);
-    value[10..].copy_from_slice(&kept.enclave_key.unwrap_or(EnclaveKey([0; 32])).0[..8]);
+    let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+    value[9] = flag(kept.confirmed, CONFIRMED) | flag(kept.own, OWN) | flag(kept.subject.is_some(), READ);
+    if let Some(Subject { enclave_key, provider, model_root }) = kept.subject {
+        value[10..42].copy_from_slice(&enclave_key.0);
+        value[42..75].copy_from_slice(&provider.0);
+        value[75..].copy_from_slice(&model_root.0);
+    }
     value
 }
 
-fn read_logged(key: &[u8; 40], value: &[u8; 18]) -> (Digest, Logged) {
+fn read_logged(key: &[u8; 40], value: &[u8; VALUE]) -> (Digest, Logged) {
     let (mut id, mut index, mut time) = ([0; 32], [0; 8], [0; 8]);
     id.copy_from_slice(&key[..32]);
     index.copy_from_slice(&key[32..]);
@@ -302,8 +326,13 @@ fn read_logged(key: &[u8; 40], value: &[u8; 18]) -> (Digest, Logged) {
         _ => Outcome::Malformed,
     };
     let (leaf, time) = (u64::from_be_bytes(index), UnixTime(u64::from_be_bytes(time)));
-    let enclave = std::array::from_fn(|n| value[10 + n]);
-    (Digest(id), Logged { leaf, time, outcome, confirmed: value[9] == 1, enclave })
+    let has = |flag: u8| value[9] & flag != 0;
+    let subject = has(READ).then(|| Subject {
+        enclave_key: EnclaveKey(std::array::from_fn(|n| value[10 + n])),
+        provider: ProviderAddress(std::array::from_fn(|n| value[42 + n])),
+        model_root: Digest(std::array::from_fn(|n| value[75 + n])),
+    });
+    (Digest(id), Logged { leaf, time, outcome, confirmed: has(CONFIRMED), own: has(OWN), subject })
 }
 
 fn span_value(span: &EnclaveSpan) -> [u8; 17] {

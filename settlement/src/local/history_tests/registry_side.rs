@@ -16,7 +16,7 @@ impl History {
         let body = match self.random.below(24) {
             0..8 => {
                 let first = VERIFIERS.start + self.random.below(4) as u8;
-                let verifiers = (first..first + 4).map(|n| public(&[n; 32])).collect();
+                let verifiers = (0..4).map(|n| (n, public(&[first + n; 32]))).collect();
                 let changes = [
                     Change::Allow(Listed::Image(Digest([self.random.below(8) as u8; 32]))),
                     Change::MaxLifetime(DAY as u32),
