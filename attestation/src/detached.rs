@@ -207,7 +207,7 @@ mod tests {
             Bundle { endorsements: Endorsements::None, ..tdx.clone() },
             Bundle {
                 cpu: CpuEvidence::Snp { report: vec![2; 1184] },
-                endorsements: Endorsements::Snp(snp),
+                endorsements: Endorsements::Snp(snp.clone()),
                 ..tdx.clone()
             },
             Bundle { gpu: (0..16).map(|n| vec![n; 4_100]).collect(), gpu_endorsements: gpus, ..tdx.clone() },
