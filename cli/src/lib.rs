@@ -13,6 +13,7 @@ pub mod network;
 pub mod node;
 pub mod paths;
 pub mod policy;
+pub mod provider;
 pub mod proxy;
 pub mod staple;
 pub mod tap;

@@ -16,13 +16,13 @@ use cocoon_attestation::dev::cpu;
 use cocoon_client::proxy::Access;
 use cocoon_client::{Client, ClientConfig, LogKey, SystemClock};
 use cocoon_gateway::{Gateway, GatewayConfig};
-use cocoon_host::vm::{DevelopmentCpu, Plan, VmLauncher};
-use cocoon_host::{ClaimRule, DevEndorser, EnclaveLauncher, Endorser, Host, HostConfig, ProcessLauncher};
+use cocoon_host::vm::Plan;
+use cocoon_host::{ClaimRule, Endorser, Host};
 use cocoon_image::{ImageManifest, ModelFolder};
 use cocoon_node::{Node, NodeConfig, Peer};
 use cocoon_settlement::account::Account;
 use cocoon_settlement::chain::Chain;
-use cocoon_settlement::contracts::channel::{ChannelInit, channel_code_depth, channel_code_hash};
+use cocoon_settlement::contracts::channel::{ChannelInit, channel_code_hash};
 use cocoon_settlement::contracts::provider::{ProviderInit, provider_code_hash};
 use cocoon_settlement::contracts::registry::{self, Change, Listed, RegistryInit, Release};
 use cocoon_settlement::local::{Genesis, LocalChain, rpc};
@@ -33,6 +33,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::data::DataDir;
+use crate::provider::{Guest, Provider, short as short_address};
 use crate::tap::Recorder;
 use crate::ui::Ui;
 
@@ -179,7 +180,7 @@ impl Network {
         let mut tasks = Vec::new();
 
         let step = ui.step("measuring the guest and the model");
-        let Launching { model_name, references, launcher, endorser } = launching(&options, &platform).await?;
+        let Launching { model_name, references, guest } = launching(&options, &platform).await?;
         data.write("references.toml", references.to_signed(&data.secret("release")?)?.as_bytes())?;
         let model_root = references.models.first().context("the manifest names a model")?.root;
         step.done(format!("image {}, model {}", short(&references.image.digest), short(&model_root)));
@@ -233,38 +234,37 @@ impl Network {
         let (nodes, node_urls, logs) =
             start_nodes(data, &chain, &document, &references, registry, &mut tasks, ui).await?;
 
-        let gateway = Gateway::new(GatewayConfig {
+        let gateway = GatewayConfig {
             tap: options.tap.clone().map(|tap| tap as Arc<dyn cocoon_gateway::Tap>),
-            ..GatewayConfig::default()
-        });
+            ..GatewayConfig::new(chain.clone() as Arc<dyn Chain>, registry)
+        };
+        let limits = gateway.limits;
         let (listener, gateway_url) = listen().await?;
-        tasks.push(serve(listener, gateway.router()));
+        let served = cocoon_gateway::serve(listener, Gateway::new(gateway).router(), limits, std::future::pending());
+        tasks.push(tokio::spawn(served));
 
         let step = ui.step("host: launch the guest, attest it, register its key");
-        let guest_config =
-            data.write("guest.toml", (guest_config(&provider, &model_name) + &options.guest).as_bytes())?;
-        let host = Host::start(HostConfig {
-            network,
-            provider,
-            registry,
+        let served = Provider {
+            terms: provider_init,
             chain: chain.clone() as Arc<dyn Chain>,
             account: provider_account.clone(),
-            launcher,
-            endorser: options.endorser.unwrap_or(endorser),
-            guest_config: guest_config.clone(),
-            model: options.model.clone(),
-            model_names: model_name.split(',').map(str::to_owned).collect(),
+            owner_key: cocoon_protocol::identity::SigningKey::from_seed(&data.secret("provider")?)?,
+            guest,
+            endorser: options.endorser,
+            models: model_name.split(',').map(str::to_owned).collect(),
+            lifetime: ATTESTATION_LIFETIME,
+            settings: options.guest,
             prices: PRICES,
-            node_urls: node_urls.clone(),
-            gateway_urls: vec![gateway_url.clone()],
+            nodes: node_urls.clone(),
+            gateways: vec![gateway_url.clone()],
             listen: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
+            url: None,
             data: data.join("host"),
-            tap: options.tap.clone().map(|tap| tap as Arc<dyn cocoon_host::Tap>),
-            attestation_lifetime: ATTESTATION_LIFETIME,
             claims: options.claims,
-        })
-        .await
-        .context("the host")?;
+            tap: options.tap.map(|tap| tap as Arc<dyn cocoon_host::Tap>),
+        };
+        let guest_config = data.write("guest.toml", served.guest_config().as_bytes())?;
+        let host = served.start(guest_config.clone()).await?;
         let ready = host.first_ready(Duration::from_secs(600)).await.context("the enclave did not become ready")?;
         step.done(format!("evidence {}", &ready.evidence_id.to_string()[..16]));
 
@@ -348,8 +348,7 @@ impl Network {
 struct Launching {
     model_name: String,
     references: ReferenceValues,
-    launcher: Arc<dyn EnclaveLauncher>,
-    endorser: Arc<dyn Endorser>,
+    guest: Guest,
 }
 
 async fn launching(options: &Options, platform: &DevPlatform) -> Result<Launching> {
@@ -358,13 +357,11 @@ async fn launching(options: &Options, platform: &DevPlatform) -> Result<Launchin
             plan.config.enclave.is_none(),
             "leave `enclave` out of the guest's configuration: here its own configuration is written for it"
         );
-        let cpu = Arc::new(DevelopmentCpu::new(platform.clone()));
         let model = references.models.first().context("the reference values name no model")?;
         return Ok(Launching {
             model_name: model.name.clone(),
             references: references.clone(),
-            launcher: Arc::new(VmLauncher::new(plan.clone()).with_cpu(cpu.clone())),
-            endorser: cpu,
+            guest: Guest::Machine(Box::new(plan.clone()), Some(platform.clone())),
         });
     }
     let model_name = model_names(&options.model)?;
@@ -375,13 +372,13 @@ async fn launching(options: &Options, platform: &DevPlatform) -> Result<Launchin
         models: vec![ModelFolder { name: model_name.clone(), path: options.model.clone() }],
     };
     let references = tokio::task::spawn_blocking(move || manifest.reference_values()).await??;
-    let launcher = ProcessLauncher::new(options.enclave.clone(), platform.clone(), options.tee.cpu());
-    Ok(Launching {
-        model_name,
-        references,
-        launcher: Arc::new(launcher),
-        endorser: Arc::new(DevEndorser::new(platform.clone())),
-    })
+    let guest = Guest::Process {
+        binary: options.enclave.clone(),
+        model: options.model.clone(),
+        tee: options.tee,
+        platform: platform.clone(),
+    };
+    Ok(Launching { model_name, references, guest })
 }
 
 /// Deploys the Registry, or finds the one of an earlier start and allows today's image and models in it.
@@ -599,17 +596,6 @@ fn model_names(folder: &Path) -> Result<String> {
     Ok(folders.join(","))
 }
 
-fn guest_config(provider: &Address, model_name: &str) -> String {
-    format!(
-        "# Measured: its SHA-256 is among the enclave's claims.\nnetwork = {}\nprovider = \"{provider}\"\nchannel_code_hash = \"{}\"\n\
-         channel_code_depth = {}\nmodel_name = \"{model_name}\"\nattestation_lifetime = {ATTESTATION_LIFETIME}\n\
-         least_close_delay = {CLAIM_WINDOW}\n",
-        NetworkId::LOCAL.0,
-        hex::encode(channel_code_hash()),
-        channel_code_depth()
-    )
-}
-
 async fn listen() -> Result<(TcpListener, String)> {
     let listener = TcpListener::bind("127.0.0.1:0").await.context("cannot listen on loopback")?;
     let url = format!("http://{}", listener.local_addr()?);
@@ -626,9 +612,4 @@ fn serve(listener: TcpListener, router: axum::Router) -> JoinHandle<()> {
 
 fn short(digest: &cocoon_attestation::Digest) -> String {
     digest.to_string()[..16].to_owned()
-}
-
-fn short_address(address: &Address) -> String {
-    let text = address.to_string();
-    format!("{}...", &text[..14.min(text.len())])
 }

@@ -9,7 +9,6 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use cocoon_host::ClaimRule;
 use cocoon_image::guest::GuestImage;
-use cocoon_settlement::Nanoton;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -17,14 +16,9 @@ use crate::data::DataDir;
 use crate::measure;
 use crate::network::{MODEL_NAME, Network, Options, VmGuest};
 use crate::paths;
+use crate::provider::{CLAIM_AGE, CLAIM_LEAST};
 use crate::staple::StapleArgs;
 use crate::ui::{Output, Ui};
-
-/// Below this, a claim's fees (about 0.014 TON) are a large part of what it brings.
-const CLAIM_LEAST: Nanoton = Nanoton(50_000_000);
-
-/// Hours that less than this waits for more.
-const CLAIM_AGE: Duration = Duration::from_secs(6 * 3_600);
 
 /// Arguments of `cocoon up`.
 #[derive(clap::Args)]

@@ -1,23 +1,23 @@
 //! The relay passes on what it gets, when it gets it, and nothing it should not.
 
+mod common;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::routing::post;
 use axum::{Router, extract::State};
-use cocoon_gateway::{EXPIRY, Gateway, GatewayConfig, MAX_REQUEST, Tap};
-use cocoon_protocol::wire::{Announcement, Refusal, SEALED_RESPONSE};
-use cocoon_settlement::{Address, Prices};
+use cocoon_gateway::{EXPIRY, Gateway, GatewayConfig, Limits, MAX_REQUEST, Tap};
+use cocoon_protocol::wire::{Refusal, SEALED_RESPONSE};
 use futures::StreamExt;
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
-const ID: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+use common::{OWNER, announce, listed, now, send, serve, signed, world};
 
 #[derive(Default)]
 struct Seen(Mutex<Vec<u8>>);
@@ -34,34 +34,20 @@ impl Seen {
     }
 }
 
-async fn serve(router: Router) -> String {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-    url
+/// A gateway to which a host has announced an enclave, the enclave, and what passed.
+async fn gateway(expiry: Duration, host: &str) -> (String, String, Arc<Seen>) {
+    gateway_with(Limits::default(), expiry, host).await
 }
 
-async fn send(request: http::request::Builder, body: impl Into<Body>) -> Response<Body> {
-    let client: Client<_, Body> = Client::builder(TokioExecutor::new()).build_http();
-    client.request(request.body(body.into()).unwrap()).await.unwrap().map(Body::new)
-}
-
-async fn gateway(expiry: Duration, host: &str) -> (String, Arc<Seen>) {
+async fn gateway_with(limits: Limits, expiry: Duration, host: &str) -> (String, String, Arc<Seen>) {
     let seen = Arc::new(Seen::default());
-    let url = serve(Gateway::new(GatewayConfig { expiry, tap: Some(seen.clone()) }).router()).await;
-    let announcement = Announcement {
-        evidence_id: ID.into(),
-        host_url: host.into(),
-        models: vec!["small".into()],
-        provider: Address { workchain: 0, hash: [1; 32] },
-        prices: Prices { prompt: 1, cached: 1, completion: 1, reasoning: 1 },
-        bundle: String::new(),
-        key_statement: String::new(),
-    };
-    let request = Request::put(format!("{url}/v1/announcements")).header(header::CONTENT_TYPE, "application/json");
-    let answer = send(request, serde_json::to_vec(&announcement).unwrap()).await;
-    assert_eq!(answer.status(), StatusCode::NO_CONTENT);
-    (url, seen)
+    let world = world().await;
+    let config = GatewayConfig { expiry, limits, tap: Some(seen.clone()), ..world.config() };
+    let url = serve(Gateway::new(config).router()).await;
+    let announcement = world.announcement(41, host).await;
+    let (body, header) = signed(&announcement, OWNER, now());
+    assert_eq!(announce(&url, body, header).await, (StatusCode::NO_CONTENT, String::new()));
+    (url, announcement.evidence_id, seen)
 }
 
 fn relay(gateway: &str, enclave: &str) -> http::request::Builder {
@@ -70,12 +56,6 @@ fn relay(gateway: &str, enclave: &str) -> http::request::Builder {
 
 async fn refusal(answer: Response<Body>) -> Refusal {
     serde_json::from_slice(&answer.into_body().collect().await.unwrap().to_bytes()).unwrap()
-}
-
-async fn listed(gateway: &str, query: &str) -> usize {
-    let answer = send(Request::get(format!("{gateway}/v1/enclaves{query}")), Body::empty()).await;
-    let bytes = answer.into_body().collect().await.unwrap().to_bytes();
-    serde_json::from_slice::<Vec<Announcement>>(&bytes).unwrap().len()
 }
 
 /// A host that echoes the request's body and voucher, then sends what the test hands it.
@@ -96,8 +76,8 @@ async fn host() -> (String, mpsc::UnboundedSender<Bytes>) {
 #[tokio::test]
 async fn an_answer_passes_through_before_its_end_and_the_tap_sees_all() {
     let (host, pieces) = host().await;
-    let (gateway, seen) = gateway(EXPIRY, &host).await;
-    let answer = send(relay(&gateway, ID), "sealed-request").await;
+    let (gateway, id, seen) = gateway(EXPIRY, &host).await;
+    let answer = send(relay(&gateway, &id), "sealed-request").await;
     assert_eq!(answer.status(), StatusCode::ACCEPTED);
     assert_eq!(answer.headers()[header::CONTENT_TYPE], SEALED_RESPONSE);
     let mut body = answer.into_body().into_data_stream();
@@ -107,55 +87,139 @@ async fn an_answer_passes_through_before_its_end_and_the_tap_sees_all() {
     assert_eq!(body.next().await.unwrap().unwrap(), "second-piece");
     drop(pieces);
     assert!(body.next().await.is_none());
-    for text in [ID, "a-voucher", "sealed-request", "second-piece", SEALED_RESPONSE] {
+    for text in [&id, "a-voucher", "sealed-request", "second-piece", SEALED_RESPONSE] {
         assert!(seen.holds(text), "{text}");
     }
 }
 
 #[tokio::test]
 async fn an_unknown_enclave_is_not_found() {
-    let (gateway, _) = gateway(EXPIRY, "http://127.0.0.1:1").await;
-    let answer = send(relay(&gateway, &ID.replace('0', "1")), "x").await;
+    let (gateway, ..) = gateway(EXPIRY, "http://127.0.0.1:1").await;
+    let answer = send(relay(&gateway, &"1".repeat(64)), "x").await;
     assert_eq!(answer.status(), StatusCode::NOT_FOUND);
     assert!(refusal(answer).await.what_to_do.contains("/v1/enclaves"));
 }
 
 #[tokio::test]
 async fn a_host_that_was_sent_nothing_is_told_from_one_that_broke_off() {
-    let (dead, _) = gateway(EXPIRY, "http://127.0.0.1:1").await;
-    assert_eq!(send(relay(&dead, ID), "x").await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let (dead, id, _) = gateway(EXPIRY, "http://127.0.0.1:1").await;
+    assert_eq!(send(relay(&dead, &id), "x").await.status(), StatusCode::SERVICE_UNAVAILABLE);
     // It takes the request, and hangs up.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let host = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
         loop {
             let (mut connection, _) = listener.accept().await.unwrap();
-            tokio::io::AsyncReadExt::read(&mut connection, &mut [0; 1_024]).await.unwrap();
+            let _some = connection.read(&mut [0; 1_024]).await.unwrap();
         }
     });
-    let (breaking, _) = gateway(EXPIRY, &host).await;
-    assert_eq!(send(relay(&breaking, ID), "x").await.status(), StatusCode::BAD_GATEWAY);
+    let (breaking, id, _) = gateway(EXPIRY, &host).await;
+    assert_eq!(send(relay(&breaking, &id), "x").await.status(), StatusCode::BAD_GATEWAY);
 }
 
 #[tokio::test]
 async fn an_oversized_request_is_refused() {
     let (host, _pieces) = host().await;
-    let (gateway, _) = gateway(EXPIRY, &host).await;
-    let answer = send(relay(&gateway, ID), vec![0; MAX_REQUEST + 1]).await;
+    let (gateway, id, _) = gateway(EXPIRY, &host).await;
+    let answer = send(relay(&gateway, &id), vec![0; MAX_REQUEST + 1]).await;
     assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE);
     // Without a declared length too.
     let piece = || Ok::<_, std::io::Error>(Bytes::from(vec![0; MAX_REQUEST / 2 + 1]));
-    let answer = send(relay(&gateway, ID), Body::from_stream(futures::stream::iter([piece(), piece()]))).await;
+    let answer = send(relay(&gateway, &id), Body::from_stream(futures::stream::iter([piece(), piece()]))).await;
     assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE);
 }
 
 #[tokio::test]
 async fn an_announcement_is_listed_by_model_until_it_expires() {
-    let (current, _) = gateway(EXPIRY, "http://127.0.0.1:1").await;
-    assert_eq!(listed(&current, "").await, 1);
-    assert_eq!(listed(&current, "?model=small").await, 1);
-    assert_eq!(listed(&current, "?model=large").await, 0);
-    let (expired, _) = gateway(Duration::ZERO, "http://127.0.0.1:1").await;
-    assert_eq!(listed(&expired, "").await, 0);
-    assert_eq!(send(relay(&expired, ID), "x").await.status(), StatusCode::NOT_FOUND);
+    let (current, ..) = gateway(EXPIRY, "http://127.0.0.1:1").await;
+    assert_eq!(listed(&current, "").await.len(), 1);
+    assert_eq!(listed(&current, "?model=small").await.len(), 1);
+    assert_eq!(listed(&current, "?model=large").await.len(), 0);
+    let (expired, id, _) = gateway(Duration::ZERO, "http://127.0.0.1:1").await;
+    assert_eq!(listed(&expired, "").await.len(), 0);
+    assert_eq!(send(relay(&expired, &id), "x").await.status(), StatusCode::NOT_FOUND);
+}
+
+const SHORT: Duration = Duration::from_millis(300);
+
+/// What a connection gets for these bytes until it is closed, by an end or by force.
+async fn raw(gateway: &str, bytes: &[u8]) -> String {
+    let mut connection = tokio::net::TcpStream::connect(gateway.trim_start_matches("http://")).await.unwrap();
+    let _ = connection.write_all(bytes).await;
+    let mut answer = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(20), connection.read_to_end(&mut answer)).await.expect("closed");
+    String::from_utf8(answer).unwrap()
+}
+
+#[tokio::test]
+async fn a_request_that_comes_too_slowly_is_told_so_and_a_silent_host_is_given_up() {
+    let (host, pieces) = host().await;
+    let limits = Limits { body: SHORT, silence: SHORT, ..Limits::default() };
+    let (gateway, id, _) = gateway_with(limits, EXPIRY, &host).await;
+    let never = |first: &'static str| {
+        let first = futures::stream::iter([Ok::<_, std::io::Error>(Bytes::from(first))]);
+        Body::from_stream(first.chain(futures::stream::pending()))
+    };
+    let answer = send(relay(&gateway, &id), never("x")).await;
+    assert_eq!(answer.status(), StatusCode::REQUEST_TIMEOUT);
+    assert!(refusal(answer).await.error.contains("did not come to its end"));
+    let answer = send(Request::put(format!("{gateway}/v1/announcements")), never("{")).await;
+    assert_eq!(answer.status(), StatusCode::REQUEST_TIMEOUT);
+    // The host answers, and then says nothing more.
+    let answer = send(relay(&gateway, &id), "sealed").await;
+    assert_eq!(answer.status(), StatusCode::ACCEPTED);
+    let mut body = answer.into_body().into_data_stream();
+    assert_eq!(body.next().await.unwrap().unwrap(), "a-voucher|sealed");
+    // As long as it says something, it may take as long as it likes.
+    for _ in 0..3 {
+        tokio::time::sleep(SHORT * 2 / 3).await;
+        pieces.send("piece".into()).unwrap();
+        assert_eq!(body.next().await.unwrap().unwrap(), "piece");
+    }
+    assert!(body.next().await.unwrap().is_err(), "cut off, and not taken for whole");
+}
+
+#[tokio::test]
+async fn the_server_closes_slow_heads_bounds_connections_and_lets_answers_end() {
+    let (host, pieces) = host().await;
+    let world = world().await;
+    let limits = Limits { head: SHORT, connections: 2, ..Limits::default() };
+    let gateway = Gateway::new(GatewayConfig { limits, ..world.config() });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let server =
+        tokio::spawn(cocoon_gateway::serve(listener, gateway.router(), limits, async move { drop(stopped.await) }));
+    let announcement = world.announcement(41, &host).await;
+    let (body, header) = signed(&announcement, OWNER, now());
+    assert_eq!(announce(&url, body, header).await.0, StatusCode::NO_CONTENT);
+
+    // Half a head, or nothing at all: closed. Two at once are let in, and the third when they have gone.
+    let started = std::time::Instant::now();
+    let half = b"GET /health HTTP/1.1\r\nhost: x\r\n";
+    let whole = b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let (first, second, third) = tokio::join!(raw(&url, half), raw(&url, b""), async {
+        tokio::time::sleep(SHORT / 3).await;
+        let said = raw(&url, whole).await;
+        (said, started.elapsed())
+    });
+    assert!(!first.contains("200 OK") && !second.contains("200 OK"), "{first} {second}");
+    assert!(third.0.contains("200 OK") && third.1 >= SHORT, "{third:?}");
+    // A head that never ends.
+    let large = format!("GET /health HTTP/1.1\r\nx: {}", "x".repeat(100 << 10));
+    let said = raw(&url, large.as_bytes()).await;
+    assert!(said.is_empty() || said.starts_with("HTTP/1.1 431"), "{said}");
+
+    // Told to stop, it takes no new connection, and the answer under way comes whole.
+    let answer = send(relay(&url, &announcement.evidence_id), "sealed").await;
+    let mut body = answer.into_body().into_data_stream();
+    assert_eq!(body.next().await.unwrap().unwrap(), "a-voucher|sealed");
+    stop.send(()).unwrap();
+    tokio::time::sleep(SHORT).await;
+    assert!(tokio::net::TcpStream::connect(url.trim_start_matches("http://")).await.is_err(), "it still listens");
+    pieces.send("the end".into()).unwrap();
+    drop(pieces);
+    assert_eq!(body.next().await.unwrap().unwrap(), "the end");
+    assert!(body.next().await.is_none());
+    tokio::time::timeout(Duration::from_secs(5), server).await.expect("it has stopped").unwrap();
 }

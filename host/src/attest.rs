@@ -1,5 +1,7 @@
 //! From a running guest to a key that is registered on-chain.
 
+use std::time::Duration;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -12,11 +14,18 @@ use cocoon_settlement::cells::{Signature, Verdict};
 use cocoon_settlement::chain::Chain;
 use cocoon_settlement::contracts::RegistryParams;
 use cocoon_settlement::{Address, ops};
+use futures::future::join_all;
 use hyper::Method;
 
 use crate::Error;
 use crate::endorse::Endorser;
 use crate::net::{Http, peer};
+use crate::store::Store;
+
+/// How long a guest may take to make evidence: its CPU, and each of its GPUs, signs.
+const EVIDENCE: Duration = Duration::from_secs(120);
+/// How long a node may take. The others are asked meanwhile.
+const VERDICT: Duration = Duration::from_secs(60);
 
 /// A guest with evidence that the Registry has accepted.
 #[derive(Clone, Debug)]
@@ -44,7 +53,8 @@ pub async fn collect_evidence(enclave: &str, chain: &dyn Chain) -> Result<Enclav
     let beacon = Beacon { seqno: head.seqno, root_hash: head.root_hash, time: head.time };
     let request = AttestRequest { beacon, nonce_root: Digest::ZERO };
     let url = format!("{enclave}{}", wire::ATTEST_PATH);
-    let (status, body) = Http::new(None).call(Method::POST, &url, &[], request.to_cbor().into()).await?;
+    let (status, body) =
+        Http::new(None)?.call_within(EVIDENCE, Method::POST, &url, &[], request.to_cbor().into()).await?;
     if status != 200 {
         return Err(peer(&url, format!("no evidence, status {status}; the guest's log says why")));
     }
@@ -58,6 +68,8 @@ pub(crate) struct Parties<'a> {
     pub(crate) nodes: &'a [String],
     pub(crate) account: &'a Account,
     pub(crate) registry: &'a Address,
+    pub(crate) provider: &'a Address,
+    pub(crate) store: &'a Store,
 }
 
 /// Evidence, endorsements, verdicts, registration.
@@ -66,6 +78,18 @@ pub(crate) async fn attest(parties: &Parties<'_>, enclave: &str) -> Result<Attes
     let evidence = collect_evidence(enclave, chain).await?;
     let mut bundle = Bundle::from_cbor(&evidence.bundle)?;
     let claims = bundle.claims()?;
+    let named = Address::from(claims.provider);
+    if named != *parties.provider {
+        let why = format!(
+            "it works for the provider {named}, and this host is {}'s: launch it with its own",
+            parties.provider
+        );
+        return Err(peer(enclave, why));
+    }
+    // A guest that outlives its host is found again with the key that it has.
+    if parties.store.contradicted(&claims.enclave_key)? {
+        return Err(Error::Equivocation { enclave: claims.enclave_key.to_string() });
+    }
     parties.endorser.endorse(&mut bundle, claims.beacon.time).await?;
     let encoded = bundle.to_cbor();
     let params = ops::registry_params(chain, parties.registry).await?;
@@ -89,23 +113,26 @@ async fn verdicts(
 ) -> Result<(Verdict, Vec<(u8, Signature)>), Error> {
     let needed = usize::from(params.threshold);
     let mut groups: Vec<(Verdict, Vec<(u8, Signature)>)> = Vec::new();
-    let mut why = "no node is configured".to_owned();
+    let mut why = Vec::new();
     let stamped = bundle.to_vec();
     let stamp = tokio::task::spawn_blocking(move || work::stamp(&stamped)).await.unwrap_or_default().to_string();
-    for node in parties.nodes {
-        match verdict(parties.http, node, bundle, &stamp).await {
+    let stamp = &stamp;
+    let asked =
+        parties.nodes.iter().map(|node| async move { (node, verdict(parties.http, node, bundle, stamp).await) });
+    for (node, answer) in join_all(asked).await {
+        match answer {
             // A node that signs with another key than the Registry knows must not spoil what the others signed.
             Ok((index, verdict, signature))
                 if params.verifiers.get(&index).is_none_or(|key| verdict.verify(&signature, key).is_err()) =>
             {
-                why = format!("{node} does not sign with the key that the Registry has at place {index}");
+                why.push(format!("{node} does not sign with the key that the Registry has at place {index}"));
             }
             Ok((index, verdict, signature)) => match groups.iter_mut().find(|(known, _)| *known == verdict) {
                 Some((_, signatures)) if signatures.iter().any(|(known, _)| *known == index) => {}
                 Some((_, signatures)) => signatures.push((index, signature)),
                 None => groups.push((verdict, vec![(index, signature)])),
             },
-            Err(error) => why = error.to_string(),
+            Err(error) => why.push(error.to_string()),
         }
     }
     let best = groups.into_iter().max_by_key(|(_, signatures)| signatures.len());
@@ -114,14 +141,23 @@ async fn verdicts(
             signatures.truncate(needed);
             Ok((verdict, signatures))
         }
-        best => Err(Error::Verdicts { signed: best.map_or(0, |(_, signatures)| signatures.len()), needed, why }),
+        best => {
+            let signed = best.map_or(0, |(_, signatures)| signatures.len());
+            let why = match why[..] {
+                [] if parties.nodes.is_empty() => "no node is configured".into(),
+                [] => "the nodes that answer do not agree, or are the same one".into(),
+                _ => why.join("; "),
+            };
+            Err(Error::Verdicts { signed, needed, why })
+        }
     }
 }
 
 async fn verdict(http: &Http, node: &str, bundle: &[u8], stamp: &str) -> Result<(u8, Verdict, Signature), Error> {
     let url = format!("{node}{}", wire::APPRAISE_PATH);
     let headers = [("content-type", wire::CBOR), (work::HEADER, stamp)];
-    let (status, body) = http.call(Method::POST, &url, &headers, Bytes::copy_from_slice(bundle)).await?;
+    let (status, body) =
+        http.call_within(VERDICT, Method::POST, &url, &headers, Bytes::copy_from_slice(bundle)).await?;
     if status != 200 {
         let why = match serde_json::from_slice::<NodeRefusal>(&body) {
             Ok(refusal) => format!("{}: {}", refusal.outcome, refusal.reason),

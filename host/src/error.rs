@@ -51,7 +51,7 @@ pub enum Error {
         signed: usize,
         /// Verdicts the Registry asks for.
         needed: usize,
-        /// What the last node that did not said.
+        /// What the nodes that did not said.
         why: String,
     },
     /// The chain could not be asked or refused.

@@ -1,4 +1,4 @@
-//! Starting a guest. A process in this version; a virtual machine behind the same trait.
+//! Starting a guest: a process here, a virtual machine behind the same trait, or one that runs already ([`crate::join`]).
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -6,8 +6,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
 use cocoon_attestation::dev::DevPlatform;
 use cocoon_attestation::dev::cpu::{DevCpu, Tee};
@@ -17,6 +18,8 @@ use crate::Error;
 
 /// How long a guest may take to load its model.
 const READY_TIMEOUT: Duration = Duration::from_secs(600);
+/// How often is looked at whether it is still wanted.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What a guest is started with.
 #[derive(Clone, Debug)]
@@ -27,6 +30,8 @@ pub struct LaunchSpec {
     pub model: PathBuf,
     /// Where its log goes.
     pub log: PathBuf,
+    /// Set when nobody wants it any more: a launcher that waits for its guest gives up.
+    pub given_up: Arc<AtomicBool>,
 }
 
 /// Starts guests.
@@ -40,8 +45,8 @@ pub trait EnclaveLauncher: Send + Sync {
 
 /// What a launcher has started: a process here, a virtual machine's monitor elsewhere.
 pub trait Guest: Send {
-    /// Process id of it, or of what runs it.
-    fn pid(&self) -> u32;
+    /// Process id of it, or of what runs it; `None` if it runs elsewhere.
+    fn pid(&self) -> Option<u32>;
 
     /// Whether it has ended, and how.
     fn ended(&mut self) -> Option<String>;
@@ -51,8 +56,8 @@ pub trait Guest: Send {
 }
 
 impl Guest for Child {
-    fn pid(&self) -> u32 {
-        self.id()
+    fn pid(&self) -> Option<u32> {
+        Some(self.id())
     }
 
     fn ended(&mut self) -> Option<String> {
@@ -82,8 +87,8 @@ impl RunningEnclave {
         Self { base_url, guest }
     }
 
-    /// Its process id.
-    pub fn pid(&self) -> u32 {
+    /// Its process id; `None` if it runs elsewhere.
+    pub fn pid(&self) -> Option<u32> {
         self.guest.pid()
     }
 
@@ -155,7 +160,15 @@ impl EnclaveLauncher for ProcessLauncher {
             }
             let _ = sender.send(line);
         });
-        let line = line.recv_timeout(READY_TIMEOUT).map_err(|_| failed("it does not become ready".into()))?;
+        let until = Instant::now() + READY_TIMEOUT;
+        let line = loop {
+            match line.recv_timeout(LOOK) {
+                Ok(line) => break line,
+                Err(_) if spec.given_up.load(Ordering::Relaxed) => return Err(failed("the host stops".into())),
+                Err(_) if Instant::now() > until => return Err(failed("it does not become ready".into())),
+                Err(_) => {}
+            }
+        };
         let ready: serde_json::Value = serde_json::from_str(&line).map_err(|_| {
             failed(
                 running.ended().map_or_else(|| "it said something unexpected".into(), |how| format!("it ended: {how}")),

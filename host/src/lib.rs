@@ -1,7 +1,7 @@
 //! The GPU owner's shim. It launches the guest, has it attested, relays ciphertext, keeps receipts and claims pay. It is trusted with
 //! nothing but availability.
 //!
-//! - [`launch`], [`endorse`], [`attest`]: from a binary to a key that is registered on-chain.
+//! - [`launch`], [`join`], [`endorse`], [`attest`]: from a binary to a key that is registered on-chain.
 //! - [`relay`]: sealed requests in, sealed answers out. - [`store`]: receipts, durable before they are acknowledged.
 //! - [`reserve`]: no more is promised than is there. - [`claim`] turns receipts into money; [`deadline`]: until when; [`refusal`]: what it learns from a no. -
 //!   [`room`] for further keys.
@@ -14,6 +14,7 @@ pub mod deadline;
 pub mod doctor;
 pub mod endorse;
 mod error;
+pub mod join;
 pub mod launch;
 mod net;
 mod owed;
@@ -27,11 +28,12 @@ pub mod vm;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use cocoon_attestation::{Digest, EnclaveKey, EvidenceId};
+use cocoon_protocol::identity::SigningKey;
 use cocoon_protocol::wire::Announcement;
 use cocoon_settlement::account::Account;
 use cocoon_settlement::chain::Chain;
@@ -43,7 +45,9 @@ pub use attest::{Attestation, collect_evidence};
 pub use claim::{ClaimReport, Claimer, Held};
 pub use endorse::{DevEndorser, Endorser};
 pub use error::Error;
+pub use join::{GuestAddress, Joiner};
 pub use launch::{EnclaveLauncher, Guest, LaunchSpec, ProcessLauncher, RunningEnclave};
+pub use net::get;
 pub use relay::Tap;
 
 /// A listener whose connections send every piece at once: a streamed token must not wait for the acknowledgement of the last.
@@ -68,6 +72,8 @@ pub struct HostConfig {
     pub chain: Arc<dyn Chain>,
     /// The provider's wallet, which pays for attestations and claims.
     pub account: Arc<Account>,
+    /// That wallet's key: it signs what is announced.
+    pub owner_key: SigningKey,
     /// Starts guests.
     pub launcher: Arc<dyn EnclaveLauncher>,
     /// Gets endorsements.
@@ -86,12 +92,12 @@ pub struct HostConfig {
     pub gateway_urls: Vec<String>,
     /// Where the relay listens.
     pub listen: SocketAddr,
+    /// What gateways are told, where they reach the relay by another address than the one it listens at.
+    pub url: Option<String>,
     /// Where receipts and logs are kept.
     pub data: PathBuf,
     /// Sees every byte that passes, if anybody wants to look.
     pub tap: Option<Arc<dyn Tap>>,
-    /// Seconds that an attestation lasts; it is renewed when two thirds are over.
-    pub attestation_lifetime: u64,
     /// When to claim without being asked; `None` claims only when asked.
     pub claims: Option<ClaimRule>,
 }
@@ -116,8 +122,8 @@ pub struct Ready {
     pub evidence_id: EvidenceId,
     /// Its key.
     pub enclave_key: EnclaveKey,
-    /// Its process.
-    pub pid: u32,
+    /// Its process; `None` if it runs elsewhere.
+    pub pid: Option<u32>,
     /// Where the host reaches it.
     pub base_url: String,
     /// Its image, as the Registry lists it.
@@ -136,7 +142,7 @@ pub enum Status {
     },
     /// Requests are served.
     Ready(Box<Ready>),
-    /// The Registry has withdrawn the guest's image: open answers are finished, new requests are refused.
+    /// The Registry has withdrawn the guest's image, or the host stops: open answers are finished, new requests are refused.
     Draining {
         /// The guest, which still runs.
         ready: Box<Ready>,
@@ -155,6 +161,10 @@ pub(crate) struct Shared {
     pub(crate) claimer: Claimer,
     /// The enclave contradicted itself and is to be replaced.
     pub(crate) condemned: AtomicBool,
+    /// The host stops: whatever state it is in, it takes no new requests.
+    pub(crate) stopping: AtomicBool,
+    /// No launch is waited for any more.
+    pub(crate) given_up: Arc<AtomicBool>,
     /// Held once for each answer under way.
     pub(crate) open: Arc<()>,
     pub(crate) status: watch::Sender<Status>,
@@ -171,7 +181,12 @@ impl Shared {
 
     /// Whether the guest only finishes what it has begun.
     pub(crate) fn draining(&self) -> bool {
-        matches!(&*self.status.borrow(), Status::Draining { .. })
+        self.stopping() || matches!(&*self.status.borrow(), Status::Draining { .. })
+    }
+
+    /// Whether it does so because the host stops.
+    pub(crate) fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
     }
 
     /// Answers under way, receipts that are still fetched included.
@@ -224,8 +239,9 @@ impl Host {
         let listener =
             tokio::net::TcpListener::bind(config.listen).await.map_err(|error| Error::Listen(config.listen, error))?;
         let address = listener.local_addr().map_err(|error| Error::Listen(config.listen, error))?;
+        let url = config.url.clone().unwrap_or_else(|| format!("http://{address}"));
         let shared = Arc::new(Shared {
-            http: net::Http::new(config.tap.clone()),
+            http: net::Http::new(config.tap.clone())?,
             claimer: Claimer::new(config.account.clone(), config.provider),
             config,
             store,
@@ -233,9 +249,11 @@ impl Host {
             standing: relay::Standing::default(),
             reservations: reserve::Reservations::default(),
             condemned: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            given_up: Arc::default(),
             open: Arc::default(),
             status: watch::Sender::new(Status::Starting { why: None }),
-            relay_url: RwLock::new(format!("http://{address}")),
+            relay_url: RwLock::new(url),
         });
         let (stop, stopped) = watch::channel(false);
         let router = relay::router(shared.clone());
@@ -311,6 +329,11 @@ impl Host {
         self.shared.status.borrow().clone()
     }
 
+    /// Tells of every change of [`Self::status`].
+    pub fn watch(&self) -> watch::Receiver<Status> {
+        self.shared.status.subscribe()
+    }
+
     /// Answers under way.
     pub fn open_answers(&self) -> usize {
         self.shared.open_answers()
@@ -318,7 +341,7 @@ impl Host {
 
     /// Process id of the enclave, if it runs.
     pub fn enclave_pid(&self) -> Option<u32> {
-        self.shared.with_ready(|ready| ready.pid)
+        self.shared.with_ready(|ready| ready.pid).flatten()
     }
 
     /// What the host announces, if the enclave is ready.
@@ -344,8 +367,27 @@ impl Host {
         self.shared.claimer.round(&self.shared.store, &claim::AT_ONCE).await
     }
 
-    /// Stops the guest and the relay.
+    /// Takes no new requests and waits until the answers under way have ended and their receipts are kept, for `grace` at most. Gives how many
+    /// are open then.
+    pub async fn drain(&self, grace: Duration) -> usize {
+        self.shared.stopping.store(true, Ordering::Relaxed);
+        self.shared.status.send_modify(|status| {
+            if let Status::Ready(ready) = status {
+                *status = Status::Draining { ready: ready.clone(), why: "the host stops".into() };
+            }
+        });
+        let waited = async {
+            while self.open_answers() > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let _ = tokio::time::timeout(grace, waited).await;
+        self.open_answers()
+    }
+
+    /// Stops the guest and the relay at once; [`Self::drain`] comes before.
     pub async fn shutdown(mut self) {
+        self.shared.given_up.store(true, Ordering::Relaxed);
         let _ = self.stop.send(true);
         if let Some(supervisor) = self.tasks.pop() {
             let _ = supervisor.await;

@@ -1,14 +1,16 @@
-//! What an answer under way is owed: its receipt, which comes with its end, or is fetched where the client hung up before.
+//! What an answer under way is owed: its receipt, which comes with its end, or is fetched where the client hung up before. What a guest had
+//! signed when its host was killed is fetched when the next host finds it still running.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use cocoon_attestation::Digest;
+use cocoon_attestation::{Digest, EnclaveKey};
 use cocoon_protocol::receipt::SignedSettlementReceipt;
 use cocoon_protocol::voucher::SignedVoucher;
 use cocoon_protocol::wire;
+use cocoon_settlement::Address;
 use hyper::Method;
 
 use crate::net::Http;
@@ -115,6 +117,42 @@ async fn fetch(shared: Arc<Shared>, owed: Owed) {
     }
 }
 
+/// Fetches what an enclave has signed for every channel that promised it something, and keeps what is newer than the record. A guest that has just been
+/// started has signed nothing; one that outlived its host may have signed what that host never got.
+pub(crate) async fn recover(shared: &Shared, enclave: &str, key: &EnclaveKey) {
+    let channels = match shared.store.channels_of(key) {
+        Ok(channels) => channels,
+        Err(error) => {
+            tracing::error!(%error, "what the enclave is promised cannot be read");
+            return;
+        }
+    };
+    for channel in channels {
+        let url = format!("{enclave}{}?channel={channel}", wire::RECEIPTS_PATH);
+        let kept = match shared.http.call_within(LONGEST_WAIT, Method::GET, &url, &[], Bytes::new()).await {
+            Ok((200, receipt)) => keep_of(shared, &channel, key, &receipt),
+            // It was charged for nothing there.
+            Ok((404, _)) => Ok(()),
+            Ok((status, _)) => Err(crate::net::peer(&url, format!("no receipt, status {status}"))),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = kept {
+            tracing::error!(%error, %channel, "what the enclave had signed before was not kept");
+        }
+    }
+}
+
+fn keep_of(shared: &Shared, channel: &Address, key: &EnclaveKey, receipt: &[u8]) -> Result<(), Error> {
+    let signed = SignedSettlementReceipt::from_bytes(receipt)?;
+    signed.verify()?;
+    let of = &signed.receipt;
+    let own = (of.network, of.provider, of.channel, of.enclave_key);
+    if own != (shared.config.network, shared.config.provider, *channel, *key) {
+        return Err(Error::Store("the enclave's receipt is for something else".into()));
+    }
+    shared.store.keep_receipt(&signed)
+}
+
 /// The receipt that has a request's charge in it, as soon as the enclave says that the request has ended. Others of the channel may be charged
 /// before it is, so a newer receipt alone is no sign. `None` if the request did not arrive, the channel was never charged, or the enclave runs no
 /// more.
@@ -185,7 +223,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_receipt_is_waited_for_until_the_request_has_arrived_and_ended() {
-        let http = Http::new(None);
+        let http = Http::new(None).unwrap();
         let (pending, own) = ((202, "of another"), (200, "its receipt"));
         for (says, expected) in [
             (vec![own], Some("its receipt")),
@@ -208,7 +246,7 @@ mod tests {
     async fn a_request_whose_key_is_gone_is_in_the_newest_receipt_once_it_has_ended() {
         for (newest, expected) in [((200, "newest"), Some("newest")), ((404, ""), None)] {
             let (url, enclave) = enclave(&[(202, ""), (404, ""), newest]).await;
-            let found = last_word(&Http::new(None), &url, &REQUEST, || true).await;
+            let found = last_word(&Http::new(None).unwrap(), &url, &REQUEST, || true).await;
             assert_eq!(found.as_deref(), expected.map(str::as_bytes));
             assert_eq!(enclave.asked.lock().unwrap().last().unwrap(), "channel=c");
         }
@@ -218,7 +256,7 @@ mod tests {
     async fn a_request_that_never_arrives_is_given_up_and_nobody_elses_receipt_taken() {
         let (url, enclave) = enclave(&[(404, "")]).await;
         let started = Instant::now();
-        assert_eq!(last_word(&Http::new(None), &url, &REQUEST, || true).await, None);
+        assert_eq!(last_word(&Http::new(None).unwrap(), &url, &REQUEST, || true).await, None);
         assert!(started.elapsed() >= ARRIVAL && enclave.asked.lock().unwrap().len() > 4);
     }
 
@@ -226,7 +264,8 @@ mod tests {
     async fn an_enclave_that_runs_no_more_is_not_asked() {
         let (url, enclave) = enclave(&[(202, "")]).await;
         let looks = AtomicU32::new(0);
-        let found = last_word(&Http::new(None), &url, &REQUEST, || looks.fetch_add(1, Ordering::SeqCst) < 2).await;
+        let found =
+            last_word(&Http::new(None).unwrap(), &url, &REQUEST, || looks.fetch_add(1, Ordering::SeqCst) < 2).await;
         assert_eq!((found, enclave.asked.lock().unwrap().len()), (None, 2));
     }
 }

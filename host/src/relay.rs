@@ -133,11 +133,11 @@ async fn forward(shared: Arc<Shared>, headers: &HeaderMap, body: Bytes) -> Resul
     // Counted before anything is looked at, so that a guest that drains does not end under a request that was let in.
     let under_way = shared.open.clone();
     if shared.draining() {
-        return Err(refuse(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the enclave's image was withdrawn: it finishes open answers and takes no new requests",
-            "ask another host",
-        ));
+        let why = match shared.stopping() {
+            true => "the host stops: it finishes open answers and takes no new requests",
+            false => "the enclave's image was withdrawn: it finishes open answers and takes no new requests",
+        };
+        return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, why, "ask another host"));
     }
     let Some((_, base_url)) = shared.ready() else {
         return Err(refuse(

@@ -336,6 +336,39 @@ impl Store {
         }))
     }
 
+    /// The channels that have promised an enclave something.
+    ///
+    /// # Errors
+    /// The record cannot be read.
+    pub fn channels_of(&self, enclave: &EnclaveKey) -> Result<Vec<Address>, Error> {
+        let read = self.database.begin_read().map_err(failed)?;
+        let table = read.open_table(VOUCHERS).map_err(failed)?;
+        let mut channels = Vec::new();
+        for entry in table.iter().map_err(failed)? {
+            let voucher = SignedVoucher::from_bytes(entry.map_err(failed)?.1.value())?.voucher;
+            // Those of one channel follow one another.
+            if voucher.enclave_key == *enclave && channels.last() != Some(&voucher.channel) {
+                channels.push(voucher.channel);
+            }
+        }
+        Ok(channels)
+    }
+
+    /// Whether an enclave has contradicted itself.
+    ///
+    /// # Errors
+    /// The record cannot be read.
+    pub fn contradicted(&self, enclave: &EnclaveKey) -> Result<bool, Error> {
+        let read = self.database.begin_read().map_err(failed)?;
+        for entry in read.open_table(CONTRADICTIONS).map_err(failed)?.iter().map_err(failed)? {
+            let receipt = SignedSettlementReceipt::from_bytes(entry.map_err(failed)?.1.value())?;
+            if receipt.receipt.enclave_key == *enclave {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// All vouchers of a channel.
     ///
     /// # Errors
@@ -499,5 +532,24 @@ mod tests {
         }
         let key = receipt(1, 10).receipt.enclave_key;
         assert_eq!(store.receipt(&CHANNEL, &key).unwrap(), Some(receipt(5, 50)));
+        assert!(store.contradicted(&key).unwrap() && !store.contradicted(&EnclaveKey([1; 32])).unwrap());
+    }
+
+    #[test]
+    fn the_channels_that_promised_an_enclave_something_are_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("host.redb")).unwrap();
+        let enclave = receipt(1, 10).receipt.enclave_key;
+        // Two that do not cover one another, and one of another channel for another enclave.
+        store.keep_voucher(&voucher(100, 10)).unwrap();
+        store.keep_voucher(&voucher(50, 90)).unwrap();
+        let other = Voucher {
+            channel: Address { workchain: 0, hash: [0; 32] },
+            enclave_key: EnclaveKey([1; 32]),
+            ..voucher(1, 1).voucher
+        };
+        store.keep_voucher(&SignedVoucher::sign(other, &[9; 32]).unwrap()).unwrap();
+        assert_eq!(store.channels_of(&enclave).unwrap(), [CHANNEL]);
+        assert_eq!(store.channels_of(&EnclaveKey([2; 32])).unwrap(), []);
     }
 }

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use cocoon_attestation::Digest;
-use cocoon_protocol::wire::{self, Announcement, EnclaveEvidence};
+use cocoon_attestation::{Digest, UnixTime};
+use cocoon_protocol::announce::{self as announced_by, Announced};
+use cocoon_protocol::wire::{self, Announcement, EnclaveEvidence, Refusal};
 use cocoon_settlement::ops;
+use futures::future::join_all;
 use hyper::Method;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -18,7 +20,7 @@ use crate::attest::{Attestation, Parties, attest};
 use crate::back_off::BackOff;
 use crate::launch::{LaunchSpec, RunningEnclave};
 use crate::net::peer;
-use crate::{Error, Ready, Shared, Status, room};
+use crate::{Error, Ready, Shared, Status, owed, room};
 
 /// How often the guest's process is looked at.
 const WATCH: Duration = Duration::from_millis(100);
@@ -57,6 +59,7 @@ async fn live(shared: &Arc<Shared>) -> Result<std::convert::Infallible, Error> {
         config: config.guest_config.clone(),
         model: config.model.clone(),
         log: config.data.join("enclave.log"),
+        given_up: shared.given_up.clone(),
     };
     let launcher = config.launcher.clone();
     let mut running = tokio::task::spawn_blocking(move || launcher.launch(&spec))
@@ -68,6 +71,7 @@ async fn live(shared: &Arc<Shared>) -> Result<std::convert::Infallible, Error> {
         tracing::warn!(%error, "no room was made for a further key");
     }
     let mut attestation = attest(&parties(shared), &running.base_url).await?;
+    owed::recover(shared, &running.base_url, &attestation.claims.enclave_key).await;
     loop {
         tracing::info!(evidence = %attestation.evidence_id, until = %attestation.until, "attested");
         attestation = serve(shared, &mut running, attestation).await?;
@@ -82,6 +86,8 @@ fn parties(shared: &Shared) -> Parties<'_> {
         nodes: &config.node_urls,
         account: &config.account,
         registry: &config.registry,
+        provider: &config.provider,
+        store: &shared.store,
     }
 }
 
@@ -98,15 +104,19 @@ async fn serve(
     let mut statement = attestation.statement.clone();
     loop {
         let announcement = announcement(shared, &attestation, &statement.to_bytes());
-        shared.status.send_replace(Status::Ready(Box::new(Ready {
+        let ready = Box::new(Ready {
             evidence_id: attestation.evidence_id,
             enclave_key: attestation.claims.enclave_key,
             pid: running.pid(),
             base_url: running.base_url.clone(),
             image: attestation.image,
             announcement: announcement.clone(),
-        })));
-        announce(shared, &announcement).await;
+        });
+        // While the host stops, the guest goes on with what it has begun, and is told to nobody.
+        if !shared.stopping() {
+            shared.status.send_replace(Status::Ready(ready));
+            announce(shared, &announcement).await;
+        }
         let heartbeat = Instant::now() + HEARTBEAT;
         while Instant::now() < heartbeat {
             if let Some(how) = running.ended() {
@@ -193,16 +203,28 @@ fn announcement(shared: &Shared, attestation: &Attestation, statement: &[u8]) ->
     }
 }
 
-/// Tells every gateway. One that does not answer misses a heartbeat; the others list the enclave meanwhile.
+/// Tells every gateway at once. One that does not answer misses a heartbeat; the others list the enclave meanwhile.
 async fn announce(shared: &Shared, announcement: &Announcement) {
     let Ok(body) = serde_json::to_vec(announcement) else { return };
-    for gateway in &shared.config.gateway_urls {
-        let url = format!("{gateway}{}", wire::ANNOUNCEMENTS_PATH);
-        let headers = [("content-type", "application/json")];
-        match shared.http.call(Method::PUT, &url, &headers, body.clone().into()).await {
-            Ok((status, _)) if status < 300 => {}
-            Ok((status, _)) => tracing::warn!(url, status, "a gateway refused the announcement"),
-            Err(error) => tracing::warn!(%error, "a gateway does not answer"),
+    let body = Bytes::from(body);
+    let time = UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs());
+    let announced = Announced::sign(&body, shared.config.network, time, &shared.config.owner_key).to_header();
+    let headers = [("content-type", "application/json"), (announced_by::HEADER, announced.as_str())];
+    let told = shared.config.gateway_urls.iter().map(|gateway| {
+        let (url, body) = (format!("{gateway}{}", wire::ANNOUNCEMENTS_PATH), body.clone());
+        async move {
+            match shared.http.call_within(HEARTBEAT, Method::PUT, &url, &headers, body).await {
+                Ok((status, _)) if status < 300 => {}
+                Ok((status, body)) => {
+                    let Refusal { error, what_to_do } = serde_json::from_slice(&body).unwrap_or_else(|_| Refusal {
+                        error: "it says nothing more".into(),
+                        what_to_do: String::new(),
+                    });
+                    tracing::warn!(url, status, what_to_do, "a gateway refused the announcement: {error}");
+                }
+                Err(error) => tracing::warn!(%error, "a gateway does not answer"),
+            }
         }
-    }
+    });
+    join_all(told).await;
 }

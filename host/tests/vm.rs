@@ -215,6 +215,27 @@ fn one_folder_is_for_one_guest() {
     }
 }
 
+/// A host that is killed takes no guest with it: the next one ends what it finds in its folder.
+#[test]
+fn a_guest_whose_host_was_killed_is_ended_by_the_next() {
+    if !qemu() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let line = command(folder.path(), &sector("orphan", Then::Wait));
+    let mut orphan = std::process::Command::new(&line.program)
+        .args(&line.args)
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let socket = folder.path().join("qmp.sock");
+    wait_for("the orphan does not start", || socket.exists().then_some(()));
+    let vm = Vm::start(&command(folder.path(), &sector("next", Then::Wait)), folder.path());
+    let ended = wait_for("the orphan runs on", || orphan.try_wait().unwrap());
+    assert!(ended.success() && vm.is_ok(), "{ended}");
+}
+
 /// A guest whose configuration was checked, with a boot sector in the place of its image.
 fn plan(folder: &Path, command: CommandLine) -> Plan {
     let text = format!(

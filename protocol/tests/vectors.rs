@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use cocoon_attestation::{Beacon, Digest, EnclaveKey, EvidenceId, UnixTime};
+use cocoon_protocol::announce::Announced;
 use cocoon_protocol::auth;
 use cocoon_protocol::frame::{Decoder, Frame};
 use cocoon_protocol::identity::SigningKey;
@@ -115,6 +116,12 @@ fn announcement() -> Announcement {
     }
 }
 
+/// By the owner of a provider, of the twelve bytes `announcement`.
+fn announced() -> Announced {
+    let owner = SigningKey::from_seed(&[0xb1; 32]).unwrap();
+    Announced::sign(b"announcement", NetworkId::LOCAL, UnixTime(1_800_000_000), &owner)
+}
+
 fn verdict() -> SignedVerdict {
     let inclusion = LogInclusion {
         leaf_index: 1,
@@ -148,6 +155,7 @@ fn made() -> Value {
         "settlement_receipt": hex::encode(settlement().to_bytes()),
         "full_receipt_trailer": receipt().to_trailer(),
         "announcement": announcement(),
+        "announced": announced().to_header(),
         "signed_verdict": verdict(),
         "refusal": refusal(),
         "full_receipt": hex::encode(receipt().to_bytes()),
@@ -186,6 +194,9 @@ fn everything_that_was_written_is_read() {
     assert_eq!(SignedFullReceipt::from_trailer(trailer).unwrap(), receipt());
     let json = |name: &str| written[name].clone();
     assert_eq!(serde_json::from_value::<Announcement>(json("announcement")).unwrap(), announcement());
+    let header = Announced::from_header(written["announced"].as_str().unwrap()).unwrap();
+    assert_eq!(header, announced());
+    header.verify(b"announcement", NetworkId::LOCAL).unwrap();
     assert_eq!(serde_json::from_value::<SignedVerdict>(json("signed_verdict")).unwrap(), verdict());
     assert_eq!(serde_json::from_value::<Refusal>(json("refusal")).unwrap(), refusal());
     for (name, payload) in [("frame_sealed", "sealed"), ("frame_receipt", "receipt")] {
@@ -242,6 +253,8 @@ fn the_document_shows_the_vectors() {
         assert!(shown.contains(written[name].as_str().unwrap()), "{name}");
     }
     assert!(shown.contains(written["request_headers"][0]["value"].as_str().unwrap()), "the request's signature");
+    let announced: String = written["announced"].as_str().unwrap().split_whitespace().collect();
+    assert!(shown.contains(&announced), "who announces");
     assert!(shown.contains(&written["record"]["record"].as_str().unwrap()[..32]), "the record");
 }
 

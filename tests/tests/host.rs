@@ -268,7 +268,8 @@ async fn a_prompt_sent_in_the_clear_is_found_in_what_host_and_gateway_saw() {
     world.network.stop().await;
 }
 
-fn signal(name: &str, pid: u32) {
+fn signal(name: &str, pid: Option<u32>) {
+    let pid = pid.expect("the guest is a process");
     assert!(Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success());
 }
 
@@ -317,7 +318,7 @@ async fn a_guest_whose_image_is_withdrawn_finishes_what_it_has_begun_and_takes_n
     })
     .await;
     assert!(why.contains("withdrawn"), "{why}");
-    assert!(!std::path::Path::new(&format!("/proc/{}", ready.pid)).exists(), "the guest runs no longer");
+    assert!(!std::path::Path::new(&format!("/proc/{}", ready.pid.unwrap())).exists(), "the guest runs no longer");
 
     let allow = Change::Allow(Listed::Image(ready.image));
     ops::propose(&governance, &network.registry, &allow).await.unwrap().success().unwrap();

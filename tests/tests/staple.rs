@@ -84,8 +84,8 @@ struct Elsewhere(String);
 struct Running;
 
 impl Guest for Running {
-    fn pid(&self) -> u32 {
-        0
+    fn pid(&self) -> Option<u32> {
+        None
     }
 
     fn ended(&mut self) -> Option<String> {
@@ -171,6 +171,7 @@ impl Network {
             registry: self.registry,
             chain: self.chain.clone(),
             account: self.account.clone(),
+            owner_key: SigningKey::from_seed(&[5; 32]).unwrap(),
             launcher: Arc::new(Elsewhere(guest)),
             endorser,
             guest_config: self.folder.path().join("guest.toml"),
@@ -180,9 +181,9 @@ impl Network {
             node_urls: vec![self.node.clone()],
             gateway_urls: Vec::new(),
             listen: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
+            url: None,
             data: tempfile::tempdir_in(self.folder.path()).unwrap().keep(),
             tap: None,
-            attestation_lifetime: 86_400,
             claims: None,
         })
         .await

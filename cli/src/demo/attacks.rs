@@ -109,6 +109,7 @@ async fn rogue(world: &World<'_>, binary: &Path, model: &Path, folder: &Path) ->
         config: world.network.guest_config.clone(),
         model: model.to_owned(),
         log: folder.join("rogue.log"),
+        given_up: Default::default(),
     };
     let running =
         tokio::task::spawn_blocking(move || launcher.launch(&spec)).await?.context("launching the rogue guest")?;

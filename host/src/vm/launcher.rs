@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use cocoon_protocol::wire;
@@ -75,6 +76,9 @@ impl EnclaveLauncher for VmLauncher {
             if let Some(death) = vm.ended() {
                 return Err(self.failed(death.why));
             }
+            if spec.given_up.load(Ordering::Relaxed) {
+                return Err(self.failed("the host stops"));
+            }
             if Instant::now() > until {
                 return Err(self.failed("it does not become ready"));
             }
@@ -85,7 +89,7 @@ impl EnclaveLauncher for VmLauncher {
 }
 
 /// Whether an HTTP server is behind an address. QEMU accepts connections before its guest does, so only an answer counts.
-fn answers(address: SocketAddr) -> bool {
+pub(crate) fn answers(address: SocketAddr) -> bool {
     let talk = || -> std::io::Result<bool> {
         let mut stream = TcpStream::connect_timeout(&address, TRY)?;
         stream.set_read_timeout(Some(TRY * 8))?;
@@ -98,7 +102,7 @@ fn answers(address: SocketAddr) -> bool {
 }
 
 /// Passes connections to a port of this machine's loopback on to a guest's virtual socket.
-fn bridge(cid: u32, port: u32) -> std::io::Result<(SocketAddr, JoinHandle<()>)> {
+pub(crate) fn bridge(cid: u32, port: u32) -> std::io::Result<(SocketAddr, JoinHandle<()>)> {
     let runtime = tokio::runtime::Handle::try_current().map_err(std::io::Error::other)?;
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
     let address = listener.local_addr()?;
@@ -130,8 +134,8 @@ struct VmGuest {
 }
 
 impl Guest for VmGuest {
-    fn pid(&self) -> u32 {
-        self.vm.pid()
+    fn pid(&self) -> Option<u32> {
+        Some(self.vm.pid())
     }
 
     fn ended(&mut self) -> Option<String> {

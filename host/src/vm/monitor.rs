@@ -80,6 +80,17 @@ impl Vm {
             path: folder.to_owned(),
             why: "another guest runs with this folder; give each its own".into(),
         })?;
+        // The lock is ours, so whoever launched what runs here is gone: it has its ports and memory still.
+        match qmp::end_orphan(&folder.join(QMP_SOCKET), QUIT) {
+            Ok(false) => {}
+            Ok(true) => tracing::warn!(folder = %folder.display(), "a guest whose host was killed was ended"),
+            Err(error) => {
+                let why = format!(
+                    "a guest whose host was killed still runs with it and does not end ({error}): end its QEMU"
+                );
+                return Err(StartError::Folder { path: folder.to_owned(), why });
+            }
+        }
         for socket in [QMP_SOCKET, QUOTE_SOCKET] {
             let _ = fs::remove_file(folder.join(socket));
         }

@@ -103,6 +103,31 @@ pub fn ask(qemu: &str, accelerator: &str, command: &str) -> Result<Value, Error>
     }
 }
 
+/// Ends the QEMU behind a control socket, if there is one, whose launcher was killed: nobody else is connected to it. Gives whether one was there.
+///
+/// # Errors
+/// It does not end within `patience`.
+pub fn end_orphan(path: &Path, patience: Duration) -> Result<bool, Error> {
+    let Ok(stream) = UnixStream::connect(path) else { return Ok(false) };
+    stream.set_read_timeout(Some(patience))?;
+    let mut events = BufReader::new(stream.try_clone()?);
+    message(&mut events)?.ok_or(Error::Protocol)?;
+    let mut control = Control(stream);
+    control.execute("qmp_capabilities")?;
+    reply(&mut events)?;
+    control.execute("quit")?;
+    // It closes the socket with everything else it has.
+    while message(&mut events)?.is_some() {}
+    let until = Instant::now() + patience;
+    while UnixStream::connect(path).is_ok() {
+        if Instant::now() > until {
+            return Err(Error::Protocol);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(true)
+}
+
 /// The writing end of a guest's control socket.
 pub struct Control(UnixStream);
 

@@ -50,6 +50,7 @@ async fn claim_twice(folder: &Path, cap: Nanoton, total: Nanoton) -> [Nanoton; 2
         registry: world.registry,
         chain: world.chain.clone(),
         account: world.account.clone(),
+        owner_key: key(5),
         launcher: Arc::new(Gone),
         endorser: Arc::new(DevEndorser::new(DevPlatform::from_seed([7; 32]))),
         guest_config: folder.join("guest.toml"),
@@ -59,9 +60,9 @@ async fn claim_twice(folder: &Path, cap: Nanoton, total: Nanoton) -> [Nanoton; 2
         node_urls: Vec::new(),
         gateway_urls: Vec::new(),
         listen: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
+        url: None,
         data: folder.join("host"),
         tap: None,
-        attestation_lifetime: 80_000,
         claims: None,
     })
     .await

@@ -150,6 +150,7 @@ impl Rogue<'_> {
             config: self.network.guest_config.clone(),
             model: Default::default(),
             log: folder.join("console.log"),
+            given_up: Default::default(),
         };
         let running = tokio::task::spawn_blocking(move || launcher.launch(&spec)).await.unwrap();
         let said = match running {

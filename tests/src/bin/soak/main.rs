@@ -184,7 +184,7 @@ async fn soak(args: &Args) -> Result<bool> {
     let mut samples = Samples::default();
     while Instant::now() < until {
         tokio::time::sleep(SAMPLE.min(until - Instant::now())).await;
-        samples.take(ready.pid, &clients, started)?;
+        samples.take(ready.pid.context("the enclave is no process")?, &clients, started)?;
     }
     let (seconds, ended) = (started.elapsed().as_secs_f64(), ended(&clients));
     // Nobody asks any more; what is under way may end.
