@@ -99,9 +99,7 @@ pub async fn run(args: LaunchArgs) -> Result<ExitCode> {
         eprintln!("DEVELOPMENT PLATFORM - NOT CONFIDENTIAL");
     }
     let cpu = args.platform_seed.as_deref().map(|path| development_cpu(&plan, path)).transpose()?;
-    let wanted = plan.wanted();
-    let report = tokio::task::spawn_blocking(move || examine(&Live::default(), &wanted)).await?;
-    let wrong: Vec<String> = report.wrong().collect();
+    let wrong = wrong(&plan).await?;
     if !wrong.is_empty() && !args.anyway {
         bail!("this machine is not fit for the guest (--anyway starts it all the same):\n{}", wrong.join("\n"));
     }
@@ -125,6 +123,16 @@ pub async fn run(args: LaunchArgs) -> Result<ExitCode> {
         .await?
         .context("the guest is not started again")?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What `cocoon host doctor` finds wrong with this machine for a guest.
+///
+/// # Errors
+/// The examination broke off.
+pub async fn wrong(plan: &Plan) -> Result<Vec<String>> {
+    let wanted = plan.wanted();
+    let report = tokio::task::spawn_blocking(move || examine(&Live::default(), &wanted)).await?;
+    Ok(report.wrong().collect())
 }
 
 fn development_cpu(plan: &Plan, seed: &Path) -> Result<Arc<DevelopmentCpu>> {

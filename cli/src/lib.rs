@@ -2,11 +2,14 @@
 
 pub mod audit;
 pub mod chat;
+pub mod config;
 pub mod data;
 pub mod demo;
 pub mod endorsements;
+pub mod gateway;
 pub mod host_doctor;
 pub mod host_launch;
+pub mod host_serve;
 pub mod measure;
 pub mod money;
 pub mod network;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use cocoon_cli::money::{chain, channel, host, registry, wallet};
-use cocoon_cli::{audit, chat, demo, endorsements, measure, node, policy, proxy, up, verify};
+use cocoon_cli::{audit, chat, demo, endorsements, gateway, measure, node, policy, proxy, up, verify};
 
 #[derive(Parser)]
 #[command(version, about = "Private AI inference that nobody has to be trusted for")]
@@ -28,10 +28,12 @@ enum Command {
     Wallet(wallet::WalletArgs),
     /// A client's deposit for one provider: open, look, top up, close
     Channel(channel::ChannelArgs),
-    /// A GPU provider's machine, guests and contract: doctor, launch, register, stake, claim
+    /// A GPU provider's machine, guests and contract: doctor, launch, register, stake, serve, claim
     Host(host::HostArgs),
     /// A verifier node: appraise bundles, log them, sign verdicts, witness other nodes' logs
     Node(node::NodeArgs),
+    /// A directory of enclaves and blind relay of sealed requests to them
+    Gateway(gateway::GatewayArgs),
     /// What everybody trusts, and how governance changes it
     Registry(registry::RegistryArgs),
     /// A TON for development on this machine, with play money
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
         Command::Channel(args) => run(async { channel::run(args).await.map(|()| ExitCode::SUCCESS) }),
         Command::Host(args) => run(host::run(args)),
         Command::Node(args) => run(node::run(args)),
+        Command::Gateway(args) => run(gateway::run(args)),
         Command::Registry(args) => run(async { registry::run(args).await.map(|()| ExitCode::SUCCESS) }),
         Command::Chain(args) => run(async { chain::run(args).await.map(|()| ExitCode::SUCCESS) }),
         Command::Chat(args) => run(async { chat::run(args).await.map(|()| ExitCode::SUCCESS) }),

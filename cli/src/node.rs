@@ -148,6 +148,22 @@ pub struct EndorsementsEntry {
     pub pccs: Option<String>,
 }
 
+impl EndorsementsEntry {
+    /// What gets them; paths are taken from this folder.
+    ///
+    /// # Errors
+    /// The folder cannot be used.
+    pub fn endorser(&self, base: &Path) -> Result<Endorser> {
+        let folder = base.join(&self.folder);
+        if !self.online {
+            return Ok(Endorser::offline(&folder)?);
+        }
+        let addresses = Addresses::default();
+        let addresses = self.pccs.as_ref().map_or(addresses.clone(), |pccs| addresses.with_pccs(pccs));
+        Ok(Endorser::online(&folder, addresses, Pace::default())?)
+    }
+}
+
 /// Limits; what is absent is the default of `cocoon_node::Limits`.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -249,17 +265,7 @@ async fn serve(path: &Path, passphrase_file: Option<&Path>) -> Result<()> {
     }
     let endorser = match &file.endorsements {
         None => None,
-        Some(entry) => {
-            let folder = base.join(&entry.folder);
-            let endorser = if entry.online {
-                let addresses = Addresses::default();
-                let addresses = entry.pccs.as_ref().map_or(addresses.clone(), |pccs| addresses.with_pccs(pccs));
-                Endorser::online(&folder, addresses, Pace::default())?
-            } else {
-                Endorser::offline(&folder)?
-            };
-            Some(Arc::new(endorser))
-        }
+        Some(entry) => Some(Arc::new(entry.endorser(&base)?)),
     };
     let key = std::env::var("COCOON_TONCENTER_KEY").ok();
     let chain: Arc<dyn Chain> = Arc::new(Toncenter::new(&file.chain, key, NetworkId(file.network))?);

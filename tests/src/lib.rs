@@ -4,6 +4,7 @@ pub mod fleet;
 pub mod http;
 pub mod memory;
 pub mod models;
+pub mod roles;
 pub mod schema;
 pub mod up;
 

@@ -1,8 +1,5 @@
 //! Verifier nodes as operators run them: processes with key files, policies and logs of their own, witnesses of one another.
 
-use std::net::TcpListener as StdListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,13 +23,13 @@ use cocoon_settlement::contracts::{ProviderInit, RegistryInit};
 use cocoon_settlement::local::{Genesis, LocalChain, rpc};
 use cocoon_settlement::wallet::Wallet;
 use cocoon_settlement::{Address, Nanoton, NetworkId, Prices, ops};
+use cocoon_tests::roles::{self, Node, NodePlan};
 use cocoon_transparency::{open_cosigned, open_statement};
 use cocoon_verifier::Policy;
 use http_body_util::{BodyExt as _, Full};
 use hyper::Request;
 use hyper_util::client::legacy::Client as Http;
 use hyper_util::rt::TokioExecutor;
-use serde_json::Value;
 
 const NODES: usize = 3;
 const WALLET: [u8; 32] = [5; 32];
@@ -51,50 +48,11 @@ fn enclave() -> SigningKey {
 }
 
 fn policy(more: &str) -> String {
-    format!("roots = [\"{}\"]\n{more}", hex::encode(platform().tdx_root_der()))
+    roles::policy(&platform(), more)
 }
 
 /// A policy that no platform meets.
 const TOO_STRICT: &str = "[tdx]\nmin_tee_tcb_svn = \"ffffffffffffffffffffffffffffffff\"\n";
-
-struct Node {
-    folder: PathBuf,
-    process: Option<Child>,
-    url: String,
-    log: String,
-    witness: String,
-}
-
-impl Node {
-    fn start(&mut self) {
-        let child = cocoon()
-            .args(["node", "serve", "--config"])
-            .arg(self.folder.join("node.toml"))
-            .arg("--passphrase-file")
-            .arg(self.folder.join("passphrase"))
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        self.process = Some(child);
-    }
-
-    fn kill(&mut self) {
-        if let Some(mut child) = self.process.take() {
-            child.kill().unwrap();
-            child.wait().unwrap();
-        }
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-fn cocoon() -> Command {
-    Command::new(cocoon_tests::cocoon_binary())
-}
 
 struct World {
     chain: Arc<LocalChain>,
@@ -105,20 +63,6 @@ struct World {
     references: ReferenceValues,
     http: Http<hyper_util::client::legacy::connect::HttpConnector, Full<Bytes>>,
     folder: tempfile::TempDir,
-}
-
-/// What `cocoon node keys` says.
-fn keys(folder: &Path, name: &str) -> Value {
-    std::fs::write(folder.join("passphrase"), "correct horse battery staple\n").unwrap();
-    let out = cocoon()
-        .args(["node", "keys", "--json", "--name", name, "--key"])
-        .arg(folder.join("node.key"))
-        .arg("--passphrase-file")
-        .arg(folder.join("passphrase"))
-        .output()
-        .unwrap();
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-    serde_json::from_slice(&out.stdout).unwrap()
 }
 
 impl World {
@@ -132,24 +76,14 @@ impl World {
         let chain_url = format!("http://{}/api/v2/jsonRPC", listener.local_addr().unwrap());
         tokio::spawn(rpc::serve(listener, chain.clone()));
 
-        let mut made = Vec::new();
-        for index in 0..NODES {
-            let folder = folder.path().join(format!("node-{index}"));
-            std::fs::create_dir(&folder).unwrap();
-            let name = format!("node-{index}.example/log");
-            let said = keys(&folder, &name);
-            assert_eq!(said, keys(&folder, &name), "the same keys again");
-            let port = StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-            made.push((folder, name, said, port));
-        }
-        let verdict = |said: &Value| hex::decode(said["verdict"].as_str().unwrap()).unwrap().try_into().unwrap();
+        let plans = NodePlan::several(folder.path(), NODES);
         let registry = RegistryInit {
             network: NetworkId::LOCAL,
             governance: wallet,
             time_lock: 0,
             threshold: 2,
             max_lifetime: 86_400,
-            verifiers: made.iter().map(|(_, _, said, _)| verdict(said)).collect(),
+            verifiers: plans.iter().map(NodePlan::verdict_key).collect(),
             images: vec![IMAGE],
             models: vec![MODEL],
         };
@@ -164,33 +98,7 @@ impl World {
         let mut references = ReferenceValues::new(image);
         references.tdx.push(TdxReference::of_mrtd(Measurement(MRTD)));
         references.models.push(ModelReference { name: "demo".into(), root: MODEL });
-        let signer = hex::encode(SigningKey::from_seed(&[71; 32]).unwrap().public());
-        for (index, (folder, name, _, port)) in made.iter().enumerate() {
-            std::fs::write(folder.join("references.toml"), references.to_signed(&[71; 32]).unwrap()).unwrap();
-            std::fs::write(folder.join("policy.toml"), policy("")).unwrap();
-            let mut config = format!(
-                "name = \"{name}\"\nindex = {index}\nlisten = \"{port}\"\ndata = \"data\"\nkey = \"node.key\"\nchain = \"{chain_url}\"\n\
-                 network = {}\nregistry = \"{registry}\"\npolicy = \"policy.toml\"\nreferences = \"references.toml\"\n\
-                 reference_signers = [\"{signer}\"]\n",
-                NetworkId::LOCAL.0
-            );
-            for (_, _, said, port) in
-                made.iter().enumerate().filter(|(other, _)| *other != index).map(|(_, other)| other)
-            {
-                let (log, witness) = (said["log"].as_str().unwrap(), said["witness"].as_str().unwrap());
-                config += &format!("[[peers]]\nurl = \"http://{port}\"\nlog = \"{log}\"\nwitness = \"{witness}\"\n");
-            }
-            std::fs::write(folder.join("node.toml"), config).unwrap();
-        }
-        let nodes = made
-            .into_iter()
-            .map(|(folder, _, said, port)| {
-                let (log, witness) = (said["log"].as_str().unwrap().into(), said["witness"].as_str().unwrap().into());
-                let mut node = Node { folder, process: None, url: format!("http://{port}"), log, witness };
-                node.start();
-                node
-            })
-            .collect();
+        let nodes = NodePlan::start(plans, &chain_url, &registry, &references, &policy(""));
         let http = Http::builder(TokioExecutor::new()).build_http();
         let world = Self { chain, account, registry, provider, nodes, references, http, folder };
         for index in 0..NODES {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::routing::post;
+use axum::routing::{get, post};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use cocoon_attestation::dev::{CollateralSpec, GpuChainSpec, GpuSpec, TdxSpec};
@@ -16,13 +16,17 @@ use cocoon_attestation::{
     Bundle, Claims, CpuEvidence, Digest, Endorsements, GpuEndorsements, Measurement, ReferenceValues, UnixTime, binding,
 };
 use cocoon_cli::staple::Stapler;
-use cocoon_host::{DevEndorser, EnclaveLauncher, Endorser, Error, Guest, Host, HostConfig, LaunchSpec, RunningEnclave};
+use cocoon_host::store::Store;
+use cocoon_host::{DevEndorser, Endorser, Host, HostConfig, Joiner};
 use cocoon_node::endorsements::Folder;
 use cocoon_node::{Node, NodeConfig};
 use cocoon_protocol::identity::SigningKey;
+use cocoon_protocol::receipt::SignedSettlementReceipt;
 use cocoon_protocol::statement::KeyStatement;
-use cocoon_protocol::wire::{ATTEST_PATH, Announcement, AttestRequest, ENCLAVES_PATH, EnclaveEvidence};
+use cocoon_protocol::voucher::SignedVoucher;
+use cocoon_protocol::wire::{ATTEST_PATH, Announcement, AttestRequest, ENCLAVES_PATH, EnclaveEvidence, RECEIPTS_PATH};
 use cocoon_settlement::account::Account;
+use cocoon_settlement::cells::{SettlementReceipt, Voucher};
 use cocoon_settlement::chain::Chain;
 use cocoon_settlement::contracts::{ProviderInit, RegistryInit};
 use cocoon_settlement::local::{Genesis, LocalChain, ManualClock};
@@ -34,6 +38,7 @@ use vendors::{AT, World, platform, policy, policy_document};
 const MODEL: Digest = Digest([3; 32]);
 const IMAGE: Digest = Digest([9; 32]);
 const VERIFIER: [u8; 32] = [21; 32];
+const PRICES: Prices = Prices { prompt: 10, cached: 1, completion: 20, reasoning: 20 };
 
 async fn serve(router: axum::Router) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -76,29 +81,6 @@ fn evidence(seed: u8, provider: Address, request: &AttestRequest) -> EnclaveEvid
         not_after: AT.plus(86_400),
     };
     EnclaveEvidence { bundle: bundle.to_cbor(), key_statement: statement.sign(&key) }
-}
-
-/// A guest that runs elsewhere, at this URL.
-struct Elsewhere(String);
-
-struct Running;
-
-impl Guest for Running {
-    fn pid(&self) -> Option<u32> {
-        None
-    }
-
-    fn ended(&mut self) -> Option<String> {
-        None
-    }
-
-    fn kill(&mut self) {}
-}
-
-impl EnclaveLauncher for Elsewhere {
-    fn launch(&self, _: &LaunchSpec) -> Result<RunningEnclave, Error> {
-        Ok(RunningEnclave::new(self.0.clone(), Box::new(Running)))
-    }
 }
 
 /// A chain, and a node whose policy wants manifests and revocation answers of GPUs.
@@ -160,38 +142,86 @@ impl Network {
 
     /// A host with a guest that has a GPU; what it announces, or why it announces nothing.
     async fn announced(&self, seed: u8, endorser: Arc<dyn Endorser>) -> Result<Announcement, String> {
-        let provider = self.provider;
-        let attest = move |body: axum::body::Bytes| async move {
-            evidence(seed, provider, &AttestRequest::from_cbor(&body).unwrap()).to_cbor()
-        };
-        let guest = serve(axum::Router::new().route(ATTEST_PATH, post(attest))).await;
-        let host = Host::start(HostConfig {
-            network: NetworkId::LOCAL,
-            provider,
-            registry: self.registry,
-            chain: self.chain.clone(),
-            account: self.account.clone(),
-            owner_key: SigningKey::from_seed(&[5; 32]).unwrap(),
-            launcher: Arc::new(Elsewhere(guest)),
-            endorser,
-            guest_config: self.folder.path().join("guest.toml"),
-            model: self.folder.path().join("model"),
-            model_names: vec!["demo".into()],
-            prices: Prices { prompt: 10, cached: 1, completion: 20, reasoning: 20 },
-            node_urls: vec![self.node.clone()],
-            gateway_urls: Vec::new(),
-            listen: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
-            url: None,
-            data: tempfile::tempdir_in(self.folder.path()).unwrap().keep(),
-            tap: None,
-            claims: None,
-        })
-        .await
-        .unwrap();
+        let guest = serve(guest(seed, self.provider)).await;
+        let host = self.host(&guest, endorser, &tempfile::tempdir_in(self.folder.path()).unwrap().keep()).await;
         let ready = host.first_ready(Duration::from_secs(60)).await;
         host.shutdown().await;
         ready.map(|ready| ready.announcement).map_err(|error| error.to_string())
     }
+
+    /// A host that joins the guest at this URL, with its record in this folder.
+    async fn host(&self, guest: &str, endorser: Arc<dyn Endorser>, data: &Path) -> Host {
+        Host::start(HostConfig {
+            network: NetworkId::LOCAL,
+            provider: self.provider,
+            registry: self.registry,
+            chain: self.chain.clone(),
+            account: self.account.clone(),
+            owner_key: SigningKey::from_seed(&[5; 32]).unwrap(),
+            launcher: Arc::new(Joiner::new(guest.parse().unwrap())),
+            endorser,
+            guest_config: self.folder.path().join("guest.toml"),
+            model: self.folder.path().join("model"),
+            model_names: vec!["demo".into()],
+            prices: PRICES,
+            node_urls: vec![self.node.clone()],
+            gateway_urls: Vec::new(),
+            listen: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
+            url: None,
+            data: data.to_owned(),
+            tap: None,
+            claims: None,
+        })
+        .await
+        .unwrap()
+    }
+}
+
+/// A guest that makes evidence.
+fn guest(seed: u8, provider: Address) -> axum::Router {
+    let attest = move |body: axum::body::Bytes| async move {
+        evidence(seed, provider, &AttestRequest::from_cbor(&body).unwrap()).to_cbor()
+    };
+    axum::Router::new().route(ATTEST_PATH, post(attest))
+}
+
+/// Its host was killed after it had signed, and before the host had got it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_outlived_its_host_is_joined_and_what_it_had_signed_is_kept() {
+    let (vendors, network) = (World::new().await, Network::new().await);
+    let (key, channel) = (SigningKey::from_seed(&[45; 32]).unwrap(), Address::basechain([6; 32]));
+    let (enclave_key, provider) = (key.enclave_key(), network.provider);
+    let data = network.folder.path().join("killed");
+    std::fs::create_dir(&data).unwrap();
+    let (cap, expiry) = (Nanoton(1_000), AT.plus(3_600));
+    let voucher = Voucher { network: NetworkId::LOCAL, channel, enclave_key, cap, prices: PRICES, expiry };
+    let store = Store::open(&data.join("host.redb")).unwrap();
+    store.keep_voucher(&SignedVoucher::sign(voucher, &[31; 32]).unwrap()).unwrap();
+    drop(store);
+    let (sequence, total) = (3, Nanoton(30));
+    let receipt =
+        SettlementReceipt { network: NetworkId::LOCAL, provider, channel, enclave_key, sequence, total, time: AT };
+    let receipt = SignedSettlementReceipt::sign(receipt, &key).unwrap();
+    let bytes = receipt.to_bytes();
+    let router = guest(45, provider).route(RECEIPTS_PATH, get(move || async move { bytes }));
+    let running = serve(router).await;
+    let stapler = || Arc::new(Stapler::new(vendors.online()));
+    let host = network.host(&running, stapler(), &data).await;
+    let ready = host.first_ready(Duration::from_secs(60)).await.unwrap();
+    assert_eq!((ready.enclave_key, ready.pid), (enclave_key, None));
+    assert_eq!(host.store().receipt(&channel, &enclave_key).unwrap(), Some(receipt));
+    // It is not this host's to end.
+    host.shutdown().await;
+    let asked = cocoon_host::get(&format!("{running}{RECEIPTS_PATH}"), Duration::from_secs(5)).await.unwrap();
+    assert_eq!(asked.0, 200);
+
+    // Another provider's guest costs nothing, and the message says whose it is.
+    let other = Address::basechain([8; 32]);
+    let foreign = serve(guest(46, other)).await;
+    let host = network.host(&foreign, stapler(), &network.folder.path().join("foreign")).await;
+    let why = host.first_ready(Duration::from_secs(60)).await.unwrap_err().to_string();
+    host.shutdown().await;
+    assert!(why.contains(&format!("works for the provider {other}")), "{why}");
 }
 
 /// Manifests and revocation answers of the GPU are fetched and stapled, so that a stranger can appraise the bundle offline for ever; what

@@ -15,6 +15,7 @@ use serde_json::json;
 use super::{ChainArgs, PayArgs, Source, duration};
 use crate::host_doctor::{self, DoctorArgs};
 use crate::host_launch::{self, LaunchArgs};
+use crate::host_serve::{self, ServeArgs};
 
 /// A GPU provider's side.
 #[derive(Debug, Args)]
@@ -27,6 +28,7 @@ pub struct HostArgs {
 enum Command {
     Doctor(DoctorArgs),
     Launch(LaunchArgs),
+    Serve(ServeArgs),
     #[command(flatten)]
     Contract(ContractCommand),
 }
@@ -138,6 +140,7 @@ pub async fn run(args: HostArgs) -> Result<ExitCode> {
     match args.command {
         Command::Doctor(args) => tokio::task::spawn_blocking(move || host_doctor::run(&args)).await?,
         Command::Launch(args) => host_launch::run(args).await,
+        Command::Serve(args) => host_serve::run(args).await,
         Command::Contract(command) => contract(command).await.map(|()| ExitCode::SUCCESS),
     }
 }
