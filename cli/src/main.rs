@@ -76,7 +76,7 @@ fn main() -> ExitCode {
         Command::Proxy(args) => run(proxy::run(args)),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("cocoon: {error:#}");
+        eprintln!("cocoon: {}", cocoon_cli::ui::error(&error));
         ExitCode::FAILURE
     })
 }

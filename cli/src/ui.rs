@@ -6,6 +6,33 @@ use std::time::Instant;
 /// Shown on every surface that rests on the development platform.
 pub const NOT_CONFIDENTIAL: &str = "DEVELOPMENT PLATFORM - NOT CONFIDENTIAL";
 
+/// What somebody else wrote, for a line of text of ours: line feeds are told as `\n`, and what would steer a terminal or turn text around
+/// is replaced.
+pub fn within_line(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '\n' => out.push_str("\\n"),
+            letter if steers(letter) => out.push('\u{fffd}'),
+            letter => out.push(letter),
+        }
+    }
+    out
+}
+
+/// An error for a terminal. It may be long, and quote what somebody else wrote: every line behind the first is indented, so that none
+/// looks like one of ours.
+pub fn error(error: &anyhow::Error) -> String {
+    let lines: Vec<String> = format!("{error:#}").split('\n').map(within_line).collect();
+    lines.join("\n    ")
+}
+
+/// Control characters, and marks that turn text around or are not seen.
+pub(crate) fn steers(letter: char) -> bool {
+    letter.is_control()
+        || matches!(letter, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
 /// Where progress goes. Progress is never mixed into machine-readable output: with `--json` it is written to standard error.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Output {
@@ -95,5 +122,21 @@ impl Step {
         let separator = if result.as_ref().is_empty() { "" } else { ": " };
         let back = if self.ui.colour { "\r\x1b[K" } else { "" };
         self.ui.line(format!("{back}  {ok}  {}{separator}{} ({millis} ms)", self.text, result.as_ref()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_wrote_neither_steers_the_terminal_nor_looks_like_ours() {
+        let hostile = "a\u{1b}[2Jb\ncocoon: all is well\u{202e}\u{2028}\u{200f}\u{9b}1m";
+        let told = within_line(hostile);
+        assert_eq!(told, "a\u{fffd}[2Jb\\ncocoon: all is well\u{fffd}\u{fffd}\u{fffd}\u{fffd}1m");
+        let told = error(&anyhow::anyhow!(hostile.to_owned()).context("the log"));
+        assert_eq!(told.lines().count(), 2);
+        assert!(told.lines().nth(1).unwrap().starts_with("    cocoon: all is well"), "{told}");
+        assert!(!told.chars().any(|letter| steers(letter) && letter != '\n'));
     }
 }
