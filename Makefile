@@ -67,8 +67,9 @@ lint: tools ## rustfmt, clippy with warnings denied, layering, licences and sour
 advisories: ## known vulnerabilities of dependencies (needs a network)
 	bash scripts/deny check advisories
 
+# A fleet of the size that the documents speak of, which takes hours on two cores: make bench FLEET="--enclaves 10000 --days 30"
 .PHONY: bench
-bench: build ## measure the whole path against mistral.rs alone, in one run, and print the tables of docs/performance.md
+bench: build ## measure the whole path against mistral.rs alone, in one run, and print the tables of docs/performance.md; FLEET="--enclaves 10000 --days 30" for the full history
 	COCOON_ENGINE_SERVER=$$(bash scripts/engine-server) $(CARGO) run --release --locked -p cocoon-tests --bin bench -- $(ARGS)
 	$(CARGO) run --release --locked -p cocoon-protocol --example sealing
 	$(CARGO) run --release --locked -p cocoon-verifier --example speed
