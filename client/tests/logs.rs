@@ -140,6 +140,12 @@ async fn a_log_that_forks_is_found_out_and_both_its_checkpoints_are_kept() {
         .collect();
     let text = std::fs::read_to_string(&kept[0]).unwrap();
     assert_eq!((kept.len(), text.matches("log.example/one\n").count()), (1, 2), "{text}");
+    // An auditor reads both out of it: two trees that the log signed.
+    let both = cocoon_transparency::kept_checkpoints(&text);
+    let heads: Vec<_> =
+        both.iter().map(|note| cocoon_transparency::open_checkpoint(note, &shown.key()).unwrap()).collect();
+    assert_eq!(heads.len(), 2);
+    assert_ne!(heads[0].root, heads[1].root);
     // The true history still counts.
     config.logs = vec![node(shown.proof(11, ""), shown.key()).await];
     reason(&config, &bundle).await.unwrap();
@@ -149,7 +155,15 @@ async fn a_log_that_forks_is_found_out_and_both_its_checkpoints_are_kept() {
         .map(|file| file.unwrap().path())
         .find(|path| path.extension().is_some_and(|extension| extension == "seen"))
         .unwrap();
-    let text = std::fs::read_to_string(&seen).unwrap().replacen("\n11\n", "\n1\n", 1);
+    let text = std::fs::read_to_string(&seen).unwrap();
+    let one = cocoon_transparency::kept_checkpoints(&text);
+    assert_eq!(
+        one.iter()
+            .map(|note| cocoon_transparency::open_checkpoint(note, &shown.key()).unwrap().size)
+            .collect::<Vec<_>>(),
+        [11]
+    );
+    let text = text.replacen("\n11\n", "\n1\n", 1);
     std::fs::write(&seen, text).unwrap();
     assert!(matches!(cocoon_client::Client::open(config), Err(Error::State(_))));
 }

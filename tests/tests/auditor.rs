@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 
 use cocoon_tests::up::Up;
 use cocoon_transparency::replay::report::Report;
+use serde_json::Value;
 
 fn guide() -> Vec<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/guides/auditor.md");
@@ -68,16 +69,48 @@ fn three_commands_lead_from_nothing_to_a_report_and_the_others_do_what_they_say(
     for line in [
         "signature passed",
         "request unchecked",
+        "logged passed",
         "evidence passed",
         "appraisal passed",
+        "policy unchecked",
+        "provider passed",
         "attested passed",
         "channel passed",
     ] {
         assert!(said(&receipt).contains(line), "{line}: {}", said(&receipt));
     }
+    assert!(said(&receipt).contains("cosigned by 2 of 2 witnesses"), "{}", said(&receipt));
+    let json = |command: &str| -> (Option<i32>, Value) {
+        let output = shell(folder.path(), &format!("{} --json", command.trim()));
+        let value = serde_json::from_slice(&output.stdout);
+        (output.status.code(), value.unwrap_or_else(|error| panic!("{error}: {}", said(&output))))
+    };
+    let outcome = |value: &Value, id: &str| {
+        let checks = value["checks"].as_array().unwrap();
+        checks.iter().find(|check| check["id"] == id).map(|check| check["outcome"].as_str().unwrap().to_owned())
+    };
+    let (code, good) = json(&of("cocoon audit receipt"));
+    assert_eq!(code, Some(0));
+    follows_the_schema("receipt", &good);
+    // A policy of the auditor's own, which names none of the development platform's roots, accepts nothing of it.
+    std::fs::write(folder.path().join("strict.toml"), "").unwrap();
+    let (code, strict) = json(&format!("{} --policy strict.toml", of("cocoon audit receipt").trim()));
+    assert_eq!((code, outcome(&strict, "policy").as_deref()), (Some(20), Some("failed")), "{strict}");
+    assert_eq!(outcome(&strict, "appraisal").as_deref(), Some("passed"));
+    // Another Registry than the one that the provider's contract names.
+    let trust = std::fs::read_to_string(folder.path().join("trust.toml")).unwrap();
+    let other = chain.providers[0].address.clone();
+    std::fs::write(folder.path().join("other.toml"), trust.replace(&chain.registry, &other)).unwrap();
+    let (code, elsewhere) = json(&of("cocoon audit receipt").replace("trust.toml", "other.toml"));
+    assert_eq!((code, outcome(&elsewhere, "provider").as_deref()), (Some(20), Some("failed")), "{elsewhere}");
+    // Without anything to hold it against, nothing is claimed.
+    let (code, bare) = json("cocoon audit receipt receipt.json");
+    assert_eq!(code, Some(0));
+    assert_eq!(["evidence", "chain"].map(|id| outcome(&bare, id)), [(); 2].map(|()| Some("unchecked".to_owned())));
+    follows_the_schema("receipt", &bare);
     let forged = folder.path().join("receipt.json");
     let text = std::fs::read_to_string(&forged).unwrap();
-    let mut value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let mut value: Value = serde_json::from_str(&text).unwrap();
     let signed = value["signed"].as_str().unwrap().to_owned();
     let (head, tail) = signed.split_at(signed.len() / 2);
     let other = if tail.starts_with('A') { "B" } else { "A" };
@@ -97,4 +130,20 @@ fn three_commands_lead_from_nothing_to_a_report_and_the_others_do_what_they_say(
     let bundle = shell(folder.path(), &bundle);
     assert_eq!(bundle.status.code(), Some(0), "{}", said(&bundle));
     assert!(said(&bundle).contains("both are the same"), "{}", said(&bundle));
+    assert!(said(&bundle).contains("proved to be in its tree of"), "{}", said(&bundle));
+    let (code, found) = json(&format!("cocoon audit bundle {evidence} --config trust.toml"));
+    assert_eq!((code, &found["cosigned"], &found["witnesses"]), (Some(0), &2.into(), &2.into()), "{found}");
+    follows_the_schema("bundle", &found);
+    let leaf = format!("cocoon audit bundle --leaf {} {} --policy strict.toml", found["leaf"], node.display());
+    let (code, strict) = json(&leaf);
+    assert_eq!((code, &strict["own"]["outcome"], &strict["same"]), (Some(20), &"invalid".into(), &true.into()));
+    follows_the_schema("bundle", &strict);
+}
+
+/// What the command writes is as `docs/schemas/audit.schema.json` says.
+fn follows_the_schema(what: &str, value: &Value) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schemas/audit.schema.json");
+    let schema: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let faults = cocoon_tests::schema::faults(&schema, &schema["$defs"][what], value, what);
+    assert!(faults.is_empty(), "{faults:#?}");
 }

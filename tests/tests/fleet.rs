@@ -16,9 +16,9 @@ use cocoon_settlement::{Address, Error as ChainError, Nanoton, NetworkId, contra
 use cocoon_tests::fleet::{self, Expected, FleetChain, FleetLog, History, Spec, chain, history};
 use cocoon_transparency::replay::chain::{ChainInput, ChainResult, ReplayedLog, reconcile};
 use cocoon_transparency::replay::report::{Findings, Report};
-use cocoon_transparency::replay::{Job, Kind, LogInput, LogResult, State, replay};
-use cocoon_transparency::{Error, Folder};
-use cocoon_verifier::Verifier;
+use cocoon_transparency::replay::{Job, Kind, LogInput, LogResult, State, parts_of, replay};
+use cocoon_transparency::{Error, Folder, Leaf, Log, Part, Source as _, layout};
+use cocoon_verifier::{Appraisal, Verifier};
 use tycho_types::cell::Cell;
 
 struct World {
@@ -271,7 +271,7 @@ async fn money_that_should_not_have_moved_is_found() {
     };
     let (provider, registry, channel) = (fleet.providers[0], fleet.registry, fleet.channels[0]);
 
-    // An attestation that never was: two payments rest on it.
+    // An attestation that never was: two payments rest on it. All of its value went on, so that balances say nothing of it.
     let found = kinds(Box::new(move |account, page| {
         let never = |tx: &TxSummary| matches!(event(tx), Some(Event::Attested { key: of, .. }) if of == key);
         page.into_iter().filter(|tx| *account != provider || !never(tx)).collect()
@@ -312,13 +312,16 @@ async fn money_that_should_not_have_moved_is_found() {
     for (void, expected) in [(true, 2), (false, 2)] {
         let owner = fleet.owner().address();
         let found = kinds(Box::new(move |account, mut page| {
+            // Behind the key's last renewal, and in front of the receipts that were paid.
+            let renewal = |tx: &TxSummary| matches!(event(tx), Some(Event::Attested { key: of, .. }) if of == key);
             let claim =
                 |tx: &TxSummary| matches!(event(tx), Some(Event::Claim { items, .. }) if items[0].enclave_key == key);
             if *account == provider
-                && let Some(at) = page.iter().rposition(claim)
+                && page.iter().any(claim)
+                && let Some(at) = page.iter().position(renewal)
             {
                 let mut revocation = page[at].clone();
-                revocation.time = UnixTime(revocation.time.0 - 3 * 86_400);
+                revocation.time = revocation.time.plus(20);
                 (revocation.value_in, revocation.value_out, revocation.fees) = Default::default();
                 revocation.sent.clear();
                 let body = contracts::provider::revoke(0, &key, void, &owner).unwrap();
@@ -364,6 +367,9 @@ async fn anchors_and_missing_logs_are_told_apart_from_faults() {
     let (result, findings) = reconciled(&world, &replayed, &fleet, &*fleet.chain).await;
     assert_eq!(findings.counts().len(), 0, "{:?}", findings.counts());
     assert_eq!(result.verdicts_without_log, fleet.attestations);
+    let told = report(&replayed, Some(result), findings);
+    assert_eq!(told.counts, BTreeMap::from([(Kind::VerdictsNotFollowed.name().to_owned(), 1)]));
+    assert_eq!(told.exit_code, 10);
     replayed.insert(1, third);
     // The logs that somebody shows are not those whose checkpoints were anchored.
     let elsewhere = tempfile::tempdir().unwrap();
@@ -402,7 +408,6 @@ async fn the_command_finds_the_same_over_http_and_writes_a_report() {
         );
         let source = files(log);
         let file = move |uri: axum::http::Uri| async move {
-            use cocoon_transparency::Source as _;
             match source.read(uri.path().trim_start_matches('/')).unwrap() {
                 Some(bytes) => Ok(bytes),
                 None => Err(axum::http::StatusCode::NOT_FOUND),
@@ -430,7 +435,13 @@ async fn the_command_finds_the_same_over_http_and_writes_a_report() {
     for kind in expected.iter().map(|fault| fault.kind.name()) {
         assert!(text(&again.stdout).contains(kind), "{kind}: {}", text(&again.stdout));
     }
-    page(&std::fs::read_to_string(out.join("report.html")).unwrap());
+    let html = std::fs::read_to_string(out.join("report.html")).unwrap();
+    page(&html);
+    // The commands beside the findings carry the chain that was asked, and name the leaf.
+    assert!(html.contains(&format!("--chain {chain_url}")), "no command names {chain_url}");
+    let leaf = report.findings.iter().find(|finding| finding.kind == Kind::ResultDiffers).unwrap().leaf.unwrap();
+    assert!(html.contains(&format!("cocoon audit bundle --leaf {leaf} ")), "no command names leaf {leaf}");
+    assert!(html.contains("base-uri &#39;none&#39;") || html.contains("base-uri 'none'"));
 
     // One evidence of it, by the command that the report names.
     let differs = report.findings.iter().find(|finding| finding.kind == Kind::ResultDiffers).unwrap();
@@ -476,6 +487,20 @@ fn follows_the_schema(what: &str, value: &serde_json::Value) {
     assert!(faults.is_empty(), "{faults:#?}");
 }
 
+#[test]
+fn the_schema_names_every_kind() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schemas/audit.schema.json");
+    let schema: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let named: std::collections::BTreeSet<_> =
+        schema["$defs"]["kind"]["enum"].as_array().unwrap().iter().filter_map(|name| name.as_str()).collect();
+    assert_eq!(named, Kind::ALL.iter().map(|kind| kind.name()).collect());
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/guides/auditor.md");
+    let guide = std::fs::read_to_string(guide).unwrap();
+    for kind in Kind::ALL {
+        assert!(guide.contains(&format!("`{}`", kind.name())), "the guide does not say what {} is", kind.name());
+    }
+}
+
 /// The page is well-formed, and needs nothing but itself.
 fn page(html: &str) {
     let body = html.strip_prefix("<!DOCTYPE html>\n").expect("a document type");
@@ -497,6 +522,78 @@ fn page(html: &str) {
     let style = document.descendants().find(|node| node.has_tag_name("style")).and_then(|node| node.text()).unwrap();
     assert!(!style.contains("url(") && !style.contains("@import"), "the style fetches something");
     assert!(html.len() < 2_000_000, "{} bytes", html.len());
+}
+
+/// A log of one leaf of a fleet's log, altered, with all that it names.
+fn altered(world: &World, alter: impl FnOnce(&mut Leaf, &mut Appraisal)) -> (LogResult, State) {
+    let source = files(&world.history.logs[0]);
+    let bytes = source.read(&layout::entries(0, 256)).unwrap().unwrap_or_else(|| {
+        let partial = (1..256).find_map(|width| source.read(&layout::entries(0, width)).unwrap());
+        partial.expect("entries")
+    });
+    let length = usize::from(u16::from_be_bytes([bytes[0], bytes[1]]));
+    let entry = &bytes[2..2 + length];
+    let mut leaf = Leaf::from_cbor(entry).unwrap();
+    let mut recorded: Appraisal =
+        serde_json::from_slice(&leaf.appraisal.bytes(|digest| source.part(digest).ok()).unwrap()).unwrap();
+    alter(&mut leaf, &mut recorded);
+    leaf.appraisal = Part::Inline(serde_json::to_vec(&recorded).unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let log = Log::open(folder.path(), "one.example", [1; 32]).unwrap();
+    for digest in parts_of(&leaf.to_cbor()).parts {
+        log.add_parts([(digest, source.part(&digest).unwrap().as_slice())]).unwrap();
+    }
+    log.append(vec![leaf.to_cbor()]).unwrap();
+    log.publish(&log.head().unwrap(), &[]).unwrap();
+    let state = State::in_memory().unwrap();
+    let (verifier, stop) = (Verifier::default(), AtomicBool::new(false));
+    let source = Folder(folder.path().join("public"));
+    let input = LogInput { source: &source, key: log.vkey(), witnesses: &[], checkpoints: &[], from: 0 };
+    let job = Job { jobs: 1, verifier: &verifier, progress: &|_, _| {}, stop: &stop };
+    (replay(&input, &state, &job).unwrap(), state)
+}
+
+#[test]
+fn a_verdict_is_confirmed_by_outcomes_and_never_by_what_a_leaf_says_of_its_verifier() {
+    let world = world(&Spec { enclaves: 10, days: 2, faults: false, ..Spec::default() });
+    type Alter = fn(&mut Leaf, &mut Appraisal);
+    let old: Alter = |leaf, _| leaf.verifier = "cocoon-verifier 0.0.9".into();
+    let words: Alter = |leaf, recorded| {
+        leaf.verifier = "cocoon-verifier 0.0.9".into();
+        recorded.reason = "in other words".into();
+    };
+    let same_words: Alter = |_, recorded| recorded.reason = "in other words".into();
+    let outcome: Alter = |leaf, recorded| {
+        leaf.verifier = "cocoon-verifier 0.0.9".into();
+        leaf.outcome = cocoon_verifier::Outcome::Refused;
+        recorded.outcome = cocoon_verifier::Outcome::Refused;
+    };
+    let half: Alter = |leaf, recorded| {
+        leaf.verifier = "cocoon-verifier 0.0.9".into();
+        recorded.outcome = cocoon_verifier::Outcome::Refused;
+    };
+    let unreadable: Alter = |leaf, recorded| {
+        leaf.verifier = "cocoon-verifier 9.0.0".into();
+        leaf.outcome = cocoon_verifier::Outcome::Refused;
+        recorded.reason = "said otherwise".into();
+    };
+    for (what, alter, expected, confirmed) in [
+        ("as it is", (|_, _| {}) as Alter, None, true),
+        ("an older version with the same words", old, None, true),
+        ("an older version in other words", words, Some(Kind::ResultOfOtherVersion), true),
+        ("the same version in other words", same_words, Some(Kind::ResultDiffers), true),
+        ("another outcome, said to be an older version's", outcome, Some(Kind::ResultDiffers), false),
+        ("another outcome in the appraisal alone", half, Some(Kind::ResultDiffers), true),
+        ("another outcome in the leaf alone, and other words", unreadable, Some(Kind::ResultDiffers), false),
+    ] {
+        let (result, state) = altered(&world, alter);
+        let mut found = Vec::new();
+        state.findings(|finding| found.push(finding)).unwrap();
+        assert!(result.whole && result.findings.is_empty(), "{what}");
+        assert_eq!(found.iter().map(|finding| finding.kind).collect::<Vec<_>>(), Vec::from_iter(expected), "{what}");
+        let all = state.all_logged(10).unwrap().unwrap();
+        assert_eq!(all.iter().map(|(_, logged)| logged.confirmed).collect::<Vec<_>>(), [confirmed], "{what}");
+    }
 }
 
 #[test]

@@ -93,7 +93,7 @@ frame.onload = () => {
 #[test]
 fn a_browser_shows_the_report_in_light_and_dark_at_any_width_and_by_keyboard() {
     let Some(chromium) = chromium() else {
-        let missing = "there is no Chromium on this machine (scripts/check-tools tests says how to get it): the report was not looked at";
+        let missing = "there is no Chromium in PATH (scripts/vm-tools unpacks one, and make test calls it): the report was not looked at";
         assert!(std::env::var("CI").as_deref() != Ok("true"), "{missing}");
         eprintln!("skipped: {missing}");
         return;

@@ -21,7 +21,9 @@ pub use error::Error;
 pub use files::{Folder, Source};
 pub use leaf::{Leaf, MAX_ENTRY, Part, read_entries, shared_parts};
 pub use log::{Head, Log};
-pub use note::{Cosigned, TreeHead, log_key, open_checkpoint, open_cosigned, open_statement, witness_key};
+pub use note::{
+    Cosigned, TreeHead, kept_checkpoints, log_key, open_checkpoint, open_cosigned, open_statement, witness_key,
+};
 pub use proof::{InclusionProof, verify_consistency, verify_inclusion};
 pub use tree::Edge;
 pub use witness::{AddCheckpoint, Witness, WitnessError, derive};

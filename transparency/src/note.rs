@@ -243,7 +243,41 @@ pub fn open_statement(note: &str, vkey: &str) -> Result<Vec<String>, Error> {
     Ok(lines.collect())
 }
 
+/// The checkpoints in a file: one as a log publishes it, or what clients keep, which has the log's key in front, and of a split view both.
+/// No signature is looked at.
+pub fn kept_checkpoints(text: &str) -> Vec<String> {
+    let (first, behind) = text.split_once('\n').unwrap_or((text, ""));
+    let mut rest = if first.split('+').count() >= 3 { behind } else { text };
+    let mut found = Vec::new();
+    loop {
+        rest = rest.trim_start_matches('\n');
+        // A signed note: its text, an empty line, and the lines of signatures.
+        let Some(end) = rest.find("\n\n") else { return found };
+        let mut end = end + 2;
+        for line in rest[end..].split_inclusive('\n').take_while(|line| line.starts_with("\u{2014} ")) {
+            end += line.len();
+        }
+        found.push(rest[..end].to_owned());
+        rest = &rest[end..];
+    }
+}
+
 /// The note of a checkpoint that was checked already.
 pub(crate) fn read_note(checkpoint: &str) -> Result<Note, Error> {
     Note::from_bytes(checkpoint.as_bytes()).map_err(|error| Error::Checkpoint(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kept_checkpoint_is_read_with_and_without_its_key_and_of_a_split_view_both() {
+        let note = |size: u64| format!("log.example\n{size}\nAAAA\n\n\u{2014} log.example BBBB\n\u{2014} w CCCC\n");
+        let key = "log.example+00000000+CC+C";
+        assert_eq!(kept_checkpoints(&note(3)), [note(3)]);
+        assert_eq!(kept_checkpoints(&format!("{key}\n{}", note(3))), [note(3)]);
+        assert_eq!(kept_checkpoints(&format!("{key}\n\n{}\n{}", note(3), note(4))), [note(3), note(4)]);
+        assert!(kept_checkpoints("").is_empty() && kept_checkpoints("a\nb").is_empty());
+    }
 }

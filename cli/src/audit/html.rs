@@ -11,8 +11,8 @@ use cocoon_transparency::replay::report::{EnclaveReport, LogReport, MOST_FINDING
 use cocoon_transparency::replay::{Finding, Gravity, Kind, Totals, utc};
 use cocoon_verifier::Outcome;
 
-use super::replay::command;
-use crate::ui::NOT_CONFIDENTIAL;
+use super::replay::{KEY_UNCHECKED, command};
+use crate::ui::{NOT_CONFIDENTIAL, steers};
 
 const STYLE: &str = include_str!("report.css");
 /// Columns of a chart: longer times share them.
@@ -32,8 +32,7 @@ impl<T: Display> Display for Escaped<T> {
                 '"' => f.write_str("&quot;")?,
                 '\'' => f.write_str("&#39;")?,
                 // Control characters are none of HTML's, and marks that turn text around would make it say something else.
-                '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => f.write_str("\u{fffd}")?,
-                letter if letter.is_control() && letter != '\n' => f.write_str("\u{fffd}")?,
+                letter if steers(letter) && letter != '\n' => f.write_str("\u{fffd}")?,
                 letter => f.write_char(letter)?,
             }
         }
@@ -50,11 +49,12 @@ pub fn page(report: &Report) -> String {
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n\
          <meta name=\"color-scheme\" content=\"light dark\"/>\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\"/>\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'\"/>\n\
          <title>Cocoon audit: {}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n",
         Escaped(&title)
     );
     out += "<a class=\"skip\" href=\"#findings\">Skip to the findings</a>\n";
+    patterns(&mut out);
     head(&mut out, report);
     out += "<main>\n";
     findings(&mut out, report);
@@ -95,7 +95,7 @@ fn head(out: &mut String, report: &Report) {
         let _ = writeln!(out, "<p class=\"banner\" role=\"note\">{}</p>", Escaped(NOT_CONFIDENTIAL));
     }
     let _ = writeln!(out, "<p class=\"over\">Cocoon audit report</p>\n<h1 class=\"{class}\">{}</h1>", Escaped(text));
-    let leaves: u64 = report.logs.iter().map(|log| log.result.size).sum();
+    let leaves: u64 = report.logs.iter().map(|log| log.result.size).fold(0, u64::saturating_add);
     let enclaves = report.logs.iter().map(|log| log.enclaves).max().unwrap_or(0);
     let whole = report.logs.iter().filter(|log| log.result.whole).count();
     *out += "<ul class=\"cards\">\n";
@@ -216,6 +216,46 @@ fn columns(days: &BTreeMap<u64, Vec<u64>>, series: usize) -> Vec<Column> {
     columns
 }
 
+/// What is drawn over a colour, so that nothing is told by colour alone: a class and the lines of its pattern.
+const PATTERNS: [(&str, &str); 8] = [
+    ("refused", "M0 8L8 0M-2 2L2 -2M6 10L10 6"),
+    ("found", "M0 0L8 8M0 8L8 0"),
+    ("t2", "M0 8L8 0M-2 2L2 -2M6 10L10 6"),
+    ("t3", "M0 4L8 4"),
+    ("t4", "M0 0L8 8M0 8L8 0"),
+    ("t5", "M4 0L4 8"),
+    ("t6", "M3 4L5 4M4 3L4 5"),
+    ("t7", "M0 0L8 8M-2 6L2 10M6 -2L10 2"),
+];
+
+fn patterns(out: &mut String) {
+    *out += "<svg class=\"patterns\" width=\"0\" height=\"0\" aria-hidden=\"true\"><defs>";
+    for (class, lines) in PATTERNS {
+        let _ = write!(
+            out,
+            "<pattern id=\"p-{class}\" width=\"8\" height=\"8\" patternUnits=\"userSpaceOnUse\"><path class=\"mark\" d=\"{lines}\"/></pattern>"
+        );
+    }
+    *out += "</defs></svg>\n";
+}
+
+/// A rectangle in a class's colour and pattern.
+fn bar(out: &mut String, class: &str, [x, y, width, height]: [f64; 4], title: &str) {
+    let place = format!("x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\"");
+    let _ = write!(out, "<g><title>{}</title><rect class=\"{class}\" {place}/>", Escaped(title));
+    if PATTERNS.iter().any(|(known, _)| *known == class) {
+        let _ = write!(out, "<rect fill=\"url(#p-{class})\" {place}/>");
+    }
+    *out += "</g>\n";
+}
+
+/// A class in a legend.
+fn swatch(out: &mut String, class: &str, name: &str) {
+    *out += "<span><svg class=\"swatch\" viewBox=\"0 0 16 16\" aria-hidden=\"true\">";
+    bar(out, class, [0.0, 0.0, 16.0, 16.0], name);
+    let _ = write!(out, "</svg>{}</span>", Escaped(name));
+}
+
 /// Stacked columns, with a legend, and the same as a table.
 fn chart(out: &mut String, label: &str, names: &[(&str, &str)], columns: &[Column]) {
     const HEIGHT: f64 = 160.0;
@@ -234,16 +274,8 @@ fn chart(out: &mut String, label: &str, names: &[(&str, &str)], columns: &[Colum
             // What is there is seen, however little it is.
             let height = (*value as f64 / most as f64 * HEIGHT).max(2.0);
             top -= height;
-            let _ = writeln!(
-                out,
-                "<rect class=\"{class}\" x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{height:.1}\"><title>{}: {} {}</title></rect>",
-                n as f64 * width + width * 0.08,
-                top.max(0.0),
-                width * 0.84,
-                Escaped(period(column)),
-                grouped(*value),
-                Escaped(name)
-            );
+            let place = [n as f64 * width + width * 0.08, top.max(0.0), width * 0.84, height];
+            bar(out, class, place, &format!("{}: {} {name}", period(column), grouped(*value)));
         }
     }
     *out += "</svg>\n<figcaption>";
@@ -256,9 +288,7 @@ fn chart(out: &mut String, label: &str, names: &[(&str, &str)], columns: &[Colum
         );
     }
     *out += "<span class=\"legend\">";
-    for (name, class) in names {
-        let _ = write!(out, "<span><i class=\"{class}\"></i>{}</span>", Escaped(name));
-    }
+    names.iter().for_each(|(name, class)| swatch(out, class, name));
     let _ = write!(out, "</span> Highest column: {}.</figcaption>\n</figure>\n", grouped(most));
     *out += "<details class=\"table\"><summary>The same as a table</summary>\n<div class=\"scroll\" tabindex=\"0\"><table>\n<thead><tr><th scope=\"col\">Time</th>";
     for (name, _) in names {
@@ -306,6 +336,18 @@ fn enclaves(out: &mut String, report: &Report) {
     if all > shown {
         let _ = writeln!(out, "<p>{shown} of {}: those with refusals first.</p>", grouped(all));
     }
+    *out += "<p class=\"legend\">";
+    let marks = [
+        (true, Outcome::Accepted, "accepted"),
+        (true, Outcome::Refused, "refused"),
+        (false, Outcome::Accepted, "with a finding"),
+    ];
+    for (as_said, outcome, name) in marks {
+        *out += "<span><svg class=\"swatch\" viewBox=\"0 0 8 8\" aria-hidden=\"true\">";
+        mark(out, as_said, outcome, 4.0, 4.0);
+        let _ = write!(out, "</svg>{name}</span>");
+    }
+    *out += "</p>\n";
     let first = report.enclaves.iter().map(|enclave| enclave.first.0).min().unwrap_or(0);
     let last = report.enclaves.iter().map(|enclave| enclave.last.0).max().unwrap_or(first);
     let span = (last - first).max(1) as f64;
@@ -330,7 +372,14 @@ fn enclaves(out: &mut String, report: &Report) {
 fn life(out: &mut String, enclave: &EnclaveReport, from: u64, span: f64, logs: usize) {
     let x = |time: UnixTime| 4.0 + (time.0.saturating_sub(from)) as f64 / span * 292.0;
     let height = 8 * logs.max(1);
-    let words = if enclave.refused { "with refusals" } else { "all accepted" };
+    let found = enclave.leaves.iter().filter(|(.., as_said)| !as_said).count();
+    let refused =
+        enclave.leaves.iter().filter(|(_, _, outcome, as_said)| *as_said && *outcome != Outcome::Accepted).count();
+    let words = match enclave.leaves.len() {
+        0 if enclave.refused => "with refusals".to_owned(),
+        0 => "all accepted".to_owned(),
+        all => format!("{} accepted, {refused} refused, {found} with a finding", all - refused - found),
+    };
     let _ = write!(out, "<svg class=\"life\" viewBox=\"0 0 300 {height}\" role=\"img\" aria-label=\"{words}\">");
     if enclave.leaves.is_empty() {
         let class = if enclave.refused { "refused" } else { "accepted" };
@@ -342,14 +391,23 @@ fn life(out: &mut String, enclave: &EnclaveReport, from: u64, span: f64, logs: u
         );
     }
     for (log, time, outcome, as_said) in enclave.leaves.iter().take(400) {
-        let class = match (as_said, outcome) {
-            (false, _) => "found",
-            (true, Outcome::Accepted) => "accepted",
-            _ => "refused",
-        };
-        let _ = write!(out, "<circle class=\"{class}\" cx=\"{:.1}\" cy=\"{}\" r=\"3\"/>", x(*time), 8 * log + 4);
+        mark(out, *as_said, *outcome, x(*time), (8 * log + 4) as f64);
     }
     *out += "</svg>";
+}
+
+/// A leaf: a disc if it is accepted, a square if it is refused, a triangle if something was found about it.
+fn mark(out: &mut String, as_said: bool, outcome: Outcome, x: f64, y: f64) {
+    let _ = match (as_said, outcome) {
+        (false, _) => {
+            let (left, right, top, bottom) = (x - 4.0, x + 4.0, y - 4.0, y + 3.5);
+            write!(out, "<path class=\"found\" d=\"M{x:.1} {top:.1}L{right:.1} {bottom:.1}L{left:.1} {bottom:.1}Z\"/>")
+        }
+        (true, Outcome::Accepted) => write!(out, "<circle class=\"accepted\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\"/>"),
+        _ => {
+            write!(out, "<rect class=\"refused\" x=\"{:.1}\" y=\"{:.1}\" width=\"6\" height=\"6\"/>", x - 3.0, y - 3.0)
+        }
+    };
 }
 
 fn tcb(out: &mut String, report: &Report) {
@@ -410,13 +468,6 @@ fn money(out: &mut String, chain: &ChainResult) {
         plural(chain.receipts_followed, "paid receipt"),
         ton(chain.stake)
     );
-    if chain.verdicts_without_log > 0 {
-        let _ = writeln!(
-            out,
-            "<p>{} could not be followed: the logs were not given, or are older.</p>",
-            plural(chain.verdicts_without_log, "verdict")
-        );
-    }
     let mut days: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
     for (day, counts) in &chain.days {
         days.insert(*day, vec![counts.attestations]);
@@ -493,16 +544,12 @@ fn flow(out: &mut String, money: &Money) {
     let mut at = 0.0;
     for (name, class, value) in parts {
         let width = value as f64 / all as f64 * 960.0;
-        let _ = write!(
-            out,
-            "<rect class=\"{class}\" x=\"{at:.1}\" y=\"0\" width=\"{width:.1}\" height=\"36\"><title>{}: {name}</title></rect>",
-            ton(value)
-        );
+        bar(out, class, [at, 0.0, width, 36.0], &format!("{}: {name}", ton(value)));
         at += width;
     }
     *out += "</svg>\n<figcaption><span class=\"legend\">";
     for (name, class, value) in parts {
-        let _ = write!(out, "<span><i class=\"{class}\"></i>{} {name}</span>", ton(value));
+        swatch(out, class, &format!("{} {name}", ton(value)));
     }
     let _ = write!(
         out,
@@ -532,7 +579,7 @@ fn log_of(out: &mut String, log: &LogReport, chain: Option<&ChainResult>) {
         let _ = writeln!(out, "<dt>{name}</dt><dd>{}</dd>", Escaped(value));
     };
     row("Read at", log.place.clone());
-    row("Key", result.key.clone());
+    row("Key", if log.key_unchecked { format!("{} ({KEY_UNCHECKED})", result.key) } else { result.key.clone() });
     row(
         "Leaves",
         format!(

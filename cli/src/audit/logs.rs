@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use cocoon_attestation::Digest;
 use cocoon_settlement::Address;
-use cocoon_transparency::replay::origin;
-use cocoon_transparency::{Folder, Source as _, layout};
+use cocoon_transparency::replay::{Finding, Kind, origin};
+use cocoon_transparency::{Folder, Source as _, TreeHead, kept_checkpoints, layout, open_checkpoint, open_cosigned};
 use serde::Deserialize;
 
 use super::mirror;
@@ -32,6 +33,9 @@ pub(super) struct LogArgs {
     /// Another checkpoint of one of the logs, which it must continue: from another copy, or kept by a client; repeatable
     #[arg(long = "checkpoint", value_name = "FILE")]
     checkpoints: Vec<PathBuf>,
+    /// Seconds after which a log that is still being fetched counts as unreachable; what came of it by then is kept
+    #[arg(long, default_value_t = 3_600, value_name = "SECONDS")]
+    deadline: u64,
     /// Where what was fetched and found is kept, so that a replay goes on where it was [default: audit in the data folder]
     #[arg(long, value_name = "DIR")]
     work: Option<PathBuf>,
@@ -59,7 +63,7 @@ struct TrustedLog {
     verifier: Option<u8>,
 }
 
-/// A log that can be read.
+/// A log that was named.
 #[derive(Debug)]
 pub(super) struct OpenLog {
     /// As it was named.
@@ -67,11 +71,33 @@ pub(super) struct OpenLog {
     pub key: String,
     /// The key was taken from where the log itself is: nothing says whose log it is.
     pub unauthenticated: bool,
-    pub folder: Folder,
+    /// Its files, or why it cannot be read.
+    pub folder: Result<Folder, String>,
+    /// The files are a copy of this program's own.
+    pub copied: bool,
     pub witnesses: Vec<String>,
     pub checkpoints: Vec<String>,
     pub verifier: Option<u8>,
+    /// What was found about other copies of it.
+    pub findings: Vec<Finding>,
 }
+
+impl OpenLog {
+    /// The tree that the log signed, and how many of how many witnesses cosigned it.
+    pub fn head(&self, folder: &Folder) -> Result<(TreeHead, usize)> {
+        let text = folder.read(layout::CHECKPOINT)?.unwrap_or_default();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let head = open_checkpoint(&text, &self.key)?;
+        let cosigned = |witness: &&String| {
+            open_cosigned(&text, &self.key, std::slice::from_ref(*witness))
+                .is_ok_and(|opened| !opened.witnesses.is_empty())
+        };
+        Ok((head, self.witnesses.iter().filter(cosigned).count()))
+    }
+}
+
+/// A log's files, its key, and whether the key was taken from them.
+type Found = (Folder, String, bool);
 
 impl LogArgs {
     /// Names one more log, before the others.
@@ -94,9 +120,14 @@ impl LogArgs {
         toml::from_str(&text).with_context(|| format!("{} names no logs", path.display()))
     }
 
-    /// Fetches what is not at hand yet, and opens every log once: other copies of the same log count as further checkpoints of it.
+    /// The files of other checkpoints, as they were named.
+    pub fn checkpoint_files(&self) -> Vec<String> {
+        self.checkpoints.iter().map(|path| path.display().to_string()).collect()
+    }
+
+    /// Fetches what is not at hand yet, and opens every log once: other copies of the same log count as further checkpoints of it. One
+    /// that cannot be read is named all the same, unless none can.
     pub async fn open(&self, trust: &Trust, progress: &Progress) -> Result<Vec<OpenLog>> {
-        let work = self.work()?;
         let mut keys = self.keys.clone();
         keys.extend(trust.logs.iter().map(|log| log.key.clone()));
         let places: Vec<String> = if self.logs.is_empty() {
@@ -105,85 +136,160 @@ impl LogArgs {
             self.logs.clone()
         };
         ensure!(!places.is_empty(), "no log is named: give a folder or a URL, or name a file with --config");
-        let checkpoints: Vec<String> = self.checkpoints.iter().map(|path| checkpoint(path)).collect::<Result<_>>()?;
+        let witnesses = trust.logs.iter().filter_map(|log| log.witness.as_ref()).chain(&self.witnesses);
+        check_keys(&keys, &witnesses.cloned().collect::<Vec<_>>())?;
+        // All at once: one that is slow keeps nobody waiting but for the deadline.
+        let found =
+            futures::future::join_all(places.iter().map(|place| self.find(place, trust, &keys, progress))).await;
         let mut open: Vec<OpenLog> = Vec::new();
-        for place in places {
-            let found = if place.starts_with("http://") || place.starts_with("https://") {
-                let named = trust.logs.iter().find(|log| log.url == place).map(|log| &log.key);
-                mirror::fetch(&place, named.map(std::slice::from_ref).unwrap_or(&keys), &work.join("copies"), progress)
-                    .await?
-            } else {
-                local(Path::new(&place), &keys)?
+        for (place, found) in places.into_iter().zip(found) {
+            let copied = is_url(&place);
+            let (folder, key, unauthenticated) = match found {
+                Ok(Some((folder, key, unauthenticated))) => (Ok(folder), key, unauthenticated),
+                Ok(None) => {
+                    bail!(
+                        "nothing says which key signs the log at {place}: name it with --log-key, as its node prints it"
+                    )
+                }
+                Err(error) => {
+                    let named = trust.logs.iter().find(|log| log.url == place).map(|log| log.key.clone());
+                    let only = if let [only] = keys.as_slice() { Some(only.clone()) } else { None };
+                    (Err(format!("{error:#}")), named.or(only).unwrap_or_else(|| place.clone()), false)
+                }
             };
-            let (folder, key, unauthenticated) = found;
             let mut log = OpenLog {
                 place,
                 key,
                 unauthenticated,
                 folder,
+                copied,
                 witnesses: Vec::new(),
                 checkpoints: Vec::new(),
                 verifier: None,
+                findings: Vec::new(),
             };
             if let Some(known) = open.iter_mut().find(|known| known.key == log.key) {
-                // Of two copies the longer one is read; each must continue the other's checkpoint.
-                if size(&log.folder) > size(&known.folder) {
-                    std::mem::swap(&mut known.folder, &mut log.folder);
-                    std::mem::swap(&mut known.place, &mut log.place);
-                }
-                known
-                    .checkpoints
-                    .extend(log.folder.read(layout::CHECKPOINT)?.and_then(|text| String::from_utf8(text).ok()));
+                second(known, log)?;
                 continue;
             }
             let named = trust.logs.iter().find(|known| known.key == log.key);
             log.verifier = named.and_then(|known| known.verifier);
-            log.checkpoints.clone_from(&checkpoints);
             log.witnesses.clone_from(&self.witnesses);
             let others = trust.logs.iter().filter(|known| known.key != log.key);
             log.witnesses.extend(others.filter_map(|known| known.witness.clone()));
             open.push(log);
         }
+        if open.iter().all(|log| log.folder.is_err()) {
+            let why: Vec<_> = open.iter().filter_map(|log| log.folder.as_ref().err()).map(String::as_str).collect();
+            bail!("no log can be read: {}", why.join("; "));
+        }
+        for path in &self.checkpoints {
+            let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+            let checkpoints = kept_checkpoints(&text);
+            ensure!(!checkpoints.is_empty(), "{} holds no checkpoint", path.display());
+            for checkpoint in checkpoints {
+                let of = open.iter_mut().find(|log| open_checkpoint(&checkpoint, &log.key).is_ok());
+                let of = of.with_context(|| {
+                    format!(
+                        "{} holds a checkpoint that none of the named logs signed: name its log too",
+                        path.display()
+                    )
+                })?;
+                of.checkpoints.push(checkpoint);
+            }
+        }
         Ok(open)
+    }
+
+    async fn find(&self, place: &str, trust: &Trust, keys: &[String], progress: &Progress) -> Result<Option<Found>> {
+        if !is_url(place) {
+            return local(Path::new(place), keys);
+        }
+        let named = trust.logs.iter().find(|log| log.url == place).map(|log| &log.key);
+        let (keys, copies) = (named.map(std::slice::from_ref).unwrap_or(keys), self.work()?.join("copies"));
+        let fetched = mirror::fetch(place, keys, &copies, progress);
+        let fetched = tokio::time::timeout(Duration::from_secs(self.deadline.max(1)), fetched).await;
+        let fetched = fetched.map_err(|_| anyhow::anyhow!("{place}: not all of it came within {} s", self.deadline))?;
+        Ok(fetched?.map(|(folder, key)| (folder, key, false)))
     }
 }
 
-/// The file that a log's replay is kept in.
-pub(super) fn state_path(work: &Path, key: &str) -> PathBuf {
-    work.join(format!("{}.redb", &Digest::of(&[key.as_bytes()]).to_string()[..16]))
+/// Another copy of a log that is open. The one with the longer signed tree is read; it must continue the other's checkpoint.
+fn second(known: &mut OpenLog, mut other: OpenLog) -> Result<()> {
+    let of = origin(&known.key).to_owned();
+    let signed = |log: &OpenLog| {
+        let folder = log.folder.as_ref().ok()?;
+        log.head(folder).ok().map(|(head, _)| head.size)
+    };
+    if signed(&other) > signed(known) || known.folder.is_err() {
+        std::mem::swap(&mut known.folder, &mut other.folder);
+        std::mem::swap(&mut known.place, &mut other.place);
+        std::mem::swap(&mut known.copied, &mut other.copied);
+        std::mem::swap(&mut known.unauthenticated, &mut other.unauthenticated);
+    }
+    let place = &other.place;
+    match &other.folder {
+        Err(why) => {
+            let finding = Finding::new(Kind::Unreachable, format!("the copy at {place}: {why}"));
+            known.findings.push(finding.in_log(&of).about(place));
+        }
+        Ok(folder) => {
+            let text =
+                folder.read(layout::CHECKPOINT)?.and_then(|text| String::from_utf8(text).ok()).unwrap_or_default();
+            match open_checkpoint(&text, &known.key) {
+                Ok(_) => known.checkpoints.push(text),
+                Err(error) => {
+                    let finding = Finding::new(Kind::BadCheckpoint, format!("the copy at {place}: {error}"));
+                    known.findings.push(finding.in_log(&of).about(place));
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
-/// A checkpoint from a file. What a client keeps has the log's key in front of it, and of a split view both checkpoints: the first counts.
-fn checkpoint(path: &Path) -> Result<String> {
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let (first, rest) = text.split_once('\n').unwrap_or((&text, ""));
-    let is_key = first.split('+').count() == 3 && rest.starts_with(origin(first));
-    Ok(if is_key { rest.to_owned() } else { text })
+fn is_url(place: &str) -> bool {
+    place.starts_with("http://") || place.starts_with("https://")
 }
 
-/// How many leaves a checkpoint says, before anybody has looked at its signature.
-fn size(folder: &Folder) -> u64 {
-    let text = folder.read(layout::CHECKPOINT).ok().flatten().and_then(|text| String::from_utf8(text).ok());
-    text.and_then(|text| text.lines().nth(1)?.parse().ok()).unwrap_or(0)
+/// Keys that are none are a mistake of whoever named them, and no fault of any log's.
+fn check_keys(logs: &[String], witnesses: &[String]) -> Result<()> {
+    for (n, key) in logs.iter().enumerate() {
+        let witnesses = if n == 0 { witnesses } else { &[] };
+        if let Err(error @ cocoon_transparency::Error::VerifierKey(_)) = open_cosigned("", key, witnesses) {
+            return Err(error.into());
+        }
+    }
+    Ok(())
 }
 
-/// A log's files in a folder, or in `public` below it, and its key.
-fn local(path: &Path, keys: &[String]) -> Result<(Folder, String, bool)> {
+/// The file that a log's replay is kept in, and that of its checkpoints: copies of one log have no other in common. What was replayed from
+/// another leaf on has one of its own.
+pub(super) fn state_paths(work: &Path, log: &OpenLog, from: u64) -> (PathBuf, PathBuf) {
+    let place = if is_url(&log.place) {
+        log.place.clone()
+    } else {
+        fs::canonicalize(&log.place).map_or_else(|_| log.place.clone(), |path| path.display().to_string())
+    };
+    let name = |parts: &[&[u8]]| Digest::of(parts).to_string()[..16].to_owned();
+    let of_copy = name(&[log.key.as_bytes(), b"\n", place.as_bytes(), &from.to_be_bytes()]);
+    (work.join(format!("{of_copy}.redb")), work.join(format!("seen-{}.redb", name(&[log.key.as_bytes()]))))
+}
+
+/// A log's files in a folder, or in `public` below it, and its key; `None` if nothing says which that is.
+fn local(path: &Path, keys: &[String]) -> Result<Option<Found>> {
     let public = path.join("public");
     let (files, beside) = if public.is_dir() { (public, path.to_owned()) } else { (path.to_owned(), path.join("..")) };
     ensure!(files.is_dir(), "{} is no folder: name a log's folder or URL", path.display());
     let text = fs::read_to_string(files.join(layout::CHECKPOINT)).unwrap_or_default();
     if let Some(key) = key_of(&text, keys) {
-        return Ok((Folder(files), key, false));
+        return Ok(Some((Folder(files), key, false)));
     }
-    match fs::read_to_string(beside.join("owner")) {
-        Ok(owner) => Ok((Folder(files), owner.trim().to_owned(), true)),
-        Err(_) if keys.len() == 1 => Ok((Folder(files), keys[0].clone(), false)),
-        Err(_) => bail!(
-            "nothing says which key signs the log in {}: name it with --log-key, as its node prints it",
-            path.display()
-        ),
-    }
+    Ok(match fs::read_to_string(beside.join("owner")) {
+        Ok(owner) => Some((Folder(files), owner.trim().to_owned(), true)),
+        Err(_) if keys.len() == 1 => Some((Folder(files), keys[0].clone(), false)),
+        Err(_) => None,
+    })
 }
 
 /// The key that belongs to a checkpoint, by the origin that both name.
@@ -195,17 +301,6 @@ pub(super) fn key_of(checkpoint: &str, keys: &[String]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_kept_checkpoint_is_read_with_and_without_its_key() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("x.seen");
-        let note = "log.example\n3\nAAAA\n\n\u{2014} log.example BBBB\n";
-        fs::write(&path, note).unwrap();
-        assert_eq!(checkpoint(&path).unwrap(), note);
-        fs::write(&path, format!("log.example+00000000+CCCC\n{note}")).unwrap();
-        assert_eq!(checkpoint(&path).unwrap(), note);
-    }
 
     #[test]
     fn keys_are_found_by_origin_and_never_by_order() {

@@ -1,5 +1,6 @@
-//! A copy of a log's files, from a node or any web server: what is there already is not fetched again, and what comes is checked for its
-//! size, parts also for their name.
+//! A copy of a log's files, from a node or any web server. What is there already is not fetched again; what comes is checked: hashes for
+//! their size, entries against the hashes, parts against their names. What does not hold is kept for the replay to look at, and fetched
+//! anew the next time.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,8 +11,8 @@ use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use cocoon_attestation::Digest;
 use cocoon_transparency::layout::{self, LEVELS, WIDTH};
-use cocoon_transparency::replay::{PartsOf, parts_of, parts_of_bundle};
-use cocoon_transparency::{Folder, open_checkpoint, read_entries};
+use cocoon_transparency::replay::{MOST_CHECKPOINT, PartsOf, entries_match, parts_of, parts_of_bundle};
+use cocoon_transparency::{Folder, open_checkpoint};
 use futures::{StreamExt, TryStreamExt, stream};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{StatusCode, Uri};
@@ -29,6 +30,10 @@ const LONGEST: usize = 17 << 20;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Times that a file is asked for.
 const ATTEMPTS: u32 = 4;
+/// Times that a log is begun with whose unfinished files are gone before they are fetched.
+const BEGINNINGS: u32 = 6;
+/// Names of the unfinished files that a copy holds.
+const UNFINISHED: &str = "unfinished";
 
 pub(super) struct Web {
     client: Client<hyper_rustls::HttpsConnector<HttpConnector>, Empty<Bytes>>,
@@ -74,109 +79,266 @@ impl Web {
         let body = Limited::new(response.into_body(), LONGEST).collect().await;
         Ok(Some(body.map_err(|error| anyhow::anyhow!("{error}"))?.to_bytes()))
     }
+
+    async fn checkpoint(&self) -> Result<String> {
+        let bytes = self.get(layout::CHECKPOINT).await?;
+        let bytes = bytes.with_context(|| format!("{} has no checkpoint: it is no log", self.base))?;
+        anyhow::ensure!(bytes.len() <= MOST_CHECKPOINT, "{}: the checkpoint has {} bytes", self.base, bytes.len());
+        String::from_utf8(bytes.to_vec()).with_context(|| format!("{}: the checkpoint is not text", self.base))
+    }
 }
 
-/// Copies a log and opens the copy.
+/// Copies a log and opens the copy; `None` if none of the keys is its.
 pub(super) async fn fetch(
     url: &str,
     keys: &[String],
     copies: &Path,
     progress: &Progress,
-) -> Result<(Folder, String, bool)> {
+) -> Result<Option<(Folder, String)>> {
     let web = Web::new(url)?;
-    let checkpoint =
-        web.get(layout::CHECKPOINT).await?.with_context(|| format!("{url} has no checkpoint: it is no log"))?;
-    let text = String::from_utf8(checkpoint.to_vec()).with_context(|| format!("{url}: the checkpoint is not text"))?;
+    let mut text = web.checkpoint().await?;
     let key = match (key_of(&text, keys), keys) {
         (Some(key), _) => key,
         (None, [only]) => only.clone(),
-        _ => bail!("nothing says which key signs the log at {url}: name it with --log-key, as its node prints it"),
+        _ => return Ok(None),
     };
     // By place as well: two copies of one log may differ.
     let name = Digest::of(&[key.as_bytes(), b"\n", url.as_bytes()]).to_string();
     let folder = copies.join(&name[..16]);
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    if let Ok(head) = open_checkpoint(&text, &key) {
+    for beginning in 1.. {
+        // What the log did not sign is the replay's business, and promises nothing.
+        let Ok(head) = open_checkpoint(&text, &key) else { break };
+        // First what a log that grows takes away soon.
+        let whole = unfinished(&web, &folder, head.size).await?;
+        if !whole && beginning < BEGINNINGS {
+            let newer = web.checkpoint().await?;
+            if newer != text {
+                text = newer;
+                continue;
+            }
+        }
         copy(&web, &folder, head.size, progress).await?;
+        tidy(&folder, head.size)?;
+        break;
     }
-    // Last: a copy never promises more than it holds.
+    // Last: whoever is interrupted before it still has the copy of before.
     put(&folder, layout::CHECKPOINT, text.as_bytes())?;
-    Ok((Folder(folder), key, false))
+    Ok(Some((Folder(folder), key)))
 }
 
-async fn copy(web: &Web, folder: &Path, size: u64, progress: &Progress) -> Result<()> {
-    let mut names = Vec::new();
+/// Fetches all hashes anew the next time, and holds entries against them: the copy, or the log, does not hold together.
+pub(super) fn doubt(folder: &Path) -> Result<()> {
     for level in 0..LEVELS {
-        let count = size.checked_shr(8 * u32::from(level)).unwrap_or(0);
-        names.extend((0..count / WIDTH).map(|index| (layout::hashes(level, index, WIDTH), 32 * WIDTH)));
-        if !count.is_multiple_of(WIDTH) {
-            names.push((layout::hashes(level, count / WIDTH, count % WIDTH), 32 * (count % WIDTH)));
+        match fs::remove_dir_all(folder.join(format!("tile/{level}"))) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
         }
-    }
-    stream::iter(names.into_iter().filter(|(name, _)| !folder.join(name).exists()))
-        .map(|(name, length)| async move {
-            let found = get_or_wider(web, &name).await?;
-            match found {
-                // Of another length it is none: the replay finds that it is missing.
-                Some((name, bytes)) if bytes.len() as u64 >= length => put(folder, &name, &bytes),
-                _ => Ok(()),
-            }
-        })
-        .buffer_unordered(AT_ONCE)
-        .try_collect::<Vec<()>>()
-        .await?;
-    let tiles: Vec<(u64, u64)> =
-        (0..size.div_ceil(WIDTH)).map(|tile| (tile, (size - tile * WIDTH).min(WIDTH))).collect();
-    let (count, mut done) = (tiles.len() as u64, 0);
-    let mut copied =
-        stream::iter(tiles).map(|(tile, width)| entries(web, folder, tile, width)).buffer_unordered(AT_ONCE);
-    while let Some(parts) = copied.try_next().await? {
-        let missing = parts.into_iter().filter(|part| !folder.join(layout::part(part)).exists());
-        stream::iter(missing)
-            .map(Ok)
-            .try_for_each_concurrent(AT_ONCE, |part| async move { self::part(web, folder, &part).await.map(drop) })
-            .await?;
-        done += 1;
-        progress.at(done.min(count) * WIDTH, size);
     }
     Ok(())
 }
 
-/// A file; if a log has grown meanwhile, an unfinished tile may only be there as a full one.
-async fn get_or_wider(web: &Web, name: &str) -> Result<Option<(String, Bytes)>> {
-    if let Some(bytes) = web.get(name).await? {
-        return Ok(Some((name.to_owned(), bytes)));
-    }
-    let Some((full, _)) = name.split_once(".p/") else { return Ok(None) };
-    Ok(web.get(full).await?.map(|bytes| (full.to_owned(), bytes)))
+/// The unfinished files of hashes that a tree of a size has: level, index, width.
+fn partial(size: u64) -> impl Iterator<Item = (u8, u64, u64)> {
+    let of = move |level: u8| {
+        let count = size.checked_shr(8 * u32::from(level)).unwrap_or(0);
+        (level, count / WIDTH, count % WIDTH)
+    };
+    (0..LEVELS).map(of).filter(|(.., width)| *width > 0)
 }
 
-/// A tile's entries, and the parts that they name.
-async fn entries(web: &Web, folder: &Path, tile: u64, width: u64) -> Result<BTreeSet<Digest>> {
-    let name = layout::entries(tile, width);
-    let bytes = match fs::read(folder.join(&name)) {
-        Ok(bytes) => Bytes::from(bytes),
-        Err(_) => match get_or_wider(web, &name).await? {
-            Some((name, bytes)) => {
-                put(folder, &name, &bytes)?;
-                bytes
-            }
-            None => return Ok(BTreeSet::new()),
-        },
-    };
-    let mut parts = BTreeSet::new();
-    // An unreadable tile is the replay's business.
-    let entries = read_entries(&bytes, width).or_else(|_| read_entries(&bytes, WIDTH)).unwrap_or_default();
-    for entry in entries {
-        let PartsOf { parts: named, bundle } = parts_of(entry);
-        parts.extend(named);
-        if let Some(bundle) = bundle
-            && let Some(bytes) = part(web, folder, &bundle).await?
-        {
-            parts.extend(parts_of_bundle(&bytes));
+fn partial_names(size: u64) -> BTreeSet<String> {
+    let names = partial(size).map(|(level, index, width)| layout::hashes(level, index, width));
+    names
+        .chain(partial(size).filter(|(level, ..)| *level == 0).map(|(_, index, width)| layout::entries(index, width)))
+        .collect()
+}
+
+/// The end of a log; `false` if something of it is not there.
+async fn unfinished(web: &Web, folder: &Path, size: u64) -> Result<bool> {
+    let mut names = listed(folder);
+    names.extend(partial_names(size));
+    put(folder, UNFINISHED, names.into_iter().collect::<Vec<_>>().join("\n").as_bytes())?;
+    let mut whole = true;
+    for (level, index, width) in partial(size) {
+        whole &= match level {
+            0 => tile(web, folder, index, width).await? == Tile::Whole,
+            _ => hashes(web, folder, level, index, width, false).await?.is_some(),
+        };
+    }
+    Ok(whole)
+}
+
+fn listed(folder: &Path) -> BTreeSet<String> {
+    let text = fs::read_to_string(folder.join(UNFINISHED)).unwrap_or_default();
+    text.lines().filter(|name| layout::is_name(name)).map(str::to_owned).collect()
+}
+
+/// Takes away unfinished files of smaller trees.
+fn tidy(folder: &Path, size: u64) -> Result<()> {
+    let kept = partial_names(size);
+    for name in listed(folder).difference(&kept) {
+        let path = folder.join(name);
+        // What is left behind takes room and does no harm.
+        let _removed = fs::remove_file(&path);
+        if let Some(parent) = path.parent() {
+            let _removed_if_empty = fs::remove_dir(parent);
         }
     }
-    Ok(parts)
+    put(folder, UNFINISHED, kept.into_iter().collect::<Vec<_>>().join("\n").as_bytes())
+}
+
+/// Everything that is full. Behind the first tile of which nothing is there nothing else is asked for: a log can sign any size.
+async fn copy(web: &Web, folder: &Path, size: u64, progress: &Progress) -> Result<()> {
+    let full = size / WIDTH;
+    let mut reached = 0;
+    let mut tiles = stream::iter(0..full).map(|index| tile(web, folder, index, WIDTH)).buffered(AT_ONCE);
+    while let Some(tile) = tiles.try_next().await? {
+        if tile == Tile::Absent {
+            break;
+        }
+        reached += 1;
+        progress.at(reached * WIDTH, size);
+    }
+    drop(tiles);
+    for level in 1..LEVELS {
+        let count = reached.checked_shr(8 * u32::from(level)).unwrap_or(0);
+        let fetched =
+            stream::iter(0..count).map(|index| hashes(web, folder, level, index, WIDTH, false)).buffered(AT_ONCE);
+        fetched.try_for_each(|_| async { Ok(()) }).await?;
+    }
+    Ok(())
+}
+
+/// A file; if a log has grown meanwhile, an unfinished tile may only be there as a full one. `cut` takes what is wanted of that: the rest
+/// is not promised yet.
+async fn get_or_wider(web: &Web, name: &str, cut: impl Fn(&Bytes) -> Option<usize>) -> Result<Option<Bytes>> {
+    if let Some(bytes) = web.get(name).await? {
+        return Ok(Some(bytes));
+    }
+    let Some((full, _)) = name.split_once(".p/") else { return Ok(None) };
+    let wider = web.get(full).await?;
+    Ok(wider.map(|bytes| cut(&bytes).map_or(bytes.clone(), |end| bytes.slice(..end))))
+}
+
+/// Entries as far as they can be told apart, each with where it ends.
+fn entries_of(bundle: &[u8]) -> impl Iterator<Item = (&[u8], usize)> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let length = bundle.get(at..at + 2)?;
+        let entry = bundle.get(at + 2..at + 2 + usize::from(u16::from_be_bytes([length[0], length[1]])))?;
+        at += 2 + entry.len();
+        Some((entry, at))
+    })
+}
+
+/// Where so many entries end.
+fn end_of(entries: &Bytes, width: u64) -> Option<usize> {
+    entries_of(entries).nth(width.checked_sub(1)? as usize).map(|(_, end)| end)
+}
+
+/// A file that is at hand, of a width or a full one.
+fn at_hand(folder: &Path, name: &str) -> Option<Bytes> {
+    let full = name.split_once(".p/").map_or(name, |(full, _)| full);
+    fs::read(folder.join(name)).or_else(|_| fs::read(folder.join(full))).ok().map(Bytes::from)
+}
+
+/// A file of hashes, and whether it was fetched just now.
+async fn hashes(
+    web: &Web,
+    folder: &Path,
+    level: u8,
+    index: u64,
+    width: u64,
+    anew: bool,
+) -> Result<Option<(Bytes, bool)>> {
+    let name = layout::hashes(level, index, width);
+    let known = at_hand(folder, &name).filter(|bytes| bytes.len() as u64 >= 32 * width);
+    if let (false, Some(known)) = (anew, &known) {
+        return Ok(Some((known.clone(), false)));
+    }
+    let end = |bytes: &Bytes| Some(32 * width as usize).filter(|end| *end <= bytes.len());
+    match get_or_wider(web, &name, end).await? {
+        // Of another length it is none: the replay finds that it is missing.
+        Some(bytes) if bytes.len() as u64 >= 32 * width => {
+            put(folder, &name, &bytes)?;
+            Ok(Some((bytes, true)))
+        }
+        _ => Ok(known.map(|known| (known, false))),
+    }
+}
+
+/// What there is of a tile.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tile {
+    /// All of it, and it holds together.
+    Whole,
+    /// Something is missing or does not belong together: it is fetched anew the next time.
+    Doubtful,
+    /// Neither hashes nor entries.
+    Absent,
+}
+
+/// A tile's hashes and entries, and the parts that these name.
+async fn tile(web: &Web, folder: &Path, index: u64, width: u64) -> Result<Tile> {
+    let (of_hashes, of_entries) = (layout::hashes(0, index, width), layout::entries(index, width));
+    let mark = folder.join(format!("doubtful/{index}"));
+    let doubtful = mark.exists();
+    let there = |name: &str| folder.join(name).exists();
+    if width == WIDTH && !doubtful && there(&of_hashes) && there(&of_entries) {
+        return Ok(Tile::Whole);
+    }
+    let hashes = hashes(web, folder, 0, index, width, doubtful).await?.map(|(hashes, _)| hashes);
+    let matches = |entries: &Bytes| hashes.as_ref().is_some_and(|hashes| entries_match(entries, hashes, width));
+    let known = at_hand(folder, &of_entries);
+    let entries = match known.as_ref().filter(|known| !doubtful && matches(known)) {
+        Some(known) => Some(known.clone()),
+        None => match get_or_wider(web, &of_entries, |bytes| end_of(bytes, width)).await? {
+            Some(bytes) => {
+                put(folder, &of_entries, &bytes)?;
+                Some(bytes)
+            }
+            None => known,
+        },
+    };
+    let mut tile = match (&hashes, &entries) {
+        (None, None) => Tile::Absent,
+        (Some(_), Some(entries)) if matches(entries) => Tile::Whole,
+        _ => Tile::Doubtful,
+    };
+    if let Some(entries) = &entries
+        && !parts_of_tile(web, folder, entries).await?
+    {
+        tile = Tile::Doubtful;
+    }
+    if tile == Tile::Doubtful && !doubtful {
+        put(folder, &format!("doubtful/{index}"), b"")?;
+    } else if tile == Tile::Whole && doubtful {
+        fs::remove_file(&mark).with_context(|| format!("cannot remove {}", mark.display()))?;
+    }
+    Ok(tile)
+}
+
+/// The parts that entries name; `false` if one is not there.
+async fn parts_of_tile(web: &Web, folder: &Path, bytes: &[u8]) -> Result<bool> {
+    let mut parts = BTreeSet::new();
+    let mut whole = true;
+    // That one of them is missing is the replay's business, and none of the others'.
+    for (entry, _) in entries_of(bytes) {
+        let PartsOf { parts: named, bundle } = parts_of(entry);
+        parts.extend(named);
+        if let Some(bundle) = bundle {
+            match part(web, folder, &bundle).await? {
+                Some(bytes) => parts.extend(parts_of_bundle(&bytes)),
+                None => whole = false,
+            }
+        }
+    }
+    parts.retain(|part| !folder.join(layout::part(part)).exists());
+    let fetched =
+        stream::iter(parts).map(|digest| async move { part(web, folder, &digest).await.map(|part| part.is_some()) });
+    let all = fetched.buffer_unordered(AT_ONCE).try_fold(whole, |all, there| async move { Ok(all && there) });
+    all.await
 }
 
 async fn part(web: &Web, folder: &Path, digest: &Digest) -> Result<Option<Vec<u8>>> {

@@ -4,7 +4,7 @@
 //! the client discloses request or answer only if it hands them over as well.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -13,15 +13,15 @@ use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use cocoon_attestation::EnclaveKey;
 use cocoon_protocol::receipt::{FullReceipt, SignedFullReceipt};
-use cocoon_settlement::contracts::channel;
 use cocoon_settlement::contracts::provider::KeyState;
+use cocoon_settlement::contracts::{channel, provider};
 use cocoon_settlement::ops;
 use cocoon_transparency::replay::utc;
 use cocoon_verifier::Outcome;
 use serde_json::{Value, json};
 
-use super::bundle;
-use super::logs::LogArgs;
+use super::bundle::{self, Opened, Wanted};
+use super::logs::{LogArgs, OpenLog};
 use super::progress::Progress;
 use super::replay::ChainArgs;
 use crate::verify;
@@ -41,10 +41,16 @@ pub(super) struct ReceiptArgs {
     /// The answer's body as the client got it, if the client discloses it
     #[arg(long, value_name = "FILE")]
     response: Option<PathBuf>,
+    /// Appraise the evidence under this policy too, instead of only under the one that its leaf names; it may name reference values
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
     /// One JSON object on standard output
     #[arg(long)]
     json: bool,
 }
+
+/// Seconds by which clocks of enclaves and nodes may differ.
+const SLACK: u64 = 600;
 
 /// What is checked of a receipt, in order.
 struct Checks(Vec<(&'static str, Option<bool>, String)>);
@@ -77,7 +83,7 @@ pub(super) async fn run(args: ReceiptArgs) -> Result<ExitCode> {
     let signed = match read(&bytes) {
         Ok(signed) => signed,
         Err(error) => {
-            eprintln!("cocoon: {} is no receipt: {error:#}", args.receipt.display());
+            eprintln!("cocoon: {} is no receipt: {}", args.receipt.display(), crate::ui::error(&error));
             return Ok(ExitCode::from(Outcome::Malformed.exit_code()));
         }
     };
@@ -114,13 +120,13 @@ pub(super) async fn run(args: ReceiptArgs) -> Result<ExitCode> {
         let progress = Progress::new();
         let logs = args.logs.open(&trust, &progress).await?;
         progress.end();
-        development = evidence(&mut checks, receipt, &logs)?;
+        development = evidence(&mut checks, receipt, &logs, args.policy.as_deref())?;
     } else {
         checks.unchecked("evidence", "no log was named");
     }
-    match args.chain.open(&trust).await? {
+    match args.chain.named(&trust)? {
         None => checks.unchecked("chain", "no chain was named"),
-        Some(open) => on_chain(&mut checks, receipt, &open).await?,
+        Some(named) => on_chain(&mut checks, receipt, &named.open().await?).await?,
     }
     let failed = checks.0.iter().any(|(_, holds, _)| *holds == Some(false));
     let exit = if failed { Outcome::Invalid.exit_code() } else { 0 };
@@ -130,28 +136,58 @@ pub(super) async fn run(args: ReceiptArgs) -> Result<ExitCode> {
     Ok(ExitCode::from(exit))
 }
 
-/// The enclave was attested by evidence that the logs hold, and that is accepted again.
-fn evidence(checks: &mut Checks, receipt: &FullReceipt, logs: &[super::logs::OpenLog]) -> Result<bool> {
-    let Some(opened) = bundle::open(logs, Some(&receipt.evidence_id.0), None)? else {
-        checks.put(
-            "evidence",
-            false,
-            format!("no log has a leaf about the evidence {} that it names", receipt.evidence_id),
-        );
+/// The enclave was attested by evidence that a log holds as accepted when the receipt was signed, and that is accepted again.
+fn evidence(checks: &mut Checks, receipt: &FullReceipt, logs: &[OpenLog], policy: Option<&Path>) -> Result<bool> {
+    let settlement = &receipt.settlement.receipt;
+    let until = settlement.time.plus(SLACK);
+    let (mut found, mut failed) = (None::<Opened>, Vec::new());
+    let in_force = |opened: &Opened| opened.leaf.outcome == Outcome::Accepted;
+    for log in logs {
+        match bundle::open(log, Wanted::Until(&receipt.evidence_id.0, until)) {
+            // One that says accepted counts more than what stood first.
+            Ok(Some(opened)) if in_force(&opened) => {
+                found = Some(opened);
+                break;
+            }
+            Ok(opened) => found = found.or(opened),
+            Err(error) => failed.push(format!("{}: {error:#}", log.place)),
+        }
+    }
+    let Some(opened) = found else {
+        let mut detail =
+            format!("no log has a leaf about the evidence {} from before the receipt", receipt.evidence_id);
+        failed.iter().for_each(|why| detail += &format!("; {why}"));
+        checks.put("evidence", false, detail);
         return Ok(false);
     };
+    let (_, cosigned, named) = opened.tree;
+    checks.put("logged", named == 0 || cosigned > 0, opened.place());
     let claims = cocoon_attestation::Bundle::from_cbor(&opened.bundle)?.claims()?;
-    let key = receipt.settlement.receipt.enclave_key;
-    let ours = claims.enclave_key == key && claims.model_root == receipt.model_root;
+    let ours = claims.enclave_key == settlement.enclave_key
+        && claims.model_root == receipt.model_root
+        && claims.provider == settlement.provider.into();
     let detail = format!("leaf {} of {} is about model {:?}", opened.index, opened.log, claims.model_name);
     checks.put(
         "evidence",
         ours,
-        if ours { detail } else { detail + ", of another enclave or model than the receipt's" },
+        if ours { detail } else { detail + ", of another enclave, model or provider than the receipt's" },
     );
-    let accepted = opened.again.outcome == Outcome::Accepted;
-    let detail = format!("appraised again at {}: {}", utc(opened.leaf.time), opened.again.reason);
-    checks.put("appraisal", accepted && opened.recorded == opened.again, detail);
+    let as_recorded =
+        opened.again.outcome == opened.recorded.outcome && in_force(&opened) && opened.leaf.refusal.is_none();
+    let detail = format!(
+        "the leaf in force says {}; appraised again at {}: {}",
+        opened.leaf.outcome,
+        utc(opened.leaf.time),
+        opened.again.reason
+    );
+    checks.put("appraisal", as_recorded && opened.again.outcome == Outcome::Accepted, detail);
+    match policy {
+        None => checks.unchecked("policy", "none was named: what is accepted is what the node's own policy accepts"),
+        Some(path) => {
+            let own = opened.under(path)?;
+            checks.put("policy", own.outcome == Outcome::Accepted, format!("under {}: {}", path.display(), own.reason));
+        }
+    }
     Ok(opened.again.development)
 }
 
@@ -161,6 +197,21 @@ async fn on_chain(checks: &mut Checks, receipt: &FullReceipt, open: &super::repl
         checks.put("chain", false, format!("it is for {}, not for {}", settlement.network, open.chain.network()));
         return Ok(());
     }
+    // What a contract says of itself counts only if it is one of Cocoon's.
+    let codes = [
+        ("provider", settlement.provider, provider::provider_code_hash()),
+        ("channel", settlement.channel, channel::channel_code_hash()),
+    ];
+    for (id, address, code) in codes {
+        if open.chain.account(&address).await?.code_hash != Some(code) {
+            checks.put(id, false, format!("{address} does not hold the code of Cocoon's {id}s"));
+            return Ok(());
+        }
+    }
+    let terms = provider::terms(&*open.chain, &settlement.provider).await?;
+    let holds = terms.registry == open.registry && terms.network == settlement.network;
+    let detail = format!("its attestations are let in by the Registry {}", terms.registry);
+    checks.put("provider", holds, if holds { detail } else { format!("{detail}, not by {}", open.registry) });
     match ops::enclave_record(&*open.chain, &settlement.provider, &settlement.enclave_key).await? {
         None => checks.put("attested", false, "its provider's contract does not know the enclave's key (any more)"),
         Some(record) => {
@@ -212,24 +263,24 @@ fn machine(signed: &SignedFullReceipt, checks: &Checks, exit: u8, development: b
 fn people(receipt: &FullReceipt, checks: &Checks, development: bool) -> String {
     let tokens = &receipt.tokens;
     let settlement = &receipt.settlement.receipt;
-    let mut out = String::new();
+    let mut lines = Vec::new();
     if development {
-        out += &format!("*** {} ***\n", crate::ui::NOT_CONFIDENTIAL);
+        lines.push(format!("*** {} ***", crate::ui::NOT_CONFIDENTIAL));
     }
-    out += &format!(
-        "{} for {} prompt, {} cached, {} completion and {} reasoning tokens, finished with {:?}\n",
+    lines.push(format!(
+        "{} for {} prompt, {} cached, {} completion and {} reasoning tokens, finished with {:?}",
         receipt.charge, tokens.prompt, tokens.cached, tokens.completion, tokens.reasoning, receipt.finish_reason
-    );
-    out += &format!(
-        "receipt {} of enclave {} in channel {}, {}\n",
+    ));
+    lines.push(format!(
+        "receipt {} of enclave {} in channel {}, {}",
         settlement.sequence,
         hex::encode(settlement.enclave_key.0),
         settlement.channel,
         settlement.time
-    );
+    ));
     for (id, holds, detail) in &checks.0 {
         let word = holds.map_or("unchecked", |holds| if holds { "passed" } else { "FAILED" });
-        out += &format!("  {id} {word}: {detail}\n");
+        lines.push(format!("  {id} {word}: {detail}"));
     }
-    out.chars().map(|letter| if letter.is_control() && letter != '\n' { '\u{fffd}' } else { letter }).collect()
+    lines.iter().map(|line| crate::ui::within_line(line) + "\n").collect()
 }

@@ -13,16 +13,17 @@ use cocoon_settlement::chain::Chain;
 use cocoon_settlement::toncenter::Toncenter;
 use cocoon_settlement::{Address, NetworkId};
 use cocoon_transparency::replay::chain::{ChainInput, ReplayedLog, reconcile};
-use cocoon_transparency::replay::report::{Findings, Report};
-use cocoon_transparency::replay::{Finding, Job, LogInput, LogResult, State, replay};
+use cocoon_transparency::replay::report::{Asked, Findings, LogReport, Report};
+use cocoon_transparency::replay::{Finding, Job, Kind, LogInput, LogResult, State, replay, unreachable};
 use cocoon_verifier::Verifier;
 use serde_json::json;
 
 use super::html;
-use super::logs::{LogArgs, OpenLog, Trust, state_path};
+use super::logs::{LogArgs, OpenLog, Trust, state_paths};
+use super::mirror;
 use super::progress::Progress;
 use crate::money;
-use crate::ui::NOT_CONFIDENTIAL;
+use crate::ui::{NOT_CONFIDENTIAL, within_line};
 
 /// Platforms that are remembered, of each kind: a fleet's.
 const PLATFORMS: usize = 8_192;
@@ -81,6 +82,13 @@ fn verifier(text: &str) -> Result<(u8, String), String> {
     Ok((index, origin.to_owned()))
 }
 
+/// A chain that was named.
+pub(super) struct NamedChain {
+    pub url: String,
+    pub network: NetworkId,
+    pub registry: Address,
+}
+
 /// A chain that answers, and what to hold against it.
 pub(super) struct OpenChain {
     pub chain: Box<dyn Chain>,
@@ -88,20 +96,27 @@ pub(super) struct OpenChain {
     pub as_of: UnixTime,
 }
 
+impl NamedChain {
+    /// Connects. The chain is asked for its time before the logs are read: what is later may not be in them.
+    pub async fn open(&self) -> Result<OpenChain> {
+        let client = Toncenter::new(&self.url, std::env::var("COCOON_TONCENTER_KEY").ok(), self.network)?;
+        let checked = client.check_network().await;
+        checked.with_context(|| format!("the chain at {}; name another with --chain", self.url))?;
+        let as_of = client.head().await?.time;
+        Ok(OpenChain { chain: Box::new(client), registry: self.registry, as_of })
+    }
+}
+
 impl ChainArgs {
-    /// The chain, if one is named. It is asked for its time before the logs are read: what is later may not be in them.
-    pub async fn open(&self, trust: &Trust) -> Result<Option<OpenChain>> {
+    /// The chain, if one is named.
+    pub fn named(&self, trust: &Trust) -> Result<Option<NamedChain>> {
         let Some(url) = self.chain.as_ref().or(trust.chain.as_ref()) else { return Ok(None) };
         let registry = self
             .registry
             .or(trust.registry)
             .context("which Registry? Name it with --registry, or in the file of --config")?;
         let network = self.network.or(trust.network.map(NetworkId)).unwrap_or(NetworkId::MAINNET);
-        let url = money::endpoint(url)?;
-        let client = Toncenter::new(&url, std::env::var("COCOON_TONCENTER_KEY").ok(), network)?;
-        client.check_network().await.with_context(|| format!("the chain at {url}; name another with --chain"))?;
-        let as_of = client.head().await?.time;
-        Ok(Some(OpenChain { chain: Box::new(client), registry, as_of }))
+        Ok(Some(NamedChain { url: money::endpoint(url)?, network, registry }))
     }
 
     fn verifier_of(&self, log: &OpenLog) -> Option<u8> {
@@ -119,71 +134,108 @@ pub(super) struct How<'a> {
     pub progress: &'a Progress,
 }
 
-/// Replays logs and holds them against the chain.
-pub(super) async fn audit(
-    args: &ReplayArgs,
-    logs: &[OpenLog],
-    chain: Option<&OpenChain>,
-    how: &How<'_>,
-) -> Result<Report> {
-    let mut states = Vec::new();
-    for log in logs {
-        let path = state_path(how.work, &log.key);
-        states.push(State::open(&path).with_context(|| path.display().to_string())?);
-    }
-    let stop = AtomicBool::new(false);
-    let mut results: Vec<LogResult> = Vec::new();
-    for (log, state) in logs.iter().zip(&states) {
-        let origin = cocoon_transparency::replay::origin(&log.key);
-        how.progress.begin(origin);
-        let input = LogInput {
-            source: &log.folder,
-            key: &log.key,
-            witnesses: &log.witnesses,
-            checkpoints: &log.checkpoints,
-            from: how.from,
-        };
-        let said = |done, of| how.progress.at(done, of);
-        let job = Job { jobs: how.jobs, verifier: how.verifier, progress: &said, stop: &stop };
-        let result = tokio::task::block_in_place(|| replay(&input, state, &job));
-        how.progress.end();
-        results.push(result.with_context(|| log.place.clone())?);
-    }
-    let mut findings = Findings::default();
-    let chain = match chain {
+/// Fetches and replays logs and holds them against the chain. A log or a chain that does not answer is found, and the others go on.
+pub(super) async fn audit(args: &ReplayArgs, how: &How<'_>, mut findings: Findings) -> Result<Report> {
+    let trust = args.logs.trust()?;
+    let named = args.chain.named(&trust)?;
+    let mut chain = match &named {
         None => None,
-        Some(open) => {
-            let replayed: Vec<_> = logs
-                .iter()
-                .zip(&states)
-                .zip(&results)
-                .map(|((log, state), result)| ReplayedLog {
-                    result,
-                    state,
-                    source: &log.folder,
-                    verifier: args.chain.verifier_of(log),
-                })
-                .collect();
-            how.progress.begin("transactions");
-            let said = |done| how.progress.at(done, 0);
-            let input = ChainInput {
-                chain: &*open.chain,
-                registry: open.registry,
-                logs: &replayed,
-                channels: &args.chain.channels,
-                as_of: open.as_of,
-                work: how.work,
-                progress: &said,
-            };
-            let result = reconcile(&input, &mut findings).await;
-            how.progress.end();
-            Some(result?)
-        }
+        Some(named) => Some(named.open().await.map_err(|error| format!("{error:#}"))),
     };
+    let logs = args.logs.open(&trust, how.progress).await?;
+    how.progress.end();
+    let mut states = Vec::new();
+    let mut results: Vec<LogResult> = Vec::new();
+    let mut read = Vec::new();
+    for log in &logs {
+        let (state, result) = one(log, how)?;
+        read.push(result.is_ok());
+        results.push(result.unwrap_or_else(|why| unreachable(&log.key, &why)));
+        states.push(state);
+        log.findings.iter().cloned().for_each(|finding| findings.add(finding));
+    }
+    let mut reconciled = None;
+    if let Some(Ok(open)) = &chain {
+        let replayed: Vec<_> = logs
+            .iter()
+            .zip(&states)
+            .zip(&results)
+            .zip(&read)
+            .filter(|(_, read)| **read)
+            .filter_map(|(((log, state), result), _)| {
+                let source = log.folder.as_ref().ok()?;
+                Some(ReplayedLog { result, state, source, verifier: args.chain.verifier_of(log) })
+            })
+            .collect();
+        how.progress.begin("transactions");
+        let said = |done| how.progress.at(done, 0);
+        let input = ChainInput {
+            chain: &*open.chain,
+            registry: open.registry,
+            logs: &replayed,
+            channels: &args.chain.channels,
+            as_of: open.as_of,
+            work: how.work,
+            progress: &said,
+        };
+        let result = reconcile(&input, &mut findings).await;
+        how.progress.end();
+        match result {
+            Ok(result) => reconciled = Some(result),
+            Err(error) => chain = Some(Err(error.to_string())),
+        }
+    }
+    if let (Some(named), Some(Err(why))) = (&named, &chain) {
+        findings.add(Finding::new(Kind::Unreachable, format!("the chain: {why}")).about(named.url.clone()));
+    }
+    for ((log, result), _) in logs.iter().zip(&results).zip(&read).filter(|(_, read)| **read) {
+        let doubtful =
+            result.root.is_some() && !result.whole || result.totals.findings.of(Kind::TileDiffers.name()) > 0;
+        if let (true, true, Ok(folder)) = (doubtful, log.copied, &log.folder) {
+            mirror::doubt(&folder.0)?;
+        }
+    }
     let made = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_secs());
     let reported =
         logs.iter().zip(results).zip(&states).map(|((log, result), state)| (log.place.clone(), result, state));
-    Ok(Report::new(UnixTime(made), reported.collect(), chain, findings)?)
+    let mut report = Report::new(UnixTime(made), reported.collect(), reconciled, findings)?;
+    for (log, told) in logs.iter().zip(&mut report.logs) {
+        told.key_unchecked = log.unauthenticated;
+        told.named_witnesses.clone_from(&log.witnesses);
+    }
+    report.asked = Asked {
+        chain: named.map(|named| named.url),
+        checkpoints: args.logs.checkpoint_files(),
+        channels: args.chain.channels.iter().map(Address::to_string).collect(),
+        verifiers: args.chain.verifiers.clone(),
+    };
+    Ok(report)
+}
+
+/// One log's replay, or why there is none.
+fn one(log: &OpenLog, how: &How<'_>) -> Result<(State, Result<LogResult, String>)> {
+    let source = match &log.folder {
+        Ok(folder) => folder,
+        Err(why) => return Ok((State::in_memory()?, Err(why.clone()))),
+    };
+    how.progress.begin(cocoon_transparency::replay::origin(&log.key));
+    let (path, seen) = state_paths(how.work, log, how.from);
+    let replayed = || {
+        let state = State::open_copy(&path, &seen)?;
+        let (key, witnesses, checkpoints) = (log.key.as_str(), &log.witnesses, &log.checkpoints);
+        let input = LogInput { source, key, witnesses, checkpoints, from: how.from };
+        let said = |done, of| how.progress.at(done, of);
+        let stop = AtomicBool::new(false);
+        let job = Job { jobs: how.jobs, verifier: how.verifier, progress: &said, stop: &stop };
+        let result = tokio::task::block_in_place(|| replay(&input, &state, &job))?;
+        Ok::<_, cocoon_transparency::Error>((state, result))
+    };
+    let replayed = replayed();
+    how.progress.end();
+    match replayed {
+        Ok((state, result)) => Ok((state, Ok(result))),
+        Err(error) => Ok((State::in_memory()?, Err(error.to_string()))),
+    }
 }
 
 pub(super) fn jobs(named: Option<usize>) -> usize {
@@ -196,19 +248,9 @@ pub(super) fn verifier_of_a_fleet() -> Verifier {
 
 pub(super) async fn run(args: ReplayArgs) -> Result<ExitCode> {
     let progress = Progress::new();
-    let trust = args.logs.trust()?;
-    let chain = args.chain.open(&trust).await?;
-    let logs = args.logs.open(&trust, &progress).await?;
-    progress.end();
     let (work, verifier) = (args.logs.work()?, verifier_of_a_fleet());
     let how = How { work: &work, jobs: jobs(args.jobs), from: args.from, verifier: &verifier, progress: &progress };
-    let report = audit(&args, &logs, chain.as_ref(), &how).await?;
-    for log in logs.iter().filter(|log| log.unauthenticated) {
-        eprintln!(
-            "cocoon: the key of {} was taken from its own folder: nothing says whose log it is; name the key with --log-key",
-            log.place
-        );
-    }
+    let report = audit(&args, &how, Findings::default()).await?;
     let written = args.report.as_deref().map(|folder| write(folder, &report)).transpose()?;
     let text = if args.json { serde_json::to_string(&report)? + "\n" } else { for_people(&report, written.as_deref()) };
     std::io::stdout().write_all(text.as_bytes()).context("cannot write the result")?;
@@ -228,30 +270,48 @@ fn write(folder: &Path, report: &Report) -> Result<PathBuf> {
 
 /// The command that shows a finding again.
 pub(super) fn command(finding: &Finding, report: &Report) -> Option<String> {
-    let log = finding.log.as_deref().and_then(|origin| report.logs.iter().find(|log| log.result.origin == origin));
-    let place = |log: &cocoon_transparency::replay::report::LogReport| quoted(&log.place);
-    match (log, finding.leaf, &finding.evidence_id, &report.chain) {
-        (Some(log), _, Some(id), _) if finding.leaf.is_some() => {
-            Some(format!("cocoon audit bundle {id} {} --log-key {}", place(log), quoted(&log.result.key)))
-        }
-        (Some(log), Some(leaf), None, _) => {
-            Some(format!("cocoon audit bundle --leaf {leaf} {} --log-key {}", place(log), quoted(&log.result.key)))
+    let of = finding.log.as_deref().and_then(|origin| report.logs.iter().find(|log| log.result.origin == origin));
+    let place = |log: &LogReport| format!(" {} --log-key {}", quoted(&log.place), quoted(&log.result.key));
+    let asked = &report.asked;
+    let mut command;
+    match (of, finding.leaf, &report.chain) {
+        (Some(log), Some(leaf), _) if !matches!(finding.kind, Kind::MissingLeaf | Kind::TileDiffers) => {
+            return Some(format!("cocoon audit bundle --leaf {leaf}{}", place(log)));
         }
         (Some(log), ..) if finding.transaction.is_none() => {
-            Some(format!("cocoon audit replay {} --log-key {}", place(log), quoted(&log.result.key)))
+            command = format!("cocoon audit replay{}", place(log));
+            for witness in &log.named_witnesses {
+                command += &format!(" --witness {}", quoted(witness));
+            }
         }
-        (_, _, _, Some(chain)) => {
-            let logs: Vec<_> =
-                report.logs.iter().map(|log| format!("{} --log-key {}", place(log), quoted(&log.result.key))).collect();
-            Some(format!(
-                "cocoon audit replay {} --chain URL --network {} --registry {}",
-                logs.join(" "),
-                chain.network,
-                chain.registry
-            ))
+        (_, _, Some(chain)) => {
+            command = "cocoon audit replay".to_owned();
+            command.extend(report.logs.iter().map(place));
+            if let Some(url) = &asked.chain {
+                command += &format!(" --chain {}", quoted(url));
+            }
+            command += &format!(" --network {} --registry {}", chain.network, chain.registry);
+            for (index, origin) in &asked.verifiers {
+                command += &format!(" --verifier {}", quoted(&format!("{index}={origin}")));
+            }
+            // Where nobody named them, anchors did.
+            for link in
+                chain.verifiers.iter().filter(|link| !asked.verifiers.iter().any(|(named, _)| *named == link.index))
+            {
+                if let (Some(log), None) = (&link.log, link.anchored) {
+                    command += &format!(" --verifier {}", quoted(&format!("{}={log}", link.index)));
+                }
+            }
+            for channel in &asked.channels {
+                command += &format!(" --channel {channel}");
+            }
         }
-        _ => None,
+        _ => return None,
     }
+    for file in &asked.checkpoints {
+        command += &format!(" --checkpoint {}", quoted(file));
+    }
+    Some(command)
 }
 
 /// For a shell, where that is needed.
@@ -260,9 +320,14 @@ fn quoted(text: &str) -> String {
     if plain { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
+/// What has to be said of a log whose key nobody named.
+pub(super) const KEY_UNCHECKED: &str =
+    "the key was taken from the log's own folder: nothing says whose log it is; name the key with --log-key";
+
 fn for_people(report: &Report, page: Option<&Path>) -> String {
     let mut out = String::new();
-    let mut line = |text: String| out.push_str(&(text + "\n"));
+    // What a log says never reaches the terminal as it stands.
+    let mut line = |text: String| out.push_str(&(within_line(&text) + "\n"));
     if report.development {
         line(format!("*** {NOT_CONFIDENTIAL} ***"));
     }
@@ -281,6 +346,9 @@ fn for_people(report: &Report, page: Option<&Path>) -> String {
             format!("cosigned by {}", witnesses.join(", "))
         };
         line(format!("    {tree}; {cosigned}"));
+        if log.key_unchecked {
+            line(format!("    {KEY_UNCHECKED}"));
+        }
     }
     if let Some(chain) = &report.chain {
         let money = &chain.money;
@@ -302,12 +370,6 @@ fn for_people(report: &Report, page: Option<&Path>) -> String {
             ton(money.held),
             ton(chain.stake)
         ));
-        if chain.verdicts_without_log > 0 {
-            line(format!(
-                "    {} verdicts could not be followed: nobody says which log their verifiers keep, or it was not given",
-                chain.verdicts_without_log
-            ));
-        }
     }
     if report.findings.is_empty() {
         line("nothing was found".into());
@@ -329,8 +391,7 @@ fn for_people(report: &Report, page: Option<&Path>) -> String {
     if let Some(page) = page {
         line(format!("report: {}", page.display()));
     }
-    // What a log says never reaches the terminal as it stands.
-    out.chars().map(|letter| if letter.is_control() && letter != '\n' { '\u{fffd}' } else { letter }).collect()
+    out
 }
 
 /// Findings as JSON lines, for alerts.

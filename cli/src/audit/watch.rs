@@ -13,8 +13,9 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use clap::Args;
-use cocoon_transparency::replay::Kind;
-use cocoon_transparency::replay::report::Report;
+use cocoon_attestation::Digest;
+use cocoon_transparency::replay::report::{Findings, Report};
+use cocoon_transparency::replay::{Alerts, Finding, Kind};
 
 use super::logs::LogArgs;
 use super::progress::Progress;
@@ -54,7 +55,9 @@ pub(super) async fn run(args: WatchArgs) -> Result<ExitCode> {
     ensure!(args.metrics.ip().is_loopback(), "--metrics {}: metrics are served on this machine only", args.metrics);
     let verifier = replay::verifier_of_a_fleet();
     let seen = Arc::new(Mutex::new(Seen::default()));
-    let mut told = BTreeSet::new();
+    let told = args.logs.work()?.join("alerts.redb");
+    let alerts = Alerts::open(&told).with_context(|| told.display().to_string())?;
+    let told = Arc::new(Mutex::new(Told { alerts, before: BTreeSet::new(), now: BTreeSet::new(), failed: None }));
     if !args.once {
         let listener = tokio::net::TcpListener::bind(args.metrics).await;
         let listener = listener
@@ -66,7 +69,7 @@ pub(super) async fn run(args: WatchArgs) -> Result<ExitCode> {
     }
     loop {
         let started = Instant::now();
-        let looked = look(&args, &verifier).await;
+        let looked = look(&args, &verifier, &told).await;
         if let (Err(error), true) = (&looked, args.once) {
             anyhow::bail!("{error:#}");
         }
@@ -78,19 +81,12 @@ pub(super) async fn run(args: WatchArgs) -> Result<ExitCode> {
             match looked {
                 Ok(report) => {
                     seen.at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-                    for finding in &report.findings {
-                        // Each is told once, however often it is found again.
-                        let line = replay::alert(finding);
-                        if told.insert(cocoon_attestation::Digest::of(&[line.as_bytes()])) {
-                            say(&line)?;
-                        }
-                    }
                     code = report.exit_code;
                     seen.report = Some(report);
                 }
                 Err(error) => {
                     seen.failures += 1;
-                    eprintln!("cocoon: {error:#}");
+                    eprintln!("cocoon: {}", crate::ui::error(&error));
                 }
             }
         }
@@ -113,15 +109,60 @@ fn say(line: &str) -> Result<()> {
     writeln!(out, "{line}").and_then(|()| out.flush()).context("standard output")
 }
 
-async fn look(args: &WatchArgs, verifier: &cocoon_verifier::Verifier) -> Result<Report> {
+/// What was told, and what went wrong with telling.
+struct Told {
+    alerts: Alerts,
+    /// What passes and comes back ([`passes`]), of the look before and of this one: told when it was not found the time before.
+    before: BTreeSet<Digest>,
+    now: BTreeSet<Digest>,
+    failed: Option<anyhow::Error>,
+}
+
+impl Told {
+    fn tell(&mut self, finding: &Finding) -> Result<()> {
+        let identity = finding.identity();
+        if !passes(finding.kind) {
+            return self.alerts.tell(&identity, || say(&replay::alert(finding)));
+        }
+        if self.now.insert(identity) && !self.before.contains(&identity) {
+            say(&replay::alert(finding))?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether something can be over and happen again, without anything having been recorded.
+fn passes(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Unreachable
+            | Kind::NotCosigned
+            | Kind::BadCosignature
+            | Kind::StaleCheckpoint
+            | Kind::VerdictsNotFollowed
+    )
+}
+
+async fn look(args: &WatchArgs, verifier: &cocoon_verifier::Verifier, told: &Arc<Mutex<Told>>) -> Result<Report> {
     let progress = Progress::new();
-    let trust = args.logs.trust()?;
-    let chain = args.chain.open(&trust).await?;
-    let logs = args.logs.open(&trust, &progress).await?;
-    progress.end();
     let work = args.logs.work()?;
     let how = How { work: &work, jobs: replay::jobs(args.jobs), from: 0, verifier, progress: &progress };
-    replay::audit(&ReplayArgs::of(args.logs.clone(), args.chain.clone()), &logs, chain.as_ref(), &how).await
+    let tell = told.clone();
+    // All of them pass by here, not only those that the report has room for.
+    let findings = Findings::telling(move |finding| {
+        let mut tell = tell.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = tell.tell(finding) {
+            tell.failed = Some(error);
+        }
+    });
+    let report = replay::audit(&ReplayArgs::of(args.logs.clone(), args.chain.clone()), &how, findings).await;
+    let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+    told.alerts.write()?;
+    let now = std::mem::take(&mut told.now);
+    if report.is_ok() {
+        told.before = now;
+    }
+    told.failed.take().map_or(report, Err)
 }
 
 fn text(seen: &Mutex<Seen>) -> impl IntoResponse + use<> {

@@ -319,13 +319,13 @@ impl FleetChain {
         let mut expected = Vec::new();
         for (sequence, total) in [(1, Nanoton(30_000_000)), (2, Nanoton(70_000_000))] {
             for enclave in enclaves {
-                let item = self.item(*enclave, sequence, total, UnixTime(last.0 - 3_600 + sequence))?;
+                let item = self.item(*enclave, sequence, total, last.plus(100 + sequence))?;
                 ops::claim(&self.owner, &item.receipt.provider.clone(), &[item]).await?.success()?;
             }
         }
         if faults {
             let enclave = *enclaves.first().context("no enclave claims")?;
-            let item = self.item(enclave, 2, Nanoton(70_000_000), UnixTime(last.0 - 3_600 + 2))?;
+            let item = self.item(enclave, 2, Nanoton(70_000_000), last.plus(102))?;
             ops::claim(&self.owner, &item.receipt.provider.clone(), &[item]).await?.success()?;
             expected.push(Expected { kind: Kind::DoubleClaim, node: None, leaf: None, evidence_id: None });
         }

@@ -18,20 +18,27 @@ use crate::leaf::Leaf;
 pub const VERIFIER: &str = concat!("cocoon-verifier ", env!("CARGO_PKG_VERSION"));
 /// Policies, and reference values, that are kept read: a node changes them a few times a year.
 const MOST: usize = 256;
+/// Longest policy or reference values, in bytes.
+pub(super) const MOST_DOCUMENT: usize = 65_536;
+/// Former versions of the verifier whose outcomes this one knows to differ from its own, as leaves name them. What somebody writes into a
+/// leaf explains nothing; only what stands here does.
+const FORMER: &[&str] = &[];
 
+/// What came of reading a document: itself and its name, or why it cannot be had.
+type Document<T> = Result<(T, String), (Kind, String)>;
 /// Documents that were read, by their SHA-256.
-struct Read<T>(Mutex<HashMap<Digest, Arc<Result<T, String>>>>);
+struct Read<T>(Mutex<HashMap<Digest, Arc<Document<T>>>>);
 
 impl<T> Read<T> {
     fn new() -> Self {
         Self(Mutex::new(HashMap::new()))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Result<T, String>>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Document<T>>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn get(&self, digest: &Digest, read: impl FnOnce() -> Result<T, String>) -> Arc<Result<T, String>> {
+    fn get(&self, digest: &Digest, read: impl FnOnce() -> Document<T>) -> Arc<Document<T>> {
         if let Some(known) = self.lock().get(digest) {
             return known.clone();
         }
@@ -52,8 +59,8 @@ pub(super) struct Appraiser<'a> {
     origin: &'a str,
     verifier: &'a Verifier,
     beside: Beside<'a>,
-    policies: Read<(Policy, String)>,
-    references: Read<(ReferenceValues, String)>,
+    policies: Read<Policy>,
+    references: Read<ReferenceValues>,
 }
 
 /// What is kept of a leaf.
@@ -80,14 +87,19 @@ impl<'a> Appraiser<'a> {
         self.source.part(digest).map_err(|error| error.to_string())
     }
 
-    fn document<T>(
+    fn document<T, E: std::fmt::Display>(
         &self,
         digest: &Digest,
-        read: impl FnOnce(&str) -> Result<T, String>,
-    ) -> Result<(T, String), String> {
-        let bytes = self.part(digest)?;
-        let text = String::from_utf8(bytes).map_err(|_| format!("the part {digest} is not text"))?;
-        Ok((read(&text)?, digest.to_string()))
+        read: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Document<T> {
+        let bytes = self.part(digest).map_err(|error| (Kind::PartMissing, error))?;
+        let not_read = |why: &str| (Kind::DocumentNotRead, format!("the part {digest} {why}"));
+        if bytes.len() > MOST_DOCUMENT {
+            return Err(not_read(&format!("has {} bytes, more than {MOST_DOCUMENT}", bytes.len())));
+        }
+        let text = String::from_utf8(bytes).map_err(|_| not_read("is not text"))?;
+        let read = read(&text).map_err(|error| not_read(&format!("cannot be read: {}", short(&error.to_string()))))?;
+        Ok((read, digest.to_string()))
     }
 
     /// Appraises the entry at an index; what it amounts to goes into `totals`, and what is wrong with it into `findings`.
@@ -144,25 +156,23 @@ impl<'a> Appraiser<'a> {
                 said.policy = again.policy();
                 said.references = again.references();
                 subject = again.subject;
-                match &again.difference {
-                    Some(detail) => {
-                        let same = entry.verifier == VERIFIER;
-                        found(if same { Kind::ResultDiffers } else { Kind::ResultOfOtherVersion }, detail.clone());
+                let outcome = again.appraisal.outcome;
+                // From outcomes alone: whoever wrote the leaf says nothing of how it was meant.
+                confirmed =
+                    outcome == Outcome::Accepted && entry.outcome == Outcome::Accepted && entry.refusal.is_none();
+                let expected = if entry.refusal.is_some() { Outcome::Refused } else { outcome };
+                let former = FORMER.contains(&entry.verifier);
+                if entry.outcome != expected && !former {
+                    let mut detail = format!("the leaf says {}, and its evidence is {outcome}", entry.outcome);
+                    if let Some((_, more)) = &again.difference {
+                        detail += &format!(": {more}");
                     }
-                    None => {
-                        confirmed = again.appraisal.outcome == Outcome::Accepted && entry.outcome == Outcome::Accepted;
-                        let expected = if entry.refusal.is_some() { Outcome::Refused } else { again.appraisal.outcome };
-                        if entry.outcome != expected {
-                            let detail = format!(
-                                "the leaf says {}, its own appraisal {}",
-                                entry.outcome, again.appraisal.outcome
-                            );
-                            confirmed = false;
-                            found(Kind::ResultDiffers, detail);
-                        }
-                    }
+                    found(Kind::ResultDiffers, detail);
+                } else if let Some((other_outcome, detail)) = &again.difference {
+                    let explained = former || (!other_outcome && entry.verifier != VERIFIER);
+                    let kind = if explained { Kind::ResultOfOtherVersion } else { Kind::ResultDiffers };
+                    found(kind, detail.clone());
                 }
-                confirmed &= entry.refusal.is_none();
             }
         }
         said.findings = findings.len() > before;
@@ -174,22 +184,18 @@ impl<'a> Appraiser<'a> {
 
     fn again(&self, entry: &Entry<'_>) -> Result<Again, (Kind, String)> {
         let missing = |detail: String| (Kind::PartMissing, detail);
-        let policy = self.policies.get(&entry.policy, || {
-            self.document(&entry.policy, |text| Policy::from_toml(text).map_err(|error| error.to_string()))
-        });
+        let policy = self.policies.get(&entry.policy, || self.document(&entry.policy, Policy::from_toml));
         let named = match &*policy {
             Ok((named, _)) => named,
-            Err(detail) => return Err(missing(detail.clone())),
+            Err(why) => return Err(why.clone()),
         };
-        let references = entry.references.map(|digest| {
-            self.references.get(&digest, || {
-                self.document(&digest, |text| ReferenceValues::from_toml(text).map_err(|error| error.to_string()))
-            })
-        });
+        let references = entry
+            .references
+            .map(|digest| self.references.get(&digest, || self.document(&digest, ReferenceValues::from_toml)));
         let values = match references.as_deref() {
             None => None,
             Some(Ok((values, _))) => Some(values),
-            Some(Err(detail)) => return Err(missing(detail.clone())),
+            Some(Err(why)) => return Err(why.clone()),
         };
         let (beside, recorded_beside);
         let bundle = match entry.bundle {
@@ -242,12 +248,13 @@ impl<'a> Appraiser<'a> {
 /// An appraisal that was made again.
 struct Again {
     appraisal: Appraisal,
-    difference: Option<String>,
+    /// What differs from what was recorded, and whether the outcome does.
+    difference: Option<(bool, String)>,
     subject: Option<Subject>,
     cpu: &'static str,
     gpu: bool,
-    policy: Arc<Result<(Policy, String), String>>,
-    references: Option<Arc<Result<(ReferenceValues, String), String>>>,
+    policy: Arc<Document<Policy>>,
+    references: Option<Arc<Document<ReferenceValues>>>,
 }
 
 impl Again {
@@ -260,14 +267,16 @@ impl Again {
     }
 }
 
-/// What a recorded appraisal says that the one that was made again does not, if anything.
-fn difference(recorded: &[u8], again: &Appraisal) -> Option<String> {
+/// What a recorded appraisal says that the one that was made again does not, if anything, and whether that is the outcome.
+fn difference(recorded: &[u8], again: &Appraisal) -> Option<(bool, String)> {
     if Same(recorded).appraisal(again).is_some_and(|rest| rest.is_empty()) {
         return None;
     }
     let recorded: Appraisal = match serde_json::from_slice(recorded) {
         Ok(recorded) => recorded,
-        Err(error) => return Some(format!("the recorded appraisal cannot be read: {error}")),
+        Err(error) => {
+            return Some((true, format!("the recorded appraisal cannot be read: {}", short(&error.to_string()))));
+        }
     };
     // Another order of fields, or another spelling, of the same result.
     if recorded == *again {
@@ -295,7 +304,7 @@ fn difference(recorded: &[u8], again: &Appraisal) -> Option<String> {
     if parts.is_empty() {
         parts.push("what was not checked, measured or stated besides differs".into());
     }
-    Some(parts.join("; "))
+    Some((recorded.outcome != again.outcome, parts.join("; ")))
 }
 
 /// What is long is cut: findings are for people, and the leaf has all of it.
@@ -466,8 +475,9 @@ mod tests {
         let differs = |alter: fn(&mut Appraisal), expected: &str| {
             let mut recorded = again.clone();
             alter(&mut recorded);
-            let found = difference(&serde_json::to_vec(&recorded).unwrap(), &again).expect(expected);
+            let (outcome, found) = difference(&serde_json::to_vec(&recorded).unwrap(), &again).expect(expected);
             assert!(found.contains(expected), "{found}");
+            assert_eq!(outcome, recorded.outcome != again.outcome);
         };
         differs(|recorded| recorded.outcome = Outcome::Accepted, "outcome was \"accepted\", is \"malformed\"");
         differs(|recorded| recorded.reason = "fine".into(), "reason was \"fine\"");
@@ -475,7 +485,7 @@ mod tests {
         differs(|recorded| recorded.advisories = vec!["INTEL-SA-1".into()], "advisories was \"INTEL-SA-1\"");
         differs(|recorded| recorded.checks.clear(), "check 0 was \"absent\"");
         differs(|recorded| recorded.development = true, "stated besides differs");
-        assert!(difference(b"{}", &again).unwrap().contains("cannot be read"));
+        assert!(matches!(difference(b"{}", &again), Some((true, why)) if why.contains("cannot be read")));
         assert!(difference(&json[..json.len() - 1], &again).is_some());
     }
 }

@@ -76,20 +76,30 @@ macro_rules! kinds {
 kinds! {
     /// Another version of the verifier made the recorded result.
     ResultOfOtherVersion, "result-of-other-version", Note,
-        "Another version of the verifier recorded a result that this version does not repeat.";
+        "Another version of the verifier recorded the same outcome in other words.";
     /// A leaf is dated before one that stands in front of it.
     TimeGoesBack, "time-goes-back", Note, "A leaf is dated more than an hour before one that stands in front of it.";
     /// Witnesses that were named did not cosign.
     NotCosigned, "not-cosigned", Note, "A witness that was named did not cosign the log's newest checkpoint.";
     /// A total was claimed again.
     DoubleClaim, "double-claim", Note, "A receipt was claimed that had been paid before; the contract paid nothing for it.";
+    /// A log, a copy of it, or the chain could not be read.
+    Unreachable, "unreachable", Note, "A log or the chain could not be read, so nothing can be said about it.";
+    /// Another copy, or a client, has a newer checkpoint.
+    StaleCheckpoint, "stale-checkpoint", Note, "The log signed a longer tree than the one that was read: this copy is old, or the log shows it an old one.";
+    /// A line that bears a witness's name is not the witness's.
+    BadCosignature, "bad-cosignature", Note, "A signature that bears the name of a witness is not the witness's; anybody who copies a checkpoint can add one.";
+    /// A policy, or reference values, that this version does not understand.
+    DocumentNotRead, "document-not-read", Note, "A leaf names a policy or reference values that this version cannot read, so its evidence was not appraised again.";
+    /// Verdicts of verifiers whose logs are not at hand.
+    VerdictsNotFollowed, "verdicts-not-followed", Note, "Verdicts on the chain could not be followed to a leaf, because the logs of their verifiers were not read.";
     /// Attestations of verifier sets that are no more.
     SetNotKnown, "set-not-known", Note, "An attestation was signed by a verifier set whose keys this chain's history does not show.";
     /// The copy of a log ends too early.
     LaterThanLog, "later-than-log", Note,
         "The chain holds attestations or checkpoints that are later than this copy of the log, and the copy does not hold what they rest on.";
     /// The recorded result cannot be had again.
-    ResultDiffers, "result-differs", Wrong, "The same version of the verifier gives another result for the same evidence.";
+    ResultDiffers, "result-differs", Wrong, "The evidence comes to another outcome than the one recorded, or the same version of the verifier to other details.";
     /// A verifier signed for what it never logged.
     VerdictWithoutLeaf, "verdict-without-leaf", Wrong, "A verifier signed a verdict for evidence that its log does not hold as accepted.";
     /// The log is not the one whose checkpoint its verifier anchored.
@@ -127,6 +137,9 @@ kinds! {
     SplitView, "split-view", Broken, "The log signed two checkpoints, neither of which continues the other.";
 }
 
+/// Longest detail of a finding, in bytes: much of it may be what somebody else wrote.
+pub const MOST_DETAIL: usize = 2_048;
+
 /// One thing that was found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
@@ -149,7 +162,10 @@ pub struct Finding {
     /// When it happened, as far as that can be said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time: Option<UnixTime>,
-    /// What exactly was found.
+    /// What it is about, where that is none of the above: a witness, or the root of another tree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub about: Option<String>,
+    /// What exactly was found; what is longer than [`MOST_DETAIL`] bytes is cut.
     pub detail: String,
     /// What proves it, where it is not a leaf or a transaction: checkpoints, for example.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -159,6 +175,11 @@ pub struct Finding {
 impl Finding {
     /// A finding of a kind.
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
+        let mut detail = detail.into();
+        if detail.len() > MOST_DETAIL {
+            detail.truncate(detail.floor_char_boundary(MOST_DETAIL - 3));
+            detail += "...";
+        }
         Self {
             kind,
             gravity: kind.gravity(),
@@ -167,7 +188,8 @@ impl Finding {
             evidence_id: None,
             transaction: None,
             time: None,
-            detail: detail.into(),
+            about: None,
+            detail,
             evidence: Vec::new(),
         }
     }
@@ -196,6 +218,29 @@ impl Finding {
         self
     }
 
+    /// About something that has a name.
+    pub fn about(mut self, name: impl Into<String>) -> Self {
+        self.about = Some(name.into());
+        self
+    }
+
+    /// What makes it this finding and no other, however often it is found and whatever the log has grown to meanwhile.
+    pub fn identity(&self) -> Digest {
+        let mut name = self.kind.name().to_owned();
+        let mut part = |part: Option<String>| {
+            name.push('\n');
+            name += &part.unwrap_or_default();
+        };
+        part(self.log.clone());
+        part(self.leaf.map(|leaf| leaf.to_string()));
+        part(self.evidence_id.map(|id| id.to_string()));
+        part(self.transaction.clone());
+        part(self.about.clone());
+        let named = self.leaf.is_some() || self.evidence_id.is_some() || self.transaction.is_some();
+        part((!named && self.about.is_none()).then(|| self.detail.clone()));
+        Digest::of(&[name.as_bytes()])
+    }
+
     /// In a log.
     pub fn in_log(mut self, origin: &str) -> Self {
         self.log = Some(origin.into());
@@ -206,6 +251,19 @@ impl Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_finding_is_the_same_whatever_the_log_has_grown_to_and_its_detail_is_bounded() {
+        let split = |other: &str, size: u64| Finding::new(Kind::SplitView, size.to_string()).in_log("x").about(other);
+        assert_eq!(split("a", 1).identity(), split("a", 2).identity());
+        assert_ne!(split("a", 1).identity(), split("b", 1).identity());
+        assert_ne!(split("a", 1).identity(), split("a", 1).in_log("y").identity());
+        let bare = |detail: &str| Finding::new(Kind::Unreconciled, detail);
+        assert_ne!(bare("one").identity(), bare("two").identity());
+        assert_eq!(bare("one").at_leaf(1).identity(), bare("two").at_leaf(1).identity());
+        let long = Finding::new(Kind::MalformedLeaf, "\u{e9}".repeat(1 << 20));
+        assert!(long.detail.len() <= MOST_DETAIL && long.detail.ends_with("..."), "{}", long.detail.len());
+    }
 
     #[test]
     fn kinds_are_named_as_in_json_and_the_gravest_come_last() {

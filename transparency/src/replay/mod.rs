@@ -5,6 +5,7 @@
 //! the contracts did, and [`report`] says all of it in one document. What is found is a [`Finding`], never an error: an
 //! [`crate::Error`] means that the replay itself could not go on.
 
+mod alerts;
 mod appraise;
 pub mod chain;
 mod entry;
@@ -14,30 +15,31 @@ mod state;
 mod tiles;
 mod totals;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use cocoon_attestation::UnixTime;
+use cocoon_attestation::{Digest, UnixTime};
 use cocoon_verifier::Verifier;
 use serde::{Deserialize, Serialize};
-use tlog_tiles::Hash;
+use tlog_tiles::{Hash, Tile as TileOfCrate};
 
+pub use alerts::Alerts;
 pub use appraise::VERIFIER;
-pub use finding::{Finding, Gravity, Kind};
+pub use finding::{Finding, Gravity, Kind, MOST_DETAIL};
 pub use state::{EnclaveSpan, Logged, State, Subject};
 pub use totals::{Counts, Day, OTHER, Totals};
 
+use crate::Error;
 use crate::files::Source;
-use crate::layout::{self, CHECKPOINT, WIDTH};
+use crate::layout::{self, CHECKPOINT, LEVELS, WIDTH};
 use crate::note::{TreeHead, open_checkpoint, open_cosigned};
 use crate::tree::Edge;
-use crate::{Error, read_entries};
-use appraise::{Appraiser, Kept};
-use state::{Batch, Saved};
-use tiles::{read_tile, root_at};
+use appraise::{Appraiser, Kept, MOST_DOCUMENT};
+use state::{Again, Batch, Saved};
+use tiles::{prove, read_tile, root_at};
 
 /// Leaves between two writes, at most.
 const BATCH: u64 = 64 * WIDTH;
@@ -49,6 +51,10 @@ const AHEAD: u64 = 8;
 const BACK: u64 = 3_600;
 /// Findings of one tile beyond which they are not written one by one: the tile as a whole is damaged.
 const MOST_OF_A_TILE: usize = 4 * WIDTH as usize;
+/// Longest checkpoint, in bytes: it stands in reports.
+pub const MOST_CHECKPOINT: usize = 65_536;
+/// How often a log is begun with that changes under the replay.
+const ATTEMPTS: usize = 4;
 
 /// A log to be replayed.
 pub struct LogInput<'a> {
@@ -127,32 +133,86 @@ pub fn origin(key: &str) -> &str {
     key.split('+').next().unwrap_or_default()
 }
 
-/// Replays a log. What was replayed before is in `state` and is not replayed again, if the log still continues it.
+/// What is said of a log that could not be read.
+pub fn unreachable(key: &str, why: &str) -> LogResult {
+    let input = LogInput { source: &Nothing, key, witnesses: &[], checkpoints: &[], from: 0 };
+    let mut log = LogReplay::new(&input);
+    log.found(Finding::new(Kind::Unreachable, why).about(key));
+    log.counted()
+}
+
+struct Nothing;
+
+impl Source for Nothing {
+    fn read(&self, _: &str) -> Result<Option<Vec<u8>>, Error> {
+        Ok(None)
+    }
+}
+
+/// Replays a log. What was replayed before is in `state` and is not replayed again, if the log still continues it; but what was found
+/// that may be the copy's fault is looked at again.
 ///
 /// # Errors
 /// The source or the disk failed, or the replay was stopped. What is wrong with the log is no error but found.
 pub fn replay(input: &LogInput<'_>, state: &State, job: &Job<'_>) -> Result<LogResult, Error> {
+    let mut attempt = 1;
+    loop {
+        let Once { result, resumed, settled } = once(input, state, job)?;
+        // What leads to no tree that was signed is not gone on from, now or later.
+        let astray = result.size > 0 && result.replayed == result.size && !result.whole;
+        if astray {
+            state.forget_progress()?;
+        }
+        // A log that is written while it is read takes away what an older checkpoint's end was.
+        let moved_on = !settled && input.source.read(CHECKPOINT)?.unwrap_or_default() != result.checkpoint.as_bytes();
+        if attempt == ATTEMPTS || !(moved_on || astray && resumed) {
+            return Ok(result);
+        }
+        attempt += 1;
+    }
+}
+
+/// What came of one attempt.
+struct Once {
+    result: LogResult,
+    /// It went on from where another one ended.
+    resumed: bool,
+    /// Nothing was found that a newer checkpoint could explain.
+    settled: bool,
+}
+
+fn once(input: &LogInput<'_>, state: &State, job: &Job<'_>) -> Result<Once, Error> {
     let mut log = LogReplay::new(input);
-    let Some(head) = log.checkpoint(state)? else { return Ok(log.result) };
+    let Some(head) = log.checkpoint(state)? else {
+        return Ok(Once { result: log.counted(), resumed: false, settled: true });
+    };
     let mut saved = Saved::new(input.key, VERIFIER, input.from);
     let mut edge = Edge::default();
-    if let Some(before) = state.saved()? {
-        let same = (&before.key, &before.verifier, before.from) == (&saved.key, &saved.verifier, saved.from);
-        match if same { log.resume(&before, &head) } else { None } {
-            Some(known) => {
-                edge = known;
-                saved = before;
-            }
-            None => state.reset()?,
-        }
+    let before = state
+        .saved()?
+        .filter(|before| (&before.key, &before.verifier, before.from) == (&saved.key, &saved.verifier, saved.from));
+    match before.and_then(|before| Some((log.resume(&before, &head)?, before))) {
+        Some((known, before)) => (edge, saved) = (known, before),
+        None => state.reset()?,
     }
-    let mut stream =
-        Stream { input, head: &head, state, job, edge, saved, batch: Batch::default(), written: Instant::now() };
+    let resumed = saved.tiles > 0;
+    let others = log.others(state, &head)?;
+    let wanted = others.iter().map(|(other, _)| other.size).filter(|size| *size > edge.size() && *size < head.size);
+    let wanted = wanted.collect();
+    let (batch, written, roots) = (Batch::default(), Instant::now(), BTreeMap::new());
+    let mut stream = Stream { input, head: &head, state, job, edge, saved, batch, written, wanted, roots };
+    stream.again()?;
     let reached = stream.run()?;
-    let tail = stream.tail(reached)?;
+    let (tail, settled) = stream.tail(reached)?;
+    let mut totals = stream.saved.totals.clone();
+    let mut next = state.again(0)?;
+    while let Some((index, again)) = next {
+        totals.merge(again.totals);
+        next = state.again(index + 1)?;
+    }
+    totals.merge(tail);
     log.result.replayed = stream.edge.size();
-    log.result.totals = stream.saved.totals.clone();
-    log.result.totals.merge(tail);
+    log.result.totals = totals;
     log.result.whole = stream.edge.size() == head.size && stream.edge.root() == head.root;
     if stream.edge.size() < head.size {
         let (has, says) = (stream.edge.size(), head.size);
@@ -162,10 +222,8 @@ pub fn replay(input: &LogInput<'_>, state: &State, job: &Job<'_>) -> Result<LogR
         let detail = format!("{} leaves make the root {}, signed is {}", head.size, stream.edge.root(), head.root);
         log.found(Finding::new(Kind::RootDiffers, detail));
     }
-    log.continues(state, &head)?;
-    let found: Vec<_> = log.result.findings.iter().map(|finding| finding.kind).collect();
-    found.into_iter().for_each(|kind| log.result.totals.found(kind));
-    Ok(log.result)
+    log.continues(state, &head, others, &stream.roots)?;
+    Ok(Once { result: log.counted(), resumed, settled: settled && reached })
 }
 
 /// The log as a whole: its checkpoint, and whether it continues others.
@@ -197,15 +255,26 @@ impl<'a> LogReplay<'a> {
         self.result.findings.push(finding);
     }
 
+    fn counted(mut self) -> LogResult {
+        self.result.findings.iter().for_each(|finding| self.result.totals.found(finding.kind));
+        self.result
+    }
+
     /// The newest checkpoint, if the log signed it.
     fn checkpoint(&mut self, state: &State) -> Result<Option<TreeHead>, Error> {
         let Some(bytes) = self.input.source.read(CHECKPOINT)? else {
             self.found(Finding::new(Kind::BadCheckpoint, "there is none"));
             return Ok(None);
         };
+        if bytes.len() > MOST_CHECKPOINT {
+            let detail = format!("it has {} bytes, more than {MOST_CHECKPOINT}", bytes.len());
+            self.found(Finding::new(Kind::BadCheckpoint, detail));
+            return Ok(None);
+        }
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        let cosigned = match open_cosigned(&text, self.input.key, self.input.witnesses) {
-            Ok(cosigned) => cosigned,
+        // The log's own signature first: a line of somebody else's is not the log's fault.
+        let head = match open_checkpoint(&text, self.input.key) {
+            Ok(head) => head,
             Err(error @ Error::VerifierKey(_)) => return Err(error),
             Err(error) => {
                 let mut finding = Finding::new(Kind::BadCheckpoint, error.to_string());
@@ -214,17 +283,28 @@ impl<'a> LogReplay<'a> {
                 return Ok(None);
             }
         };
-        for (n, witness) in self.input.witnesses.iter().enumerate() {
-            match cosigned.witnesses.iter().find(|(place, _)| *place == n) {
-                Some((_, at)) => self.result.witnesses.push((origin(witness).into(), *at)),
-                None => {
-                    let detail =
-                        format!("{} did not cosign the checkpoint of {} leaves", origin(witness), cosigned.head.size);
-                    self.found(Finding::new(Kind::NotCosigned, detail));
+        for witness in self.input.witnesses {
+            let name = origin(witness);
+            match open_cosigned(&text, self.input.key, std::slice::from_ref(witness)) {
+                Ok(cosigned) => match cosigned.witnesses.first() {
+                    Some((_, at)) => self.result.witnesses.push((name.into(), *at)),
+                    None => {
+                        let detail = format!("{name} did not cosign the checkpoint of {} leaves", head.size);
+                        self.found(Finding::new(Kind::NotCosigned, detail).about(name));
+                    }
+                },
+                Err(error @ Error::VerifierKey(_)) => return Err(error),
+                Err(_) => {
+                    let detail = format!(
+                        "a line that bears the name of {name} is not its signature of these {} leaves",
+                        head.size
+                    );
+                    let mut finding = Finding::new(Kind::BadCosignature, detail).about(name);
+                    finding.evidence.push(text.clone());
+                    self.found(finding);
                 }
             }
         }
-        let head = cosigned.head;
         self.result.size = head.size;
         self.result.root = Some(head.root.to_string());
         self.result.checkpoint = text;
@@ -245,10 +325,10 @@ impl<'a> LogReplay<'a> {
         edge.ok().filter(|edge| edge.root() == saved.root)
     }
 
-    /// Whether the log continues every checkpoint of it that anybody has shown.
-    fn continues(&mut self, state: &State, head: &TreeHead) -> Result<(), Error> {
+    /// Every other checkpoint of the log that anybody has shown.
+    fn others(&self, state: &State, head: &TreeHead) -> Result<Vec<(TreeHead, String)>, Error> {
         let mut others = state.checkpoints()?;
-        for text in self.input.checkpoints {
+        for text in self.input.checkpoints.iter().filter(|text| text.len() <= MOST_CHECKPOINT) {
             // One that the log did not sign says nothing about it.
             if let Ok(other) = open_checkpoint(text, self.input.key) {
                 state.keep_checkpoint(&other, text, &[])?;
@@ -257,31 +337,70 @@ impl<'a> LogReplay<'a> {
         }
         others.sort_by_key(|(other, _)| (other.size, other.root));
         others.dedup_by(|a, b| a.0 == b.0);
+        others.retain(|(other, _)| other != head);
+        Ok(others)
+    }
+
+    /// Whether the log continues every checkpoint of it that anybody has shown. `roots` are those that its leaves made on the way.
+    fn continues(
+        &mut self,
+        state: &State,
+        head: &TreeHead,
+        others: Vec<(TreeHead, String)>,
+        roots: &BTreeMap<u64, Digest>,
+    ) -> Result<(), Error> {
         let mut continued = Vec::new();
-        for (other, text) in others.into_iter().filter(|(other, _)| other != head) {
-            let detail = if other.size > head.size {
-                Some(format!("it signed {} leaves, and shows {} now", other.size, head.size))
+        let (known, key) = (state.splits()?, self.input.key);
+        let split_before = |other: &TreeHead| {
+            let shown = |text: &String| open_checkpoint(text, key).is_ok_and(|head| head == *other);
+            known.iter().any(|split| split.evidence.iter().any(shown))
+        };
+        let mut split = BTreeSet::new();
+        for (other, text) in others {
+            let (kind, detail) = if other.size > head.size {
+                // One of two histories: which of them is shown now does not matter.
+                if split_before(&other) {
+                    continue;
+                }
+                // Nothing says that the one continues the other, nor that it does not.
+                let detail = format!("it signed {} leaves, and shows {} here", other.size, head.size);
+                (Kind::StaleCheckpoint, detail)
             } else if other.size == head.size {
-                Some(format!("two trees of {} leaves have the roots {} and {}", head.size, other.root, head.root))
+                let detail =
+                    format!("two trees of {} leaves have the roots {} and {}", head.size, other.root, head.root);
+                (Kind::SplitView, detail)
+            } else if !self.result.whole {
+                // Its own leaves make no tree that it signed, which was found already; what it showed is kept for another time.
+                continue;
             } else {
-                match root_at(self.input.source, head, other.size) {
-                    Ok(root) if root == other.root => None,
-                    Ok(root) => Some(format!(
-                        "its tree of {} leaves begins with {} leaves of root {root}, and it signed {} leaves of root {}",
-                        head.size, other.size, other.size, other.root
-                    )),
-                    // Its own tiles are damaged, which was found already; what it showed before is kept for another time.
-                    Err(_) => continue,
+                let root = roots
+                    .get(&other.size)
+                    .map_or_else(|| root_at(self.input.source, head, other.size), |root| Ok(*root));
+                match root {
+                    Ok(root) if root == other.root => {
+                        continued.push(other);
+                        continue;
+                    }
+                    Ok(root) => {
+                        let detail = format!(
+                            "its tree of {} leaves begins with {} leaves of root {root}, and it signed {} leaves of root {}",
+                            head.size, other.size, other.size, other.root
+                        );
+                        (Kind::SplitView, detail)
+                    }
+                    Err(error) => (Kind::TileDiffers, error.to_string()),
                 }
             };
-            match detail {
-                None => continued.push(other),
-                Some(detail) => {
-                    let mut finding = Finding::new(Kind::SplitView, detail);
-                    finding.evidence = vec![text, self.result.checkpoint.clone()];
-                    self.found(finding);
-                }
+            let mut finding = Finding::new(kind, detail).about(other.root.to_string());
+            finding.evidence = vec![text, self.result.checkpoint.clone()];
+            if kind == Kind::SplitView {
+                state.keep_split(&finding)?;
+                split.insert(finding.about.clone());
             }
+            self.found(finding);
+        }
+        for before in known.into_iter().filter(|before| !split.contains(&before.about)) {
+            self.found(before);
         }
         state.keep_checkpoint(head, &self.result.checkpoint, &continued)
     }
@@ -297,6 +416,9 @@ struct Stream<'a> {
     saved: Saved,
     batch: Batch,
     written: Instant,
+    /// Sizes of which the root is wanted, and those roots.
+    wanted: BTreeSet<u64>,
+    roots: BTreeMap<u64, Digest>,
 }
 
 /// What a worker made of a tile.
@@ -310,6 +432,46 @@ struct Tile {
 }
 
 impl Stream<'_> {
+    /// Looks once more at tiles about which something was found that may have been the copy's fault.
+    fn again(&mut self) -> Result<(), Error> {
+        let mut from = 0;
+        let appraiser = Appraiser::new(self.input.source, origin(self.input.key), self.job.verifier);
+        while let Some((index, Again { mut previous, .. })) = self.state.again(from)? {
+            if self.job.stop.load(Ordering::Relaxed) {
+                return Err(Error::Stopped);
+            }
+            from = index + 1;
+            let before = previous;
+            let mut tile = tile(self.input, &appraiser, index, WIDTH)?;
+            for level in 1..LEVELS {
+                // The tile ends those of higher levels whose last leaf is its last leaf.
+                let Some(each) = WIDTH.checked_pow(level.into()).filter(|each| (index + 1).is_multiple_of(*each))
+                else {
+                    break;
+                };
+                tile.findings.extend(self.higher(level, (index + 1) / each - 1)?);
+            }
+            let settled = self.settle(tile, &mut previous);
+            let mut batch = Batch::default();
+            self.put(index, settled, before, &mut batch);
+            self.state.replace(index, batch, &self.saved)?;
+        }
+        Ok(())
+    }
+
+    /// A full tile of a higher level, held against the tiles below it.
+    fn higher(&self, level: u8, index: u64) -> Result<Option<Finding>, Error> {
+        let name = layout::hashes(level, index, WIDTH);
+        let mut expected = Vec::new();
+        for below in index * WIDTH..(index + 1) * WIDTH {
+            let hashes = self.input.source.read(&layout::hashes(level - 1, below, WIDTH))?;
+            // Of another length it was found at its own place.
+            let Some(hashes) = hashes.filter(|hashes| hashes.len() as u64 == WIDTH * 32) else { return Ok(None) };
+            expected.extend(TileOfCrate::subtree_hash(&hashes).0);
+        }
+        Ok(differs(&name, self.input.source.read(&name)?.as_deref(), &expected))
+    }
+
     /// Replays every full tile; `false` if one cannot be read on.
     fn run(&mut self) -> Result<bool, Error> {
         let (first, end) = (self.saved.tiles, self.head.size / WIDTH);
@@ -364,6 +526,11 @@ impl Stream<'_> {
     ) -> Result<bool, Error> {
         let mut early = BTreeMap::new();
         while self.saved.tiles < end {
+            // A worker that has run ahead does not make the replay go on.
+            if self.job.stop.load(Ordering::Relaxed) {
+                self.flush()?;
+                return Err(Error::Stopped);
+            }
             let Some(tile) = early.remove(&self.saved.tiles) else {
                 match tiles.recv() {
                     Ok((index, tile)) => early.insert(index, tile),
@@ -389,7 +556,8 @@ impl Stream<'_> {
             drop(written);
             done.1.notify_all();
             (self.job.progress)(self.edge.size(), self.head.size);
-            if self.batch.kept.len() as u64 >= BATCH || self.written.elapsed() >= WRITE_EVERY {
+            let waiting = self.batch.kept.len().max(self.batch.findings.len()) as u64;
+            if waiting >= BATCH || self.written.elapsed() >= WRITE_EVERY {
                 self.flush()?;
             }
         }
@@ -398,79 +566,141 @@ impl Stream<'_> {
     }
 
     fn flush(&mut self) -> Result<(), Error> {
-        self.state.write(std::mem::take(&mut self.batch), Some(&self.saved))?;
+        self.state.write(std::mem::take(&mut self.batch), &self.saved)?;
         self.written = Instant::now();
         Ok(())
     }
 
-    /// Takes a tile into the tree, the totals and what is to be written.
-    fn take(&mut self, mut tile: Tile) -> Result<(), Error> {
-        let origin = origin(self.input.key);
-        for hash in tile.hashes {
+    /// Adds a tile's hashes to the tree. What is wrong with tiles of higher levels that it fills is found with it.
+    fn grow(&mut self, tile: &mut Tile) -> Result<(), Error> {
+        for hash in std::mem::take(&mut tile.hashes) {
             for filled in self.edge.push_hash(hash) {
                 // Those of the leaves themselves were looked at one by one.
-                let name = layout::hashes(filled.level, filled.index, WIDTH);
-                if filled.level > 0 && self.input.source.read(&name)?.as_ref() != Some(&filled.hashes) {
-                    tile.findings
-                        .push(Finding::new(Kind::TileDiffers, format!("{name} is not what the leaves make it")));
+                if filled.level > 0 {
+                    let name = layout::hashes(filled.level, filled.index, WIDTH);
+                    tile.findings.extend(differs(&name, self.input.source.read(&name)?.as_deref(), &filled.hashes));
                 }
             }
+            if self.wanted.first() == Some(&self.edge.size()) {
+                self.wanted.pop_first();
+                self.roots.insert(self.edge.size(), self.edge.root());
+            }
         }
+        Ok(())
+    }
+
+    /// What a tile comes to at its place behind others: `previous` is the time of the last leaf in front of it, and then of its own last one.
+    fn settle(&self, mut tile: Tile, previous: &mut Option<UnixTime>) -> Tile {
         for (index, kept) in &tile.kept {
-            if let Some(previous) = self.saved.previous.filter(|previous| kept.time.plus(BACK) < *previous) {
+            if let Some(previous) = previous.filter(|previous| kept.time.plus(BACK) < *previous) {
                 let detail = format!("it is dated {}, and the leaf in front of it {}", utc(kept.time), utc(previous));
                 let finding = Finding::new(Kind::TimeGoesBack, detail).at_leaf(*index).of(kept.evidence_id);
                 tile.findings.push(finding.dated(kept.time));
             }
-            self.saved.previous = Some(kept.time);
+            *previous = Some(kept.time);
         }
-        for finding in tile.findings {
-            self.saved.totals.found(finding.kind);
-            let leaf = finding.leaf.unwrap_or(u64::MAX - 1);
-            self.batch.findings.push((leaf, finding.in_log(origin)));
+        tile.findings.sort_by_key(|finding| (finding.leaf, finding.kind));
+        tile.findings.dedup();
+        tile.findings.truncate(MOST_OF_A_TILE);
+        for finding in &mut tile.findings {
+            finding.log = Some(origin(self.input.key).into());
+            tile.totals.found(finding.kind);
         }
-        self.batch.kept.extend(tile.kept);
-        self.saved.totals.merge(tile.totals);
+        tile
+    }
+
+    /// Puts a tile where it is written from, and counts it: at once, or each time anew if another copy may show it better.
+    fn put(&mut self, index: u64, tile: Tile, previous: Option<UnixTime>, batch: &mut Batch) {
+        let first = index * WIDTH;
+        let doubtful = tile.findings.iter().any(|finding| of_the_copy(finding.kind));
+        batch.findings.extend(tile.findings.into_iter().map(|finding| (finding.leaf.unwrap_or(first), finding)));
+        batch.kept.extend(tile.kept);
+        if doubtful {
+            batch.again.push((index, Again { totals: tile.totals, previous }));
+        } else {
+            self.saved.totals.merge(tile.totals);
+        }
+    }
+
+    /// Takes a full tile.
+    fn take(&mut self, mut tile: Tile) -> Result<(), Error> {
+        self.grow(&mut tile)?;
+        let before = self.saved.previous;
+        let mut previous = before;
+        let tile = self.settle(tile, &mut previous);
+        self.saved.previous = previous;
+        let mut batch = std::mem::take(&mut self.batch);
+        self.put(self.saved.tiles, tile, before, &mut batch);
+        self.batch = batch;
         Ok(())
     }
 
-    /// The leaves behind the last full tile, which are looked at again each time. They do not count as replayed.
-    fn tail(&mut self, reached: bool) -> Result<Totals, Error> {
+    /// The leaves behind the last full tile, which are looked at again each time: they do not count as replayed. Whether nothing was
+    /// found about them that a newer checkpoint could explain.
+    fn tail(&mut self, reached: bool) -> Result<(Totals, bool), Error> {
         let width = if reached { self.head.size % WIDTH } else { WIDTH };
-        if width == 0 {
-            return Ok(Totals::default());
+        let mut tail = Tile::default();
+        if width > 0 {
+            let appraiser = Appraiser::new(self.input.source, origin(self.input.key), self.job.verifier);
+            tail = tile(self.input, &appraiser, self.saved.tiles, width)?;
+            self.grow(&mut tail)?;
         }
-        let appraiser = Appraiser::new(self.input.source, origin(self.input.key), self.job.verifier);
-        let tile = tile(self.input, &appraiser, self.saved.tiles, width)?;
-        let before = self.saved.clone();
-        self.saved.totals = Totals::default();
-        self.take(tile)?;
-        let mut tail = std::mem::replace(&mut self.saved, before).totals;
-        for (level, index, hashes) in self.edge.partial().filter(|_| reached) {
-            let name = layout::hashes(level, index, hashes.len() as u64 / 32);
-            let there = self.input.source.read(&name)?;
-            if level > 0 && there.is_some_and(|there| there != hashes) {
-                let finding = Finding::new(Kind::TileDiffers, format!("{name} is not what the leaves make it"));
-                tail.found(finding.kind);
-                self.batch.findings.push((u64::MAX - 1, finding.in_log(origin(self.input.key))));
+        if self.edge.size() == self.head.size {
+            for (level, index, hashes) in self.edge.partial().filter(|(level, ..)| *level > 0) {
+                let width = hashes.len() as u64 / 32;
+                let there = read_tile(self.input.source, |width| layout::hashes(level, index, width), width, false)?;
+                let there = there.as_deref().map(|there| there.get(..hashes.len()).unwrap_or(there));
+                tail.findings.extend(differs(&layout::hashes(level, index, width), there, hashes));
             }
         }
-        self.state.write(std::mem::take(&mut self.batch), None)?;
+        let first = self.saved.tiles * WIDTH;
+        let tail = self.settle(tail, &mut self.saved.previous.clone());
+        let settled = !tail.findings.iter().any(|finding| of_the_copy(finding.kind));
+        let findings = tail.findings.into_iter().map(|finding| (finding.leaf.unwrap_or(first), finding)).collect();
+        self.state.set_tail(Batch { kept: tail.kept, findings, again: Vec::new() });
         (self.job.progress)(self.edge.size(), self.head.size);
-        Ok(tail)
+        Ok((tail.totals, settled))
     }
+}
+
+/// What another copy of the same log, or the same one a moment later, may not show.
+fn of_the_copy(kind: Kind) -> bool {
+    matches!(kind, Kind::MissingLeaf | Kind::PartMissing | Kind::TileDiffers)
+}
+
+/// What is wrong with a file of hashes, if anything.
+fn differs(name: &str, there: Option<&[u8]>, expected: &[u8]) -> Option<Finding> {
+    let detail = match there {
+        Some(there) if there == expected => return None,
+        Some(there) if there.len() < expected.len() => {
+            format!("{name} has {} bytes, fewer than the {} that it must have", there.len(), expected.len())
+        }
+        Some(_) => format!("{name} is not what the leaves make it"),
+        None => format!("{name} is not there"),
+    };
+    Some(Finding::new(Kind::TileDiffers, detail).about(name))
 }
 
 /// Reads a tile's entries and hashes, holds them against each other, and appraises the leaves.
 fn tile(input: &LogInput<'_>, appraiser: &Appraiser<'_>, index: u64, width: u64) -> Result<Tile, Error> {
     let first = index * WIDTH;
     let source = input.source;
+    let mut tile = Tile::default();
     let hashes = read_tile(source, |width| layout::hashes(0, index, width), width, false)?;
     let mut signed: Vec<Hash> =
         hashes.as_deref().unwrap_or_default().as_chunks().0.iter().map(|hash| Hash(*hash)).collect();
     signed.truncate(width as usize);
-    let mut tile = Tile::default();
-    if first + width <= input.from && signed.len() as u64 == width {
+    if (signed.len() as u64) < width {
+        let name = layout::hashes(0, index, width);
+        let detail = match hashes {
+            None => format!("{name} is not there"),
+            Some(bytes) => format!("{name} has {} bytes, fewer than the {} that it must have", bytes.len(), width * 32),
+        };
+        tile.findings.push(Finding::new(Kind::TileDiffers, detail).about(name));
+        // A part of it says less than the entries themselves do.
+        signed.clear();
+    }
+    if first + width <= input.from && !signed.is_empty() {
         tile.hashes = signed;
         return Ok(tile);
     }
@@ -485,7 +715,8 @@ fn tile(input: &LogInput<'_>, appraiser: &Appraiser<'_>, index: u64, width: u64)
         (0..computed.len()).map(Some).collect()
     } else {
         let places = align(&signed, &computed);
-        missing.extend((0..signed.len()).filter(|place| !places.contains(&Some(*place))));
+        let there: BTreeSet<usize> = places.iter().copied().flatten().collect();
+        missing.extend((0..signed.len()).filter(|place| !there.contains(place)));
         tile.hashes = signed;
         places
     };
@@ -504,13 +735,12 @@ fn tile(input: &LogInput<'_>, appraiser: &Appraiser<'_>, index: u64, width: u64)
             tile.kept.push((leaf, kept));
         }
     }
-    tile.findings.truncate(MOST_OF_A_TILE);
     Ok(tile)
 }
 
 /// RFC 6962 hash of a leaf. The crate's own copies the entry first.
 fn leaf_hash(entry: &[u8]) -> Hash {
-    Hash(cocoon_attestation::Digest::of(&[&[0], entry]).0)
+    Hash(Digest::of(&[&[0], entry]).0)
 }
 
 /// The entries that can be told apart, even if the bundle ends within one.
@@ -537,53 +767,115 @@ fn align(signed: &[Hash], computed: &[Hash]) -> Vec<Option<usize>> {
 }
 
 fn hex(hash: &Hash) -> String {
-    cocoon_attestation::Digest(hash.0).to_string()
+    Digest(hash.0).to_string()
 }
 
-/// One evidence's newest leaf in a log, found by reading all of it: index and entry.
+/// The newest leaf about an evidence that is wanted, found by reading all of the log, and proved to be in its tree.
 ///
 /// # Errors
-/// The source failed, or the checkpoint is not the log's.
+/// The source failed, or the log's files do not prove the leaf.
 pub fn find(
     source: &(dyn Source + Sync),
-    key: &str,
-    evidence_id: &cocoon_attestation::Digest,
-) -> Result<Option<(u64, Vec<u8>)>, Error> {
-    let checkpoint = source.read(CHECKPOINT)?.unwrap_or_default();
-    let head = open_checkpoint(&String::from_utf8_lossy(&checkpoint), key)?;
+    head: &TreeHead,
+    evidence_id: &Digest,
+    mut wanted: impl FnMut(&crate::Leaf) -> bool,
+) -> Result<Option<(u64, crate::Leaf)>, Error> {
     let mut found = None;
     for index in 0..head.size.div_ceil(WIDTH) {
         let width = (head.size - index * WIDTH).min(WIDTH);
-        let bytes = read_tile(source, |width| layout::entries(index, width), width, false)?;
-        for (n, entry) in whole_entries(&bytes.unwrap_or_default()).into_iter().enumerate() {
-            if entry::Entry::read(entry).is_some_and(|leaf| leaf.evidence_id.0 == *evidence_id) {
-                found = Some((index * WIDTH + n as u64, entry.to_vec()));
+        let name = |width| layout::entries(index, width);
+        // Behind files that are not there nothing else is looked for: a log can sign any size.
+        let Some(bytes) = read_tile(source, name, width, false)? else { break };
+        let entries = whole_entries(&bytes);
+        let named = |entry: &[u8]| match entry::Entry::read(entry) {
+            Some(leaf) => leaf.evidence_id.0 == *evidence_id,
+            None => crate::Leaf::from_cbor(entry).is_ok_and(|leaf| leaf.evidence_id.0 == *evidence_id),
+        };
+        if !entries.iter().any(|entry| named(entry)) {
+            continue;
+        }
+        let places = align(
+            &signed_hashes(source, index, width)?,
+            &entries.iter().map(|entry| leaf_hash(entry)).collect::<Vec<_>>(),
+        );
+        for (entry, place) in entries.into_iter().zip(places) {
+            let Some(place) = place.filter(|_| named(entry)) else { continue };
+            let leaf = crate::Leaf::from_cbor(entry)?;
+            if wanted(&leaf) {
+                let at = index * WIDTH + place as u64;
+                prove(source, head, at, leaf_hash(entry))?;
+                found = Some((at, leaf));
             }
         }
     }
     Ok(found)
 }
 
-/// One leaf of a log, by its index.
+/// One leaf of a log, by its index, and proved to be in its tree.
 ///
 /// # Errors
-/// The source failed, or the log has no such leaf.
-pub fn leaf(source: &(dyn Source + Sync), size: u64, index: u64) -> Result<crate::Leaf, Error> {
+/// The source failed, the log has no such leaf, or its files do not prove it.
+pub fn leaf(source: &(dyn Source + Sync), head: &TreeHead, index: u64) -> Result<crate::Leaf, Error> {
+    if index >= head.size {
+        return Err(Error::NoLeaf { index, size: head.size });
+    }
     let tile = index / WIDTH;
-    let width = size.saturating_sub(tile * WIDTH).min(WIDTH);
-    let none = || Error::NoLeaf { index, size };
-    let bytes = read_tile(source, |width| layout::entries(tile, width), width.max(1), false)?.ok_or_else(none)?;
-    let entries = read_entries(&bytes, whole_entries(&bytes).len() as u64)?;
-    crate::Leaf::from_cbor(entries.get((index % WIDTH) as usize).ok_or_else(none)?)
+    let width = (head.size - tile * WIDTH).min(WIDTH);
+    let place = (index % WIDTH) as usize;
+    let signed = signed_hashes(source, tile, width)?;
+    let bytes = read_tile(source, |width| layout::entries(tile, width), width, false)?.unwrap_or_default();
+    let hash = signed.get(place).ok_or(Error::NoLeaf { index, size: head.size })?;
+    // By its hash: with an entry missing in front of it, it stands at another place.
+    let entries = whole_entries(&bytes);
+    let entry = entries.into_iter().find(|entry| leaf_hash(entry).0 == hash.0);
+    let entry = entry.ok_or_else(|| {
+        Error::Leaf(format!("no entry has the hash {} that the tree has for leaf {index}", hex(hash)))
+    })?;
+    prove(source, head, index, *hash)?;
+    crate::Leaf::from_cbor(entry)
+}
+
+/// A policy, or reference values, that a leaf names.
+///
+/// # Errors
+/// It is not there, not what its name says, too long, or no text.
+pub fn document(source: &(dyn Source + Sync), digest: &Digest) -> Result<String, Error> {
+    let bytes = source.part(digest)?;
+    if bytes.len() > MOST_DOCUMENT {
+        return Err(Error::Part(*digest, "is longer than a policy or reference values can be"));
+    }
+    String::from_utf8(bytes).map_err(|_| Error::Part(*digest, "is not text"))
+}
+
+fn signed_hashes(source: &(dyn Source + Sync), tile: u64, width: u64) -> Result<Vec<Hash>, Error> {
+    let bytes = read_tile(source, |width| layout::hashes(0, tile, width), width, false)?.unwrap_or_default();
+    let mut hashes: Vec<Hash> = bytes.as_chunks().0.iter().map(|hash| Hash(*hash)).collect();
+    hashes.truncate(width as usize);
+    if hashes.len() as u64 == width {
+        return Ok(hashes);
+    }
+    Err(Error::Leaf(format!(
+        "{} is not there or cut short, so nothing proves its leaves",
+        layout::hashes(0, tile, width)
+    )))
+}
+
+/// Whether entries are those that a tile of hashes stands for, one by one.
+pub fn entries_match(entries: &[u8], hashes: &[u8], width: u64) -> bool {
+    let (entries, hashes) = (whole_entries(entries), hashes.as_chunks::<32>().0);
+    let width = width as usize;
+    entries.len() >= width
+        && hashes.len() >= width
+        && entries.iter().zip(hashes).take(width).all(|(entry, hash)| leaf_hash(entry).0 == *hash)
 }
 
 /// What an entry needs besides itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PartsOf {
     /// Parts that can be named from the entry alone.
-    pub parts: Vec<cocoon_attestation::Digest>,
+    pub parts: Vec<Digest>,
     /// The part that the bundle is, where it does not stand in the entry: it names further ones ([`parts_of_bundle`]).
-    pub bundle: Option<cocoon_attestation::Digest>,
+    pub bundle: Option<Digest>,
 }
 
 /// The parts that an entry names; none if it cannot be read.
@@ -615,7 +907,7 @@ pub fn parts_of(entry: &[u8]) -> PartsOf {
 }
 
 /// The endorsements that a detached bundle names; none if it cannot be read.
-pub fn parts_of_bundle(bundle: &[u8]) -> Vec<cocoon_attestation::Digest> {
+pub fn parts_of_bundle(bundle: &[u8]) -> Vec<Digest> {
     cocoon_attestation::detached::named(bundle)
 }
 

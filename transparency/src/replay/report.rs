@@ -21,16 +21,28 @@ const MOST_ENCLAVES: usize = 60;
 /// Leaves up to which every one of an enclave is told.
 const MOST_LEAVES: u64 = 4_000;
 
+/// Is told of a finding.
+type Told = Box<dyn FnMut(&Finding) + Send>;
+
 /// Findings: all are counted, the first of each kind are kept.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Default)]
 pub struct Findings {
     counts: BTreeMap<Kind, u64>,
     kept: Vec<Finding>,
+    told: Option<Told>,
 }
 
 impl Findings {
+    /// None yet; `told` is told of every one, those that are not kept too.
+    pub fn telling(told: impl FnMut(&Finding) + Send + 'static) -> Self {
+        Self { told: Some(Box::new(told)), ..Self::default() }
+    }
+
     /// Takes a finding.
     pub fn add(&mut self, finding: Finding) {
+        if let Some(told) = &mut self.told {
+            told(&finding);
+        }
         let count = self.counts.entry(finding.kind).or_default();
         *count += 1;
         if *count <= MOST_FINDINGS as u64 {
@@ -54,6 +66,10 @@ impl Findings {
 pub struct LogReport {
     /// Where it was read.
     pub place: String,
+    /// The key was taken from the log's own folder: nothing says whose log it is.
+    pub key_unchecked: bool,
+    /// Verifier keys of the witnesses that were named.
+    pub named_witnesses: Vec<String>,
     /// What came of it.
     pub result: LogResult,
     /// How many enclaves it names.
@@ -73,6 +89,19 @@ pub struct EnclaveReport {
     pub refused: bool,
     /// Its leaves, where the logs are short: log, time, outcome, whether the outcome was had again.
     pub leaves: Vec<(usize, UnixTime, Outcome, bool)>,
+}
+
+/// What was asked besides the logs, so that a finding's command asks the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// The chain's API.
+    pub chain: Option<String>,
+    /// Files of other checkpoints.
+    pub checkpoints: Vec<String>,
+    /// Channels besides those that claims name.
+    pub channels: Vec<String>,
+    /// Positions of verifiers and the origins of their logs, where they were named.
+    pub verifiers: Vec<(u8, String)>,
 }
 
 /// Everything that a replay says.
@@ -100,6 +129,8 @@ pub struct Report {
     pub enclaves: Vec<EnclaveReport>,
     /// Nothing in it rests on hardware.
     pub development: bool,
+    /// What was asked.
+    pub asked: Asked,
 }
 
 impl Report {
@@ -117,10 +148,16 @@ impl Report {
             result.findings.iter().cloned().for_each(|finding| findings.add(finding));
             state.findings(|finding| findings.add(finding))?;
         }
+        if let Some(chain) = chain.as_ref().filter(|chain| chain.verdicts_without_log > 0) {
+            let detail = format!("{} verdicts were not followed", chain.verdicts_without_log);
+            findings.add(Finding::new(Kind::VerdictsNotFollowed, detail).about(chain.registry.clone()));
+        }
         let enclaves = enclaves(&logs)?;
         let development = logs.iter().any(|(_, result, _)| result.totals.development > 0);
-        let logs =
-            logs.into_iter().map(|(place, result, state)| Ok(LogReport { place, result, enclaves: state.enclaves()? }));
+        let logs = logs.into_iter().map(|(place, result, state)| {
+            let enclaves = state.enclaves()?;
+            Ok(LogReport { place, key_unchecked: false, named_witnesses: Vec::new(), result, enclaves })
+        });
         let logs = logs.collect::<Result<Vec<_>, Error>>()?;
         let gravest = findings.gravest();
         findings.kept.sort_by_key(|finding| std::cmp::Reverse((finding.gravity, finding.kind)));
@@ -136,6 +173,7 @@ impl Report {
             chain,
             enclaves,
             development,
+            asked: Asked::default(),
         })
     }
 }
@@ -186,13 +224,16 @@ mod tests {
 
     #[test]
     fn findings_are_all_counted_and_the_first_of_each_kind_kept() {
-        let mut findings = Findings::default();
+        let all = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let count = all.clone();
+        let mut findings = Findings::telling(move |_| _ = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
         for n in 0..1_000 {
             findings.add(Finding::new(Kind::ResultDiffers, n.to_string()));
             findings.add(Finding::new(Kind::DoubleClaim, n.to_string()));
         }
         assert_eq!(findings.counts()[&Kind::DoubleClaim], 1_000);
         assert_eq!(findings.kept.len(), 2 * MOST_FINDINGS);
+        assert_eq!(all.load(std::sync::atomic::Ordering::Relaxed), 2_000);
         assert_eq!(findings.gravest(), Some(Gravity::Wrong));
         let report = Report::new(UnixTime(7), Vec::new(), None, findings).unwrap();
         assert_eq!((report.outcome.as_str(), report.exit_code), ("wrong", 20));

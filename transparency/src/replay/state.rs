@@ -1,16 +1,19 @@
 //! What a replay has found so far, on disk: its memory does not grow with a log, and a replay that was killed goes on from here.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cocoon_attestation::{Digest, EnclaveKey, ProviderAddress, UnixTime};
 use cocoon_verifier::Outcome;
-use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
 use super::appraise::Kept;
 use super::finding::Finding;
 use super::totals::Totals;
 use crate::Error;
+use crate::layout::WIDTH;
 use crate::note::TreeHead;
 
 /// Evidence id and leaf index: time, outcome's code, flags, and what the evidence is about: enclave's key, provider, model root.
@@ -22,15 +25,21 @@ const OWN: u8 = 2;
 const READ: u8 = 4;
 /// Enclave key: time of its first and of its newest leaf, and how many it has that do not say accepted (0 or 1).
 const ENCLAVES: TableDefinition<'static, &'static [u8; 32], &'static [u8; 17]> = TableDefinition::new("enclaves");
-/// Leaf index and number: a finding, JSON. Those of no leaf have the last index.
-const FINDINGS: TableDefinition<'static, (u64, u32), &'static [u8]> = TableDefinition::new("findings");
+/// Leaf index and the beginning of the JSON's SHA-256: a finding, JSON. Those of no leaf stand at the first leaf of their tile.
+const FINDINGS: TableDefinition<'static, (u64, &'static [u8; 16]), &'static [u8]> = TableDefinition::new("findings");
+/// Tiles about which something was found that another copy, or this one tomorrow, may not show: what they amount to, JSON.
+const AGAIN: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("again");
 /// Size and root of checkpoints that were seen: their text.
 const CHECKPOINTS: TableDefinition<'static, (u64, &'static [u8; 32]), &'static str> =
     TableDefinition::new("checkpoints");
+/// Root of the other tree of a split view: the finding, JSON. What was proved once is not forgotten, whichever of the two is shown later.
+const SPLITS: TableDefinition<'static, &'static [u8], &'static [u8]> = TableDefinition::new("splits");
 const SAVED: TableDefinition<'static, &'static str, &'static [u8]> = TableDefinition::new("saved");
 
+/// Memory for pages of a file, in bytes.
+const CACHE: usize = 64 << 20;
 /// Layout of this file; another one is made anew.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Where a replay stands.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -44,6 +53,7 @@ pub(super) struct Saved {
     /// Full tiles that were replayed, and the root that their leaves make.
     pub tiles: u64,
     pub root: Digest,
+    /// What they amount to, without those that are looked at again each time ([`Again`]).
     pub totals: Totals,
     /// Time of the last of those leaves.
     pub previous: Option<UnixTime>,
@@ -64,6 +74,14 @@ pub struct Subject {
     pub provider: ProviderAddress,
     /// The model that it serves.
     pub model_root: Digest,
+}
+
+/// A tile that is looked at again each time.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Again {
+    pub totals: Totals,
+    /// Time of the leaf in front of it.
+    pub previous: Option<UnixTime>,
 }
 
 /// A log's leaf with a given evidence id.
@@ -96,16 +114,30 @@ pub struct EnclaveSpan {
     pub refused: bool,
 }
 
-/// The file of one log's replay.
+impl EnclaveSpan {
+    fn join(&mut self, other: &Self) {
+        self.first = self.first.min(other.first);
+        self.last = self.last.max(other.last);
+        self.refused |= other.refused;
+    }
+}
+
+/// The file of one log's replay, and what there is of the log's unfinished end, which is looked at again each time.
 pub struct State {
     database: Database,
+    /// Checkpoints of the log from wherever it was read; in the same file if there is none.
+    seen: Option<Database>,
+    tail: Mutex<Batch>,
 }
 
 /// What is written together.
 #[derive(Default)]
 pub(super) struct Batch {
     pub kept: Vec<(u64, Kept)>,
+    /// Findings, by the leaf that they stand at.
     pub findings: Vec<(u64, Finding)>,
+    /// Tiles that are to be looked at again.
+    pub again: Vec<(u64, Again)>,
 }
 
 impl State {
@@ -114,22 +146,58 @@ impl State {
     /// # Errors
     /// The disk failed, or another process has it open.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
+        Self::new(file(path)?, None)
+    }
+
+    /// The same, with the log's checkpoints in another file: copies of a log at other places share that one, and nothing else.
+    ///
+    /// # Errors
+    /// The disk failed, or another process has one of them open.
+    pub fn open_copy(path: &Path, seen: &Path) -> Result<Self, Error> {
+        Self::new(file(path)?, Some(file(seen)?))
+    }
+
+    /// One that is forgotten in the end: for a log of which nothing could be read.
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub fn in_memory() -> Result<Self, Error> {
+        Self::new(Database::builder().create_with_backend(redb::backends::InMemoryBackend::new())?, None)
+    }
+
+    fn new(database: Database, seen: Option<Database>) -> Result<Self, Error> {
+        for database in [Some(&database), seen.as_ref()].into_iter().flatten() {
+            let transaction = database.begin_write()?;
+            transaction.open_table(CHECKPOINTS)?;
+            transaction.open_table(SPLITS)?;
+            transaction.commit()?;
         }
-        let database = cocoon_settlement::database::open(path)?;
-        let transaction = database.begin_write()?;
-        transaction.open_table(EVIDENCE)?;
-        transaction.open_table(ENCLAVES)?;
-        transaction.open_table(FINDINGS)?;
-        transaction.open_table(CHECKPOINTS)?;
-        transaction.open_table(SAVED)?;
-        transaction.commit()?;
-        Ok(Self { database })
+        let state = Self { database, seen, tail: Mutex::default() };
+        // Tables of another version may have other types.
+        if state.saved()?.is_none() {
+            state.reset()?;
+        }
+        Ok(state)
+    }
+
+    fn seen(&self) -> &Database {
+        self.seen.as_ref().unwrap_or(&self.database)
+    }
+
+    fn tail(&self) -> MutexGuard<'_, Batch> {
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps what there is of the log's unfinished end, in the place of what there was.
+    pub(super) fn set_tail(&self, tail: Batch) {
+        *self.tail() = tail;
     }
 
     pub(super) fn saved(&self) -> Result<Option<Saved>, Error> {
-        let table = self.database.begin_read()?.open_table(SAVED)?;
+        let table = match self.database.begin_read()?.open_table(SAVED) {
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
+            table => table?,
+        };
         let saved = table.get("progress")?;
         Ok(saved
             .and_then(|saved| serde_json::from_slice(saved.value()).ok())
@@ -138,62 +206,62 @@ impl State {
 
     /// Forgets everything but the checkpoints that were seen.
     pub(super) fn reset(&self) -> Result<(), Error> {
+        self.set_tail(Batch::default());
         let transaction = self.database.begin_write()?;
         transaction.delete_table(EVIDENCE)?;
         transaction.delete_table(ENCLAVES)?;
         transaction.delete_table(FINDINGS)?;
+        transaction.delete_table(AGAIN)?;
         transaction.delete_table(SAVED)?;
         transaction.open_table(EVIDENCE)?;
         transaction.open_table(ENCLAVES)?;
         transaction.open_table(FINDINGS)?;
+        transaction.open_table(AGAIN)?;
         transaction.open_table(SAVED)?;
         Ok(transaction.commit()?)
     }
 
-    /// Writes what was found, and where the replay stands. All of it can be written again without harm.
-    pub(super) fn write(&self, mut batch: Batch, saved: Option<&Saved>) -> Result<(), Error> {
+    /// Keeps what was found, and begins anew the next time.
+    pub(super) fn forget_progress(&self) -> Result<(), Error> {
         let transaction = self.database.begin_write()?;
+        transaction.open_table(SAVED)?.remove("progress")?;
+        Ok(transaction.commit()?)
+    }
+
+    /// Writes what was found, and where the replay stands. All of it can be written again without harm.
+    pub(super) fn write(&self, batch: Batch, saved: &Saved) -> Result<(), Error> {
+        let transaction = self.database.begin_write()?;
+        put(&transaction, batch)?;
+        transaction.open_table(SAVED)?.insert("progress", json(saved)?.as_slice())?;
+        Ok(transaction.commit()?)
+    }
+
+    /// The first tile from an index on that is to be looked at again.
+    pub(super) fn again(&self, from: u64) -> Result<Option<(u64, Again)>, Error> {
+        let table = self.database.begin_read()?.open_table(AGAIN)?;
+        let Some(entry) = table.range(from..)?.next() else { return Ok(None) };
+        let (index, json) = entry?;
+        let again = serde_json::from_slice(json.value()).map_err(|error| Error::Store(error.to_string()))?;
+        Ok(Some((index.value(), again)))
+    }
+
+    /// Puts what there is of a tile in the place of what there was.
+    pub(super) fn replace(&self, tile: u64, batch: Batch, saved: &Saved) -> Result<(), Error> {
+        let transaction = self.database.begin_write()?;
+        transaction.open_table(AGAIN)?.remove(tile)?;
         {
-            // In the order of their keys: neighbours share pages.
-            let mut table = transaction.open_table(EVIDENCE)?;
-            batch.kept.sort_unstable_by_key(|(index, kept)| (kept.evidence_id, *index));
-            for (index, kept) in &batch.kept {
-                table.insert(&evidence_key(&kept.evidence_id, *index), &evidence_value(kept))?;
-            }
-            let mut table = transaction.open_table(ENCLAVES)?;
-            let mut spans: Vec<_> =
-                batch.kept.iter().filter_map(|(_, kept)| Some((kept.subject?.enclave_key, kept))).collect();
-            spans.sort_unstable_by_key(|(key, kept)| (key.0, kept.time));
-            for group in spans.chunk_by(|a, b| a.0 == b.0) {
-                let (Some((key, first)), Some((_, last))) = (group.first(), group.last()) else { continue };
-                let refused = group.iter().any(|(_, kept)| kept.outcome != Outcome::Accepted);
-                let (first, last) = (first.time, last.time);
-                let mut span = EnclaveSpan { key: *key, first, last, refused };
-                if let Some(known) = table.get(&key.0)?.map(|known| read_span(key, known.value())) {
-                    span.first = span.first.min(known.first);
-                    span.last = span.last.max(known.last);
-                    span.refused |= known.refused;
-                }
-                table.insert(&key.0, &span_value(&span))?;
-            }
             let mut table = transaction.open_table(FINDINGS)?;
-            let mut number = (u64::MAX, 0);
-            for (index, finding) in &batch.findings {
-                number = if number.0 == *index { (*index, number.1 + 1) } else { (*index, 0) };
-                let json = serde_json::to_vec(finding).map_err(|error| Error::Store(error.to_string()))?;
-                table.insert(number, json.as_slice())?;
-            }
-            if let Some(saved) = saved {
-                let json = serde_json::to_vec(saved).map_err(|error| Error::Store(error.to_string()))?;
-                transaction.open_table(SAVED)?.insert("progress", json.as_slice())?;
-            }
+            let (from, to) = (tile * WIDTH, tile * WIDTH + (WIDTH - 1));
+            table.retain_in((from, &[0; 16])..=(to, &[0xff; 16]), |_, _| false)?;
         }
+        put(&transaction, batch)?;
+        transaction.open_table(SAVED)?.insert("progress", json(saved)?.as_slice())?;
         Ok(transaction.commit()?)
     }
 
     /// Checkpoints of the log that were seen before, by size.
     pub(super) fn checkpoints(&self) -> Result<Vec<(TreeHead, String)>, Error> {
-        let table = self.database.begin_read()?.open_table(CHECKPOINTS)?;
+        let table = self.seen().begin_read()?.open_table(CHECKPOINTS)?;
         let mut seen = Vec::new();
         for entry in table.iter()? {
             let (head, text) = entry?;
@@ -205,7 +273,7 @@ impl State {
 
     /// Keeps a checkpoint. Of those that continued one another only the newest is needed: `forget` are dropped.
     pub(super) fn keep_checkpoint(&self, head: &TreeHead, text: &str, forget: &[TreeHead]) -> Result<(), Error> {
-        let transaction = self.database.begin_write()?;
+        let transaction = self.seen().begin_write()?;
         {
             let mut table = transaction.open_table(CHECKPOINTS)?;
             for old in forget.iter().filter(|old| *old != head) {
@@ -214,6 +282,30 @@ impl State {
             table.insert((head.size, &head.root.0), text)?;
         }
         Ok(transaction.commit()?)
+    }
+
+    /// Keeps that the log showed two histories.
+    pub(super) fn keep_split(&self, finding: &Finding) -> Result<(), Error> {
+        let transaction = self.seen().begin_write()?;
+        {
+            let mut table = transaction.open_table(SPLITS)?;
+            let name = finding.about.as_deref().unwrap_or_default().as_bytes();
+            if table.get(name)?.is_none() {
+                table.insert(name, json(finding)?.as_slice())?;
+            }
+        }
+        Ok(transaction.commit()?)
+    }
+
+    /// Every split view that was proved.
+    pub(super) fn splits(&self) -> Result<Vec<Finding>, Error> {
+        let table = self.seen().begin_read()?.open_table(SPLITS)?;
+        let mut splits = Vec::new();
+        for entry in table.iter()? {
+            let (_, json) = entry?;
+            splits.push(serde_json::from_slice(json.value()).map_err(|error| Error::Store(error.to_string()))?);
+        }
+        Ok(splits)
     }
 
     /// Every leaf with an evidence id.
@@ -228,6 +320,9 @@ impl State {
             let (key, value) = entry?;
             found.push(read_logged(key.value(), value.value()).1);
         }
+        let tail = self.tail();
+        let of_it = tail.kept.iter().filter(|(_, kept)| kept.evidence_id == *evidence_id);
+        found.extend(of_it.map(|(leaf, kept)| logged(*leaf, kept)));
         Ok(found)
     }
 
@@ -236,7 +331,12 @@ impl State {
     /// # Errors
     /// The disk failed.
     pub fn enclaves(&self) -> Result<u64, Error> {
-        Ok(self.database.begin_read()?.open_table(ENCLAVES)?.len()?)
+        let table = self.database.begin_read()?.open_table(ENCLAVES)?;
+        let mut count = table.len()?;
+        for key in spans(&self.tail().kept).keys() {
+            count += u64::from(table.get(key)?.is_none());
+        }
+        Ok(count)
     }
 
     /// At most so many enclaves: those with leaves that do not say accepted come first.
@@ -245,18 +345,26 @@ impl State {
     /// The disk failed.
     pub fn spans(&self, most: usize) -> Result<Vec<EnclaveSpan>, Error> {
         let table = self.database.begin_read()?.open_table(ENCLAVES)?;
+        let mut tail = spans(&self.tail().kept);
         let (mut refused, mut others) = (Vec::new(), Vec::new());
-        for entry in table.iter()? {
-            let (key, value) = entry?;
-            let span = read_span(&EnclaveKey(*key.value()), value.value());
+        let mut take = |span: EnclaveSpan| {
             let list = if span.refused { &mut refused } else { &mut others };
             if list.len() < most {
                 list.push(span);
             }
-            if refused.len() >= most {
+            refused.len() >= most
+        };
+        for entry in table.iter()? {
+            let (key, value) = entry?;
+            let mut span = read_span(&EnclaveKey(*key.value()), value.value());
+            if let Some(newer) = tail.remove(key.value()) {
+                span.join(&newer);
+            }
+            if take(span) {
                 break;
             }
         }
+        tail.into_values().for_each(|span| _ = take(span));
         refused.extend(others);
         refused.truncate(most);
         Ok(refused)
@@ -268,7 +376,8 @@ impl State {
     /// The disk failed.
     pub fn all_logged(&self, most: u64) -> Result<Option<Vec<(Digest, Logged)>>, Error> {
         let table = self.database.begin_read()?.open_table(EVIDENCE)?;
-        if table.len()? > most {
+        let tail = self.tail();
+        if table.len()? + tail.kept.len() as u64 > most {
             return Ok(None);
         }
         let mut all = Vec::new();
@@ -276,10 +385,11 @@ impl State {
             let (key, value) = entry?;
             all.push(read_logged(key.value(), value.value()));
         }
+        all.extend(tail.kept.iter().map(|(leaf, kept)| (kept.evidence_id, logged(*leaf, kept))));
         Ok(Some(all))
     }
 
-    /// Findings in the order of their leaves, at most so many of each kind. `say` is told of each.
+    /// Every finding, in the order of their leaves. `say` is told of each.
     ///
     /// # Errors
     /// The disk failed.
@@ -289,8 +399,65 @@ impl State {
             let (_, json) = entry?;
             say(serde_json::from_slice(json.value()).map_err(|error| Error::Store(error.to_string()))?);
         }
+        self.tail().findings.iter().for_each(|(_, finding)| say(finding.clone()));
         Ok(())
     }
+}
+
+fn file(path: &Path) -> Result<Database, Error> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    // Made safely; then opened with less memory than a log's length could take.
+    drop(cocoon_settlement::database::open(path)?);
+    Ok(Database::builder().set_cache_size(CACHE).open(path)?)
+}
+
+fn json(value: &impl Serialize) -> Result<Vec<u8>, Error> {
+    serde_json::to_vec(value).map_err(|error| Error::Store(error.to_string()))
+}
+
+fn put(transaction: &WriteTransaction, mut batch: Batch) -> Result<(), Error> {
+    // In the order of their keys: neighbours share pages.
+    let mut table = transaction.open_table(EVIDENCE)?;
+    batch.kept.sort_unstable_by_key(|(index, kept)| (kept.evidence_id, *index));
+    for (index, kept) in &batch.kept {
+        table.insert(&evidence_key(&kept.evidence_id, *index), &evidence_value(kept))?;
+    }
+    let mut table = transaction.open_table(ENCLAVES)?;
+    for (key, mut span) in spans(&batch.kept) {
+        if let Some(known) = table.get(&key)?.map(|known| read_span(&span.key, known.value())) {
+            span.join(&known);
+        }
+        table.insert(&key, &span_value(&span))?;
+    }
+    let mut table = transaction.open_table(FINDINGS)?;
+    for (leaf, finding) in &batch.findings {
+        let json = json(finding)?;
+        let digest = Digest::of(&[&json]);
+        table.insert((*leaf, &std::array::from_fn(|n| digest.0[n])), json.as_slice())?;
+    }
+    let mut table = transaction.open_table(AGAIN)?;
+    for (tile, again) in &batch.again {
+        table.insert(*tile, json(again)?.as_slice())?;
+    }
+    Ok(())
+}
+
+/// The enclaves of leaves.
+fn spans(kept: &[(u64, Kept)]) -> BTreeMap<[u8; 32], EnclaveSpan> {
+    let mut spans: BTreeMap<[u8; 32], EnclaveSpan> = BTreeMap::new();
+    for (_, kept) in kept {
+        let Some(Subject { enclave_key: key, .. }) = kept.subject else { continue };
+        let (time, refused) = (kept.time, kept.outcome != Outcome::Accepted);
+        let span = EnclaveSpan { key, first: time, last: time, refused };
+        spans.entry(key.0).and_modify(|known| known.join(&span)).or_insert(span);
+    }
+    spans
+}
+
+fn logged(leaf: u64, kept: &Kept) -> Logged {
+    read_logged(&evidence_key(&kept.evidence_id, leaf), &evidence_value(kept)).1
 }
 
 fn evidence_key(evidence_id: &Digest, index: u64) -> [u8; 40] {

@@ -4,7 +4,9 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use cocoon_attestation::Digest;
-use tlog_tiles::{Hash, HashReader, Tile, check_tree, prove_tree, split_stored_hash_index, tree_hash};
+use tlog_tiles::{
+    Hash, HashReader, Tile, check_record, check_tree, prove_record, prove_tree, split_stored_hash_index, tree_hash,
+};
 
 use crate::Error;
 use crate::files::Source;
@@ -82,4 +84,12 @@ pub(super) fn root_at(source: &(dyn Source + Sync), head: &TreeHead, size: u64) 
     let proof = prove_tree(head.size, size, &tiles).map_err(damaged)?;
     check_tree(&proof, head.size, Hash(head.root.0), size, root).map_err(damaged)?;
     Ok(Digest(root.0))
+}
+
+/// Proves from a log's files that its newest tree has a hash at an index.
+pub(super) fn prove(source: &(dyn Source + Sync), head: &TreeHead, index: u64, hash: Hash) -> Result<(), Error> {
+    let failed = |error: tlog_tiles::Error| Error::Proof(format!("leaf {index} of {}: {error}", head.size));
+    let tiles = Tiles { source, size: head.size, known: RefCell::default() };
+    let proof = prove_record(head.size, index, &tiles).map_err(failed)?;
+    check_record(&proof, head.size, Hash(head.root.0), index, hash).map_err(failed)
 }
