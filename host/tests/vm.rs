@@ -352,6 +352,7 @@ fn a_host_is_told_why_its_guest_did_not_come_up() {
         config: folder.path().join("enclave.toml"),
         model: folder.path().join("image/model"),
         log: folder.path().join("log"),
+        given_up: Default::default(),
     };
     let error = launcher.launch(&spec).err().expect("nothing listens in this guest").to_string();
     assert!(error.contains("no enclave here") && error.contains("console.log"), "{error}");
