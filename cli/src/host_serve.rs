@@ -196,6 +196,7 @@ impl HostFile {
             every: Duration::from_secs(self.claims.every),
             least: Nanoton(self.claims.least),
             max_age: Duration::from_secs(self.claims.max_age),
+            again: false,
         };
         let guest = self.guest.read(base, self)?;
         let endorser = match &self.endorsements {
