@@ -233,7 +233,8 @@ fn a_guest_whose_host_was_killed_is_ended_by_the_next() {
     wait_for("the orphan does not start", || socket.exists().then_some(()));
     let vm = Vm::start(&command(folder.path(), &sector("next", Then::Wait)), folder.path());
     let ended = wait_for("the orphan runs on", || orphan.try_wait().unwrap());
-    assert!(ended.success() && vm.is_ok(), "{ended}");
+    assert!(ended.success(), "{ended}");
+    assert!(vm.is_ok(), "{:?}", vm.err());
 }
 
 /// A guest whose configuration was checked, with a boot sector in the place of its image.

@@ -103,10 +103,18 @@ pub fn ask(qemu: &str, accelerator: &str, command: &str) -> Result<Value, Error>
     }
 }
 
+/// Whether a process has this socket among its arguments.
+fn runs_with(socket: &Path) -> bool {
+    let socket = socket.as_os_str().as_encoded_bytes();
+    let holds = |line: Vec<u8>| line.windows(socket.len()).any(|part| part == socket);
+    let Ok(mut processes) = std::fs::read_dir("/proc") else { return false };
+    processes.any(|process| process.and_then(|process| std::fs::read(process.path().join("cmdline"))).is_ok_and(holds))
+}
+
 /// Ends the QEMU behind a control socket, if there is one, whose launcher was killed: nobody else is connected to it. Gives whether one was there.
 ///
 /// # Errors
-/// It does not end within `patience`.
+/// It does not take its end within `patience`.
 pub fn end_orphan(path: &Path, patience: Duration) -> Result<bool, Error> {
     let Ok(stream) = UnixStream::connect(path) else { return Ok(false) };
     stream.set_read_timeout(Some(patience))?;
@@ -117,12 +125,10 @@ pub fn end_orphan(path: &Path, patience: Duration) -> Result<bool, Error> {
     reply(&mut events)?;
     control.execute("quit")?;
     // It closes the socket with everything else it has.
-    while message(&mut events)?.is_some() {}
+    while matches!(message(&mut events), Ok(Some(_))) {}
+    // Its files and ports are free when its process is gone, a moment later.
     let until = Instant::now() + patience;
-    while UnixStream::connect(path).is_ok() {
-        if Instant::now() > until {
-            return Err(Error::Protocol);
-        }
+    while Instant::now() < until && runs_with(path) {
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(true)
