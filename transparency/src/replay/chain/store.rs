@@ -348,7 +348,7 @@ mod tests {
             body: vec![7, 8],
         };
         store.keep(&[Kept { lt: 9, ..kept.clone() }]).unwrap();
-        store.keep(&[kept.clone()]).unwrap();
+        store.keep(std::slice::from_ref(&kept)).unwrap();
         let mut taken = Vec::new();
         store
             .each_kept(|one| {
