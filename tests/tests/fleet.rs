@@ -439,6 +439,10 @@ async fn the_command_finds_the_same_over_http_and_writes_a_report() {
     page(&html);
     // The commands beside the findings carry the chain that was asked, and name the leaf.
     assert!(html.contains(&format!("--chain {chain_url}")), "no command names {chain_url}");
+    for (n, log) in world.history.logs.iter().enumerate() {
+        let origin = cocoon_transparency::replay::origin(&log.key);
+        assert!(html.contains(&format!("--verifier {n}={origin}")), "no command says whose log {origin} is");
+    }
     let leaf = report.findings.iter().find(|finding| finding.kind == Kind::ResultDiffers).unwrap().leaf.unwrap();
     assert!(html.contains(&format!("cocoon audit bundle --leaf {leaf} ")), "no command names leaf {leaf}");
     assert!(html.contains("base-uri &#39;none&#39;") || html.contains("base-uri 'none'"));

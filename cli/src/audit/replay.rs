@@ -294,11 +294,9 @@ pub(super) fn command(finding: &Finding, report: &Report) -> Option<String> {
             for (index, origin) in &asked.verifiers {
                 command += &format!(" --verifier {}", quoted(&format!("{index}={origin}")));
             }
-            // Where nobody named them, anchors did.
-            for link in
-                chain.verifiers.iter().filter(|link| !asked.verifiers.iter().any(|(named, _)| *named == link.index))
-            {
-                if let (Some(log), None) = (&link.log, link.anchored) {
+            // Those that the file of --config names: whose log it is, the chain does not say.
+            for link in chain.verifiers.iter().filter(|link| !asked.verifiers.iter().any(|(of, _)| *of == link.index)) {
+                if let Some(log) = &link.log {
                     command += &format!(" --verifier {}", quoted(&format!("{}={log}", link.index)));
                 }
             }
