@@ -26,7 +26,7 @@ use crate::data::DataDir;
 use crate::node::EndorsementsEntry;
 use crate::provider::{CLAIM_AGE, CLAIM_LEAST, Guest, Provider, WRITTEN};
 use crate::staple::Stapler;
-use crate::{host_launch, measure, paths};
+use crate::{host_launch, measure, paths, ui};
 
 mod check;
 
@@ -431,7 +431,7 @@ async fn serve(file: &HostFile, base: &Path, args: &ServeArgs) -> Result<ExitCod
         claims: Some(local.claims),
         tap: None,
     };
-    let guest_config = data.write("guest.toml", provider.guest_config().as_bytes())?;
+    let guest_config = data.write("enclave-config.toml", provider.guest_config().as_bytes())?;
     let host = provider.start(guest_config).await?;
     println!("host of provider {}; gateways are told {}", file.provider, host.url());
     let mut status = host.watch();
@@ -467,15 +467,22 @@ async fn serve(file: &HostFile, base: &Path, args: &ServeArgs) -> Result<ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
+/// What may quote nodes, gateways or a guest, for a line of ours.
+fn foreign(text: &str) -> String {
+    const MOST: usize = 400;
+    let short: String = text.chars().take(MOST).collect();
+    ui::within_line(&short)
+}
+
 /// Says in a line what the host is doing, when that has changed.
 fn say(status: &Status, said: &mut String) {
     let line = match status {
         Status::Starting { why: None } => "starting: the guest is launched and attested".to_owned(),
-        Status::Starting { why: Some(why) } => format!("not ready: {why}; it is tried again"),
+        Status::Starting { why: Some(why) } => format!("not ready: {}; it is tried again", foreign(why)),
         Status::Ready(ready) => {
             format!("ready: evidence {} of enclave key {}, image {}", ready.evidence_id, ready.enclave_key, ready.image)
         }
-        Status::Draining { why, .. } => format!("draining: {why}"),
+        Status::Draining { why, .. } => format!("draining: {}", foreign(why)),
     };
     if line != *said {
         println!("{line}");

@@ -178,9 +178,13 @@ impl Admission {
 /// What the evidence in an announcement says, which must be what the announcement says.
 fn named(announcement: &Announcement) -> Result<(EvidenceId, Claims), Error> {
     let unusable = |why: &str| Error::Announcement(why.into());
-    let url: http::Uri = announcement.host_url.parse().map_err(|_| unusable("host_url is no URL"))?;
-    if url.scheme_str() != Some("http") || url.authority().is_none() || url.query().is_some() {
-        return Err(unusable("host_url must be http://host:port"));
+    let text = &announcement.host_url;
+    let url: http::Uri = text.parse().map_err(|_| unusable("host_url is no URL"))?;
+    let authority = url.authority().map(http::uri::Authority::as_str).unwrap_or_default();
+    // Nothing but an address: with a path of its own, it would choose what is asked there.
+    let is_address = !authority.is_empty() && !authority.contains('@');
+    if !is_address || text.strip_suffix('/').unwrap_or(text) != &format!("http://{authority}") {
+        return Err(unusable("host_url must be http://host:port, and nothing else"));
     }
     let id: EvidenceId = announcement.evidence_id.parse().map_err(|_| unusable("evidence_id is no digest"))?;
     let bundle = STANDARD.decode(&announcement.bundle).map_err(|_| unusable("bundle is no base64"))?;

@@ -166,6 +166,10 @@ async fn what_cannot_be_read_is_refused_and_ends_nothing() {
     let (gateway, known) = listing(&world).await;
     let cases: Vec<(Announcement, &str)> = vec![
         (Announcement { host_url: "ftp://x".into(), ..known.clone() }, "host_url"),
+        (Announcement { host_url: "http://127.0.0.1:9/admin".into(), ..known.clone() }, "host_url"),
+        (Announcement { host_url: "http://127.0.0.1:9/admin#".into(), ..known.clone() }, "host_url"),
+        (Announcement { host_url: "http://user@127.0.0.1:9".into(), ..known.clone() }, "host_url"),
+        (Announcement { host_url: "http://127.0.0.1:9?to=1".into(), ..known.clone() }, "host_url"),
         (Announcement { evidence_id: "zz".into(), ..known.clone() }, "evidence_id"),
         (Announcement { bundle: "?".into(), ..known.clone() }, "base64"),
         (Announcement { bundle: "AAAA".into(), ..known.clone() }, "bundle"),

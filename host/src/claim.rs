@@ -180,8 +180,19 @@ impl Claimer {
         let window = turn.as_ref().map_or(0, |terms| terms.claim_window);
         let mut report = ClaimReport::default();
         let due = self.due(store, rule, window, &mut report.held).await?;
+        let mut lacking = None;
         for batch in plan(due.clone(), rule.least) {
-            self.pay(store, batch, &mut report).await?;
+            match self.pay(store, batch, &mut report).await {
+                // A smaller batch behind it may need less than the wallet has.
+                Err(Error::Chain(error @ cocoon_settlement::Error::Funds { .. })) => lacking = Some(error),
+                result => result?,
+            }
+        }
+        if let Some(error) = lacking {
+            if report.items == 0 {
+                return Err(error.into());
+            }
+            tracing::warn!(%error, "a claim could not be sent");
         }
         let mut left = value_of(&due);
         for Due { earned, value, deadline, .. } in &due {

@@ -230,7 +230,12 @@ fn a_guest_whose_host_was_killed_is_ended_by_the_next() {
         .spawn()
         .unwrap();
     let socket = folder.path().join("qmp.sock");
-    wait_for("the orphan does not start", || socket.exists().then_some(()));
+    // Bound, and listening too.
+    wait_for("the orphan does not start", || {
+        let sockets = std::fs::read_to_string("/proc/net/unix").unwrap();
+        let name = socket.to_str().unwrap();
+        sockets.lines().any(|line| line.ends_with(name) && line.contains(" 00010000 ")).then_some(())
+    });
     let vm = Vm::start(&command(folder.path(), &sector("next", Then::Wait)), folder.path());
     let ended = wait_for("the orphan runs on", || orphan.try_wait().unwrap());
     assert!(ended.success(), "{ended}");

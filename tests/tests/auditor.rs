@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use cocoon_tests::up::Up;
 use cocoon_transparency::replay::report::Report;
@@ -33,7 +34,14 @@ fn three_commands_lead_from_nothing_to_a_report_and_the_others_do_what_they_say(
     assert_eq!(blocks[2], "xdg-open report/report.html\n");
     let folder = tempfile::tempdir().unwrap();
     let up = Up::start(&folder.path().join("network"));
-    let audit = shell(folder.path(), &blocks[1]);
+    // The other nodes cosign a checkpoint a moment after it was published.
+    let started = Instant::now();
+    let audit = loop {
+        let audit = shell(folder.path(), &blocks[1]);
+        if !said(&audit).contains("not-cosigned") || started.elapsed() > Duration::from_secs(60) {
+            break audit;
+        }
+    };
     assert_eq!(audit.status.code(), Some(0), "{}", said(&audit));
     assert!(
         said(&audit).contains("NOT CONFIDENTIAL") && said(&audit).contains("nothing was found"),

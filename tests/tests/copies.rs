@@ -99,17 +99,17 @@ async fn one_log_that_is_down_or_hangs_does_not_stop_the_audit_of_the_others() {
     }
     std::fs::write(at("trust.toml"), config).unwrap();
     let started = Instant::now();
-    let report = replay(&at("work"), &["--config", at("trust.toml").to_str().unwrap(), "--deadline", "5"]);
-    assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
+    let report = replay(&at("work"), &["--config", at("trust.toml").to_str().unwrap(), "--deadline", "15"]);
+    assert!(started.elapsed() < Duration::from_secs(120), "{:?}", started.elapsed());
     assert_eq!(counts(&report), BTreeMap::from([("unreachable", 3)]));
     assert_eq!(report.logs.iter().map(|log| log.result.whole).collect::<Vec<_>>(), [true, false, false, false]);
     let about: Vec<_> = report.findings.iter().filter(|finding| finding.kind == Kind::Unreachable).collect();
     assert!(about.iter().any(|finding| finding.detail.contains("status 500")), "{about:?}");
-    assert!(about.iter().any(|finding| finding.detail.contains("within 5 s")), "{about:?}");
+    assert!(about.iter().any(|finding| finding.detail.contains("within 15 s")), "{about:?}");
     // The monitor goes on too, and none at all is an error.
     let watch = cocoon(
         &at("work"),
-        &["audit", "watch", "--once", "--deadline", "5", "--config", at("trust.toml").to_str().unwrap()],
+        &["audit", "watch", "--once", "--deadline", "15", "--config", at("trust.toml").to_str().unwrap()],
     );
     assert_eq!(watch.status.code(), Some(30), "{}", text(&watch.stderr));
     assert_eq!(text(&watch.stdout).matches("\"unreachable\"").count(), 3, "{}", text(&watch.stdout));
@@ -476,13 +476,16 @@ fn a_replay_that_is_killed_goes_on_and_comes_to_the_same() {
     drop(log(&at("log"), "log.example", plain(0, 150_000)));
     let logs = at("log");
     let args = ["audit", "replay", logs.to_str().unwrap(), "--json", "--jobs", "1"];
+    let took = Instant::now();
     let whole = command(&at("whole"), &args).output().unwrap();
+    let took = took.elapsed();
     assert_eq!(whole.status.code(), Some(30), "{}", text(&whole.stderr));
     let mut killed = 0;
     let end = loop {
         let mut child = command(&at("killed"), &args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let started = Instant::now();
-        let limit = Duration::from_millis(60 + 40 * killed);
+        // A little longer each time, on a fast machine and on a slow one.
+        let limit = took * (killed + 1) / 16;
         let ended = loop {
             if child.try_wait().unwrap().is_some() {
                 break true;
@@ -492,14 +495,14 @@ fn a_replay_that_is_killed_goes_on_and_comes_to_the_same() {
             }
             std::thread::sleep(Duration::from_millis(5));
         };
-        if ended || killed > 200 {
+        if ended || killed > 60 {
             break ended;
         }
         child.kill().unwrap();
         child.wait().unwrap();
         killed += 1;
     };
-    assert!(end && killed > 3, "killed {killed} times");
+    assert!(end && killed > 2, "killed {killed} times");
     let resumed = command(&at("killed"), &args).output().unwrap();
     let read = |output: &Output| serde_json::from_slice::<Report>(&output.stdout).unwrap();
     let (whole, resumed) = (read(&whole), read(&resumed));

@@ -74,7 +74,7 @@ frame.onload = () => {
     let name = format!("wrapper-{width}-{dark}.html");
     std::fs::write(folder.join(&name), wrapper).unwrap();
     let output = Command::new("timeout")
-        .arg("90")
+        .arg("300")
         .arg(chromium)
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"])
         .args(["--disable-background-networking", "--disable-component-update", "--allow-file-access-from-files"])

@@ -186,6 +186,9 @@ pub fn open_checkpoint(checkpoint: &str, vkey: &str) -> Result<TreeHead, Error> 
     Ok(open_cosigned(checkpoint, vkey, &[] as &[&str])?.head)
 }
 
+/// Most leaves of a tree: a key signs any number, and positions in larger trees cannot be reckoned with.
+const MOST_LEAVES: u64 = 1 << 62;
+
 /// Checks a checkpoint's signature and origin, and which of the witnesses cosigned it. Signatures by others are not looked at.
 ///
 /// # Errors
@@ -214,6 +217,9 @@ pub fn open_cosigned(checkpoint: &str, log: &str, witnesses: &[impl AsRef<str>])
     let parsed = Checkpoint::from_bytes(note.text()).map_err(|error| failed(error.to_string()))?;
     if parsed.origin() != origin {
         return Err(failed(format!("it is of '{}', not of '{origin}'", parsed.origin())));
+    }
+    if parsed.size() > MOST_LEAVES {
+        return Err(failed(format!("it is of {} leaves, more than any log has", parsed.size())));
     }
     let mut seen = Vec::new();
     for signature in &valid {
@@ -270,6 +276,19 @@ pub(crate) fn read_note(checkpoint: &str) -> Result<Note, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tree_larger_than_can_be_reckoned_with_is_refused() {
+        let signer = LogSigner::new("log.example", &[1; 32]).unwrap();
+        let open = |size: u64| {
+            let note = signer.sign(&TreeHead { size, root: Digest([2; 32]) }).unwrap();
+            open_checkpoint(&note, signer.vkey())
+        };
+        assert_eq!(open(MOST_LEAVES).unwrap().size, MOST_LEAVES);
+        for size in [MOST_LEAVES + 1, 1 << 63, u64::MAX] {
+            assert!(open(size).unwrap_err().to_string().contains("more than any log has"));
+        }
+    }
 
     #[test]
     fn a_kept_checkpoint_is_read_with_and_without_its_key_and_of_a_split_view_both() {

@@ -4,6 +4,8 @@ use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use crate::ui::within_line;
+
 /// Time between two changes of what is shown.
 const EVERY: Duration = Duration::from_millis(200);
 const WIDTH: usize = 30;
@@ -48,7 +50,7 @@ impl Progress {
         state.last = Instant::now();
         let seconds = state.started.elapsed().as_secs_f64();
         let rate = (done.saturating_sub(first)) as f64 / seconds.max(0.001);
-        let line = line(&state.what, done, of, rate);
+        let line = line(&within_line(&state.what), done, of, rate);
         let _closed = write!(std::io::stderr(), "\r\x1b[K{line}");
     }
 

@@ -11,7 +11,7 @@ use cocoon_settlement::wallet::Wallet;
 use cocoon_settlement::{Address, Nanoton, NetworkId};
 use tokio::net::TcpListener;
 
-use super::{HostFile, Local, provider, registry, unlock};
+use super::{HostFile, Local, foreign, provider, registry, unlock};
 use crate::provider::Guest;
 use crate::{config, host_launch};
 
@@ -30,17 +30,17 @@ impl Report {
     fn say<T: Display>(&mut self, what: &str, found: Result<T>) -> bool {
         let ok = found.is_ok();
         match found {
-            Ok(found) => println!("ok       {what:<14} {found}"),
+            Ok(found) => println!("ok       {what:<14} {}", foreign(&found.to_string())),
             Err(error) => {
                 self.wrong += 1;
-                println!("wrong    {what:<14} {error:#}");
+                println!("wrong    {what:<14} {}", foreign(&format!("{error:#}")));
             }
         }
         ok
     }
 
     fn unknown(what: &str, why: &str) {
-        println!("unknown  {what:<14} {why}");
+        println!("unknown  {what:<14} {}", foreign(why));
     }
 }
 

@@ -128,7 +128,10 @@ pub fn end_orphan(path: &Path, patience: Duration) -> Result<bool, Error> {
     while matches!(message(&mut events), Ok(Some(_))) {}
     // Its files and ports are free when its process is gone, a moment later.
     let until = Instant::now() + patience;
-    while Instant::now() < until && runs_with(path) {
+    while runs_with(path) {
+        if Instant::now() > until {
+            return Err(io::Error::from(io::ErrorKind::TimedOut).into());
+        }
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(true)
