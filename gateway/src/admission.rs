@@ -183,7 +183,7 @@ fn named(announcement: &Announcement) -> Result<(EvidenceId, Claims), Error> {
     let authority = url.authority().map(http::uri::Authority::as_str).unwrap_or_default();
     // Nothing but an address: with a path of its own, it would choose what is asked there.
     let is_address = !authority.is_empty() && !authority.contains('@');
-    if !is_address || text.strip_suffix('/').unwrap_or(text) != &format!("http://{authority}") {
+    if !is_address || *text.strip_suffix('/').unwrap_or(text) != format!("http://{authority}") {
         return Err(unusable("host_url must be http://host:port, and nothing else"));
     }
     let id: EvidenceId = announcement.evidence_id.parse().map_err(|_| unusable("evidence_id is no digest"))?;
