@@ -52,7 +52,7 @@ fn claims_and_binding_match_the_vectors() {
     }
     let gpu = &vectors()["gpu_digest"];
     assert_eq!(binding::gpu_digest(&list(&gpu["gpu"])), Some(digest(&gpu["digest"])));
-    assert_eq!(binding::gpu_digest(&[]), None);
+    assert_eq!(binding::gpu_digest(&[] as &[&[u8]]), None);
 }
 
 #[test]
