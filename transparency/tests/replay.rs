@@ -422,7 +422,7 @@ fn a_log_that_grows_while_it_is_read_loses_no_leaf() {
 fn a_log_that_signs_more_than_there_can_be_ends_the_replay_soon() {
     let folder = tempfile::tempdir().unwrap();
     log(folder.path(), plain(0, 700));
-    for size in [1 << 50, u64::MAX >> 1] {
+    for size in [1 << 50, 1 << 62] {
         let huge = signed(size, Digest([1; 32]));
         let source = Lying {
             folder: public(folder.path()),

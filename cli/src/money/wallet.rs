@@ -599,7 +599,7 @@ mod tests {
         let init = ProviderInit { network: NetworkId::LOCAL, registry, owner, claim_window: 3_600, salt: [0; 32] };
         let provider = ops::deploy_provider(&account, &init).await.unwrap().0;
         let other = Account::new(chain.clone(), [2; 32]).unwrap();
-        other.send(owner, Nanoton(1), None, None).await.unwrap().success().unwrap();
+        other.send(owner, Nanoton(10_000_000), None, None).await.unwrap().success().unwrap();
         (chain, account, other.address(), provider)
     }
 

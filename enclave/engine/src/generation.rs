@@ -216,10 +216,12 @@ impl Follower {
             if let Some(last) = last {
                 let _ = self.events.send(last);
             }
-            // The place is given away only when the engine has let go of the sequence: on a CPU no two may be in it (see `build`). It lets go
-            // of one whose channel is closed, also where a schema keeps it from ending.
+            // The place is given away only when the engine has let go of the sequence: on a CPU no two may be in it (see `build`). Where a
+            // schema keeps it from ending, it lets go of one whose channel is closed; others end at once, and nothing of them stays in memory.
             if let Some(mut responses) = responses {
-                responses.close();
+                if self.schema.is_some() {
+                    responses.close();
+                }
                 while responses.recv().await.is_some() {}
             }
             if over {
