@@ -627,7 +627,7 @@ mod tests {
             assert_eq!(found(&failing, &own, long).await, (complete, bound.clone()));
         }
         // Where the wallet sent something last comes first.
-        account.send(dust, Nanoton(1), None, None).await.unwrap().success().unwrap();
+        account.send(dust, Nanoton(10_000_000), None, None).await.unwrap().success().unwrap();
         assert_eq!(found(&silent, &own, Duration::from_millis(300)).await, (false, Vec::new()));
         // Another's contract is not bound to this wallet.
         assert_eq!(found(&*chain, &dust, long).await, (true, Vec::new()));
