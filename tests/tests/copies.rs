@@ -193,6 +193,64 @@ async fn what_a_copy_lacked_or_had_wrong_is_fetched_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_names_a_key_is_shown_the_log_of_that_key_or_told_that_it_is_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let (one, two) = (log(&at("one"), "one.example", plain(0, 300)), log(&at("two"), "two.example", plain(0, 300)));
+    let shown = at("two").to_str().unwrap().to_owned();
+    // A folder that says itself whose it is, under another's key.
+    let report = replay(&at("work"), &[&shown, "--log-key", one.vkey()]);
+    assert_eq!(counts(&report), BTreeMap::from([("bad-checkpoint", 1)]));
+    assert!(report.logs[0].result.key == one.vkey() && !report.logs[0].key_unchecked);
+    // The same as one of two that a file names: each place is for its own key.
+    let config = |first: &str| {
+        let mut config = String::new();
+        for (place, key) in [(first, one.vkey()), (shown.as_str(), two.vkey())] {
+            config += &format!("[[logs]]\nurl = \"{place}\"\nkey = \"{key}\"\n");
+        }
+        std::fs::write(at("trust.toml"), config).unwrap();
+        replay(&at("work"), &["--config", at("trust.toml").to_str().unwrap()])
+    };
+    std::os::unix::fs::symlink(at("two"), at("first")).unwrap();
+    assert_eq!(counts(&config(at("first").to_str().unwrap())), BTreeMap::from([("bad-checkpoint", 1)]));
+    assert_eq!(counts(&config(at("one").to_str().unwrap())), BTreeMap::new());
+    // A key that no place shows a log of.
+    let url = serve(&at("two"), honest()).await;
+    for place in [&shown, &url] {
+        let report = replay(&at("work"), &[place, "--log-key", one.vkey(), "--log-key", two.vkey()]);
+        assert_eq!(counts(&report), BTreeMap::from([("unreachable", 1)]), "{place}");
+        let missed = report.findings.iter().find(|finding| finding.kind == Kind::Unreachable).unwrap();
+        assert_eq!(missed.about.as_deref(), Some(one.vkey()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_split_view_is_not_forgotten_while_its_log_does_not_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let (log, good) = (log(&at("log"), "log.example", plain(0, 300)), log(&at("good"), "good.example", plain(0, 9)));
+    std::fs::write(at("other"), sign("log.example", 200, [3; 32])).unwrap();
+    let (url, down) = (serve(&at("log"), honest()).await, failing().await);
+    let good_url = serve(&at("good"), honest()).await;
+    let args = |url: &str| {
+        let config = format!(
+            "[[logs]]\nurl = \"{url}\"\nkey = \"{}\"\n[[logs]]\nurl = \"{good_url}\"\nkey = \"{}\"\n",
+            log.vkey(),
+            good.vkey()
+        );
+        std::fs::write(at("trust.toml"), config).unwrap();
+        ["--config".to_owned(), at("trust.toml").to_str().unwrap().to_owned()]
+    };
+    let other = ["--checkpoint".to_owned(), at("other").to_str().unwrap().to_owned()];
+    let run = |args: &[String]| replay(&at("work"), &args.iter().map(String::as_str).collect::<Vec<_>>());
+    let split = run(&[&args(&url)[..], &other[..]].concat());
+    assert_eq!(counts(&split), BTreeMap::from([("split-view", 1)]));
+    let later = run(&args(&down));
+    assert_eq!(counts(&later), BTreeMap::from([("split-view", 1), ("unreachable", 1)]));
+    assert_eq!(later.exit_code, 30);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn another_copy_of_a_log_has_findings_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);

@@ -280,6 +280,22 @@ async fn money_that_should_not_have_moved_is_found() {
     // What an attestation does not need goes back, so that no balance tells of it.
     assert_eq!(found, BTreeMap::from([(Kind::PayoutWithoutAttestation, 2)]));
 
+    // A payment whose message ends too early: it is found, and the audit goes on.
+    let found = kinds(Box::new(move |account, mut page| {
+        if *account == channel {
+            for tx in page.iter_mut().filter(|tx| matches!(event(tx), Some(Event::Settle { .. }))) {
+                for sent in &mut tx.sent {
+                    let mut body = tycho_types::cell::CellBuilder::new();
+                    body.store_u32(0x4304_0001).unwrap();
+                    sent.body = Some(body.build().unwrap());
+                }
+            }
+        }
+        page
+    }))
+    .await;
+    assert!(found.keys().eq([&Kind::UnreadableMessage]) && found[&Kind::UnreadableMessage] > 0, "{found:?}");
+
     // Verdicts that never were.
     let found = kinds(Box::new(move |account, page| {
         let never =

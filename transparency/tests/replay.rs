@@ -222,6 +222,34 @@ fn what_another_copy_need_not_show_is_looked_at_again() {
 }
 
 #[test]
+fn a_tile_that_is_looked_at_again_is_held_against_the_tree_that_it_made() {
+    let folder = tempfile::tempdir().unwrap();
+    log(folder.path(), plain(0, 66_000));
+    let whole = public(folder.path());
+    // Entries of another log, with hashes that fit them.
+    let other = tempfile::tempdir().unwrap();
+    log(other.path(), plain(100_000, 100_000 + 66_000));
+    let other = public(other.path());
+    let forged = Lying {
+        folder: public(folder.path()),
+        lie: Box::new(move |asked, file| match asked {
+            "tile/0/005" | "tile/entries/005" => other.read(asked).unwrap(),
+            _ => file,
+        }),
+    };
+    let state = State::in_memory().unwrap();
+    let lost = replay(&without(folder.path(), "tile/entries/005"), &state, &[], &[]);
+    assert_eq!(kinds(&lost, &state), BTreeSet::from([Kind::MissingLeaf]));
+    for _ in 0..2 {
+        let result = replay(&forged, &state, &[], &[]);
+        assert_eq!(kinds(&result, &state), BTreeSet::from([Kind::TileDiffers]));
+    }
+    let good = replay(&whole, &State::in_memory().unwrap(), &[], &[]);
+    let mended = replay(&whole, &state, &[], &[]);
+    assert_eq!((kinds(&mended, &state), mended.totals), (BTreeSet::new(), good.totals));
+}
+
+#[test]
 fn two_findings_about_one_leaf_are_two() {
     let folder = tempfile::tempdir().unwrap();
     // Every second leaf is dated long before the one in front of it, and the policy of none of them is there.

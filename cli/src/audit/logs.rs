@@ -179,6 +179,24 @@ impl LogArgs {
             log.witnesses.extend(others.filter_map(|known| known.witness.clone()));
             open.push(log);
         }
+        // A log that is named by its key, and that no place shows, is not forgotten for it.
+        let wanted = self.keys.iter().chain(trust.logs.iter().map(|log| &log.key).filter(|_| self.logs.is_empty()));
+        for key in wanted {
+            if open.iter().any(|log| log.key == *key) {
+                continue;
+            }
+            open.push(OpenLog {
+                place: origin(key).to_owned(),
+                key: key.clone(),
+                unauthenticated: false,
+                folder: Err("none of the places that were named shows this log".into()),
+                copied: false,
+                witnesses: Vec::new(),
+                checkpoints: Vec::new(),
+                verifier: None,
+                findings: Vec::new(),
+            });
+        }
         if open.iter().all(|log| log.folder.is_err()) {
             let why: Vec<_> = open.iter().filter_map(|log| log.folder.as_ref().err()).map(String::as_str).collect();
             bail!("no log can be read: {}", why.join("; "));
@@ -202,11 +220,12 @@ impl LogArgs {
     }
 
     async fn find(&self, place: &str, trust: &Trust, keys: &[String], progress: &Progress) -> Result<Option<Found>> {
+        let named = trust.logs.iter().find(|log| log.url == place).map(|log| &log.key);
+        let keys = named.map(std::slice::from_ref).unwrap_or(keys);
         if !is_url(place) {
             return local(Path::new(place), keys);
         }
-        let named = trust.logs.iter().find(|log| log.url == place).map(|log| &log.key);
-        let (keys, copies) = (named.map(std::slice::from_ref).unwrap_or(keys), self.work()?.join("copies"));
+        let copies = self.work()?.join("copies");
         let fetched = mirror::fetch(place, keys, &copies, progress);
         let fetched = tokio::time::timeout(Duration::from_secs(self.deadline.max(1)), fetched).await;
         let fetched = fetched.map_err(|_| anyhow::anyhow!("{place}: not all of it came within {} s", self.deadline))?;
@@ -285,10 +304,14 @@ fn local(path: &Path, keys: &[String]) -> Result<Option<Found>> {
     if let Some(key) = key_of(&text, keys) {
         return Ok(Some((Folder(files), key, false)));
     }
-    Ok(match fs::read_to_string(beside.join("owner")) {
-        Ok(owner) => Some((Folder(files), owner.trim().to_owned(), true)),
-        Err(_) if keys.len() == 1 => Some((Folder(files), keys[0].clone(), false)),
-        Err(_) => None,
+    // Whoever names keys has not asked the files whose they are.
+    Ok(match keys {
+        [] => {
+            let owner = fs::read_to_string(beside.join("owner")).ok();
+            owner.map(|owner| (Folder(files), owner.trim().to_owned(), true))
+        }
+        [only] => Some((Folder(files), only.clone(), false)),
+        _ => None,
     })
 }
 

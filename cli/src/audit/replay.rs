@@ -150,7 +150,10 @@ pub(super) async fn audit(args: &ReplayArgs, how: &How<'_>, mut findings: Findin
     for log in &logs {
         let (state, result) = one(log, how)?;
         read.push(result.is_ok());
-        results.push(result.unwrap_or_else(|why| unreachable(&log.key, &why)));
+        results.push(match result {
+            Ok(result) => result,
+            Err(why) => unreachable(&log.key, &why, &state)?,
+        });
         states.push(state);
         log.findings.iter().cloned().for_each(|finding| findings.add(finding));
     }
@@ -214,12 +217,12 @@ pub(super) async fn audit(args: &ReplayArgs, how: &How<'_>, mut findings: Findin
 
 /// One log's replay, or why there is none.
 fn one(log: &OpenLog, how: &How<'_>) -> Result<(State, Result<LogResult, String>)> {
+    let (path, seen) = state_paths(how.work, log, how.from);
     let source = match &log.folder {
         Ok(folder) => folder,
-        Err(why) => return Ok((State::in_memory()?, Err(why.clone()))),
+        Err(why) => return Ok((State::in_memory_beside(&seen)?, Err(why.clone()))),
     };
     how.progress.begin(cocoon_transparency::replay::origin(&log.key));
-    let (path, seen) = state_paths(how.work, log, how.from);
     let replayed = || {
         let state = State::open_copy(&path, &seen)?;
         let (key, witnesses, checkpoints) = (log.key.as_str(), &log.witnesses, &log.checkpoints);
@@ -234,7 +237,8 @@ fn one(log: &OpenLog, how: &How<'_>) -> Result<(State, Result<LogResult, String>
     how.progress.end();
     match replayed {
         Ok((state, result)) => Ok((state, Ok(result))),
-        Err(error) => Ok((State::in_memory()?, Err(error.to_string()))),
+        // The file of checkpoints may be what failed.
+        Err(error) => Ok((State::in_memory_beside(&seen).or_else(|_| State::in_memory())?, Err(error.to_string()))),
     }
 }
 

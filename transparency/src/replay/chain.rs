@@ -362,12 +362,15 @@ fn read(transaction: &TxSummary) -> Result<Result<Option<Event>, Finding>, Error
         Ok(event) => Ok(Ok(event)),
         Err(ChainError::Malformed { why, .. }) => {
             let op = transaction.received.as_ref().and_then(|message| message.op).unwrap_or(0);
-            let detail = format!("{} carried out the operation {op:08x}: {why}", transaction.account);
-            let finding = Finding::new(Kind::UnreadableMessage, detail).dated(transaction.time);
-            Ok(Err(finding.in_transaction(&transaction.hash)))
+            Ok(Err(unreadable(transaction, &format!("carried out the operation {op:08x}: {why}"))))
         }
         Err(error) => Err(error.into()),
     }
+}
+
+fn unreadable(transaction: &TxSummary, what: &str) -> Finding {
+    let finding = Finding::new(Kind::UnreadableMessage, format!("{} {what}", transaction.account));
+    finding.dated(transaction.time).in_transaction(&transaction.hash)
 }
 
 fn keep_most_paid(channels: &mut Vec<ChannelFlow>) {

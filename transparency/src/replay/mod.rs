@@ -133,12 +133,16 @@ pub fn origin(key: &str) -> &str {
     key.split('+').next().unwrap_or_default()
 }
 
-/// What is said of a log that could not be read.
-pub fn unreachable(key: &str, why: &str) -> LogResult {
+/// What is said of a log that could not be read: why, and the split views that it was found to show before.
+///
+/// # Errors
+/// The disk failed.
+pub fn unreachable(key: &str, why: &str, state: &State) -> Result<LogResult, Error> {
     let input = LogInput { source: &Nothing, key, witnesses: &[], checkpoints: &[], from: 0 };
     let mut log = LogReplay::new(&input);
     log.found(Finding::new(Kind::Unreachable, why).about(key));
-    log.counted()
+    state.splits()?.into_iter().for_each(|split| log.found(split));
+    Ok(log.counted())
 }
 
 struct Nothing;
@@ -436,13 +440,26 @@ impl Stream<'_> {
     fn again(&mut self) -> Result<(), Error> {
         let mut from = 0;
         let appraiser = Appraiser::new(self.input.source, origin(self.input.key), self.job.verifier);
-        while let Some((index, Again { mut previous, .. })) = self.state.again(from)? {
+        while let Some((index, Again { mut previous, subtree, .. })) = self.state.again(from)? {
             if self.job.stop.load(Ordering::Relaxed) {
                 return Err(Error::Stopped);
             }
             from = index + 1;
             let before = previous;
             let mut tile = tile(self.input, &appraiser, index, WIDTH)?;
+            if subtree_of(&tile.hashes) != subtree {
+                // It is not what led to the signed root, so nothing in it counts.
+                let short = (tile.hashes.len() as u64) < WIDTH;
+                tile.kept.clear();
+                tile.totals = Totals::default();
+                tile.findings.retain(|finding| finding.kind == Kind::TileDiffers);
+                if !short {
+                    let name = layout::hashes(0, index, WIDTH);
+                    let detail =
+                        format!("{name} and its entries are not those that made the tree when it was replayed");
+                    tile.findings.push(Finding::new(Kind::TileDiffers, detail).about(name));
+                }
+            }
             for level in 1..LEVELS {
                 // The tile ends those of higher levels whose last leaf is its last leaf.
                 let Some(each) = WIDTH.checked_pow(level.into()).filter(|each| (index + 1).is_multiple_of(*each))
@@ -453,7 +470,7 @@ impl Stream<'_> {
             }
             let settled = self.settle(tile, &mut previous);
             let mut batch = Batch::default();
-            self.put(index, settled, before, &mut batch);
+            self.put(index, settled, before, subtree, &mut batch);
             self.state.replace(index, batch, &self.saved)?;
         }
         Ok(())
@@ -610,13 +627,13 @@ impl Stream<'_> {
     }
 
     /// Puts a tile where it is written from, and counts it: at once, or each time anew if another copy may show it better.
-    fn put(&mut self, index: u64, tile: Tile, previous: Option<UnixTime>, batch: &mut Batch) {
+    fn put(&mut self, index: u64, tile: Tile, previous: Option<UnixTime>, subtree: Digest, batch: &mut Batch) {
         let first = index * WIDTH;
         let doubtful = tile.findings.iter().any(|finding| of_the_copy(finding.kind));
         batch.findings.extend(tile.findings.into_iter().map(|finding| (finding.leaf.unwrap_or(first), finding)));
         batch.kept.extend(tile.kept);
         if doubtful {
-            batch.again.push((index, Again { totals: tile.totals, previous }));
+            batch.again.push((index, Again { totals: tile.totals, previous, subtree }));
         } else {
             self.saved.totals.merge(tile.totals);
         }
@@ -624,13 +641,14 @@ impl Stream<'_> {
 
     /// Takes a full tile.
     fn take(&mut self, mut tile: Tile) -> Result<(), Error> {
+        let subtree = subtree_of(&tile.hashes);
         self.grow(&mut tile)?;
         let before = self.saved.previous;
         let mut previous = before;
         let tile = self.settle(tile, &mut previous);
         self.saved.previous = previous;
         let mut batch = std::mem::take(&mut self.batch);
-        self.put(self.saved.tiles, tile, before, &mut batch);
+        self.put(self.saved.tiles, tile, before, subtree, &mut batch);
         self.batch = batch;
         Ok(())
     }
@@ -661,6 +679,12 @@ impl Stream<'_> {
         (self.job.progress)(self.edge.size(), self.head.size);
         Ok((tail.totals, settled))
     }
+}
+
+/// What a tile's hashes come to in the tree above it; of another number of hashes it is nothing that a full tile comes to.
+fn subtree_of(hashes: &[Hash]) -> Digest {
+    let bytes: Vec<u8> = hashes.iter().flat_map(|hash| hash.0).collect();
+    if bytes.len() as u64 == WIDTH * 32 { Digest(TileOfCrate::subtree_hash(&bytes).0) } else { Digest([0; 32]) }
 }
 
 /// What another copy of the same log, or the same one a moment later, may not show.

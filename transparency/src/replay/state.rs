@@ -39,7 +39,7 @@ const SAVED: TableDefinition<'static, &'static str, &'static [u8]> = TableDefini
 /// Memory for pages of a file, in bytes.
 const CACHE: usize = 64 << 20;
 /// Layout of this file; another one is made anew.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// Where a replay stands.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -77,11 +77,13 @@ pub struct Subject {
 }
 
 /// A tile that is looked at again each time.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Again {
     pub totals: Totals,
     /// Time of the leaf in front of it.
     pub previous: Option<UnixTime>,
+    /// What its hashes came to in the tree that the log signed: whatever stands there later must come to the same.
+    pub subtree: Digest,
 }
 
 /// A log's leaf with a given evidence id.
@@ -163,6 +165,18 @@ impl State {
     /// There is no memory.
     pub fn in_memory() -> Result<Self, Error> {
         Self::new(Database::builder().create_with_backend(redb::backends::InMemoryBackend::new())?, None)
+    }
+
+    /// The same, with what is remembered of the log's checkpoints, if anything is.
+    ///
+    /// # Errors
+    /// The disk failed, or another process has the file open.
+    pub fn in_memory_beside(seen: &Path) -> Result<Self, Error> {
+        let mut state = Self::in_memory()?;
+        if seen.exists() {
+            state = Self::new(state.database, Some(file(seen)?))?;
+        }
+        Ok(state)
     }
 
     fn new(database: Database, seen: Option<Database>) -> Result<Self, Error> {

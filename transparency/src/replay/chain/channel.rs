@@ -6,13 +6,13 @@ use cocoon_attestation::{Digest, EnclaveKey, UnixTime};
 use cocoon_settlement::chain::TxSummary;
 use cocoon_settlement::contracts::events::{self, ClaimedItem, Event};
 use cocoon_settlement::contracts::{ChannelInit, channel, initial_state};
-use cocoon_settlement::{Address, Nanoton};
+use cocoon_settlement::{Address, Error as ChainError, Nanoton};
 
 use super::super::finding::{Finding, Kind};
 use super::super::utc;
 use super::provider::both;
 use super::store::{Kept, Receipts};
-use super::{ChainDay, ChannelFlow, DAY, MOST, Money, Pages, Reconcile, Sums, keep_most_paid, read};
+use super::{ChainDay, ChannelFlow, DAY, MOST, Money, Pages, Reconcile, Sums, keep_most_paid, read, unreadable};
 use crate::Error;
 
 /// Channels that are looked up at once.
@@ -98,7 +98,15 @@ impl Reconcile<'_> {
                     // What it knew of payments is gone; another one may be deployed in its place.
                     (_, Some(DELETE)) => kept.push(Kept::of(transaction, Nanoton::ZERO)),
                     (Ok(Some(Event::Settle { .. })), _) => {
-                        let paid = paid(transaction)?;
+                        let paid = match paid(transaction) {
+                            Ok(paid) => paid,
+                            // What is no Channel of ours may send what it likes.
+                            Err(ChainError::Malformed { why, .. }) => {
+                                found.push(unreadable(transaction, &format!("sent what cannot be read: {why}")));
+                                continue;
+                            }
+                            Err(error) => return Err(error.into()),
+                        };
                         money.paid = money.paid.saturating_add(paid.0);
                         day.paid = day.paid.saturating_add(paid.0);
                         claims += 1;
@@ -246,7 +254,7 @@ impl Reconcile<'_> {
 }
 
 /// What a transaction paid to the Provider's owner.
-fn paid(transaction: &TxSummary) -> Result<Nanoton, Error> {
+fn paid(transaction: &TxSummary) -> Result<Nanoton, ChainError> {
     let mut paid = Nanoton::ZERO;
     for sent in &transaction.sent {
         if let Some(Event::Paid(amount)) = events::of(sent)? {
