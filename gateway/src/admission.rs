@@ -33,8 +33,12 @@ pub const MAX_AGE: u64 = 60;
 pub const MAX_AHEAD: u64 = 30;
 /// How long the chain's word on an attestation counts.
 const TAKEN_FOR: Duration = Duration::from_secs(600);
-/// Questions to the chain that are open at once. Whoever is known already needs none.
+/// Questions to the chain that are open at once about attestations of providers whose owner has signed. Whoever is known already needs none.
 const QUESTIONS: usize = 8;
+/// The same about who owns a provider: anybody can ask for that, with any name, so it has places of its own.
+const STRANGERS: usize = 2;
+/// How long an announcement waits for such a place.
+const TURN: Duration = Duration::from_secs(5);
 /// Providers and attestations that are remembered.
 const REMEMBERED: usize = 16_384;
 
@@ -63,6 +67,7 @@ pub(crate) struct Admission {
     owners: Mutex<HashMap<Address, Address>>,
     taken: Mutex<HashMap<EvidenceId, Taken>>,
     questions: Semaphore,
+    strangers: Semaphore,
 }
 
 impl Admission {
@@ -73,6 +78,7 @@ impl Admission {
             owners: Mutex::default(),
             taken: Mutex::default(),
             questions: Semaphore::new(QUESTIONS),
+            strangers: Semaphore::new(STRANGERS),
         }
     }
 
@@ -108,7 +114,7 @@ impl Admission {
         let owner = match known {
             Some(owner) => owner,
             None => {
-                let _question = self.question()?;
+                let _place = place(&self.strangers).await?;
                 let terms = ops::provider_terms(self.chain.as_ref(), provider).await.map_err(chain)?;
                 if terms.registry != self.registry {
                     return Err(Error::NotAllowed(format!(
@@ -165,13 +171,16 @@ impl Admission {
     }
 
     async fn record(&self, provider: &Address, key: &EnclaveKey) -> Result<Option<EnclaveRecord>, Error> {
-        let _question = self.question()?;
+        let _place = place(&self.questions).await?;
         ops::enclave_record(self.chain.as_ref(), provider, key).await.map_err(chain)
     }
+}
 
-    /// A place among those who may ask the chain.
-    fn question(&self) -> Result<SemaphorePermit<'_>, Error> {
-        self.questions.try_acquire().map_err(|_| Error::Busy)
+/// A place among those who may ask the chain, in the order of coming.
+async fn place(among: &Semaphore) -> Result<SemaphorePermit<'_>, Error> {
+    match tokio::time::timeout(TURN, among.acquire()).await {
+        Ok(Ok(place)) => Ok(place),
+        _ => Err(Error::Busy),
     }
 }
 
