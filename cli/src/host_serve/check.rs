@@ -15,8 +15,8 @@ use super::{HostFile, Local, foreign, provider, registry, unlock};
 use crate::provider::Guest;
 use crate::{config, host_launch};
 
-/// What an attestation sends along, and its fees: less and the next one fails.
-const LEAST_BALANCE: Nanoton = Nanoton(250_000_000);
+/// What an attestation sends along, 0.2 TON, and a full batch of claims, 0.05 for each of eight, with their fees: less and the next one fails.
+const LEAST_BALANCE: Nanoton = Nanoton(650_000_000);
 /// How long each service gets.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -170,7 +170,7 @@ async fn on_chain(report: &mut Report, file: &HostFile, base: &Path, wallet: Opt
     let balance = chain.account(&wallet).await.map_err(anyhow::Error::from).and_then(|account| {
         ensure!(
             account.balance >= LEAST_BALANCE,
-            "the wallet {wallet} holds {}, and an attestation sends 0.2 TON along: send it 1 TON",
+            "the wallet {wallet} holds {}, and an attestation sends 0.2 TON along, a batch of claims 0.4: send it 1 TON",
             account.balance
         );
         Ok(format!("{}, for attestations and claims", account.balance))
