@@ -28,9 +28,10 @@ pub enum Part {
 impl Part {
     /// Decides where bytes stand: what does not fit into the leaf is put into `shared`.
     fn new(bytes: Vec<u8>, shared: &mut Vec<(Digest, Vec<u8>)>) -> Self {
-        if bytes.len() <= MAX_INLINE {
-            return Self::Inline(bytes);
-        }
+        if bytes.len() <= MAX_INLINE { Self::Inline(bytes) } else { Self::beside(bytes, shared) }
+    }
+
+    fn beside(bytes: Vec<u8>, shared: &mut Vec<(Digest, Vec<u8>)>) -> Self {
         let digest = Digest::of(&[&bytes]);
         shared.push((digest, bytes));
         Self::Shared(digest)
@@ -79,7 +80,7 @@ pub struct Leaf {
     pub outcome: Outcome,
     /// The bundle's CBOR with references to its endorsements ([`Bundle::to_detached`]).
     pub bundle: Part,
-    /// The appraisal as JSON, schema `cocoon/appraisal/v1`.
+    /// The appraisal as JSON, schema `cocoon/appraisal/v1`, as [`Appraisal::recorded`] leaves it.
     pub appraisal: Part,
     /// Why the node gave no verdict although the appraisal accepted: what it asked of the chain, not of the evidence.
     pub refusal: Option<String>,
@@ -106,12 +107,17 @@ impl Leaf {
     ) -> (Self, Vec<(Digest, Vec<u8>)>) {
         let (detached, mut shared) = bundle.to_detached();
         // An appraisal is made of texts and numbers alone.
-        let json = serde_json::to_vec(appraisal).unwrap_or_default();
+        let json = serde_json::to_vec(&appraisal.clone().recorded()).unwrap_or_default();
+        // Whoever is accepted is accepted again and again, and with the same words. A refusal may never be met a second time.
+        let appraised = match appraisal.outcome {
+            Outcome::Accepted => Part::beside(json, &mut shared),
+            _ => Part::new(json, &mut shared),
+        };
         let leaf = Self {
             evidence_id: bundle.evidence_id(),
             outcome: appraisal.outcome,
             bundle: Part::new(detached, &mut shared),
-            appraisal: Part::new(json, &mut shared),
+            appraisal: appraised,
             refusal: None,
             time,
             node: String::new(),

@@ -2,7 +2,7 @@
 
 use cocoon_attestation::{Bundle, CpuEvidence, Digest, Endorsements, UnixTime};
 use cocoon_transparency::{
-    Error, Folder, InclusionProof, Leaf, Log, Source as _, TreeHead, layout, open_checkpoint, open_statement,
+    Error, Folder, InclusionProof, Leaf, Log, Part, Source as _, TreeHead, layout, open_checkpoint, open_statement,
     read_entries, verify_consistency, verify_inclusion,
 };
 use cocoon_verifier::{Appraisal, Outcome, Policy, appraise_bundle};
@@ -269,6 +269,24 @@ fn leaves_give_their_bundle_back_and_fit_an_entry_however_long_the_bundle_is() {
         other.evidence_id.0.0[0] ^= 1;
         assert!(matches!(other.open_bundle(lookup), Err(Error::Leaf(_))));
     }
+}
+
+#[test]
+fn what_is_said_of_accepted_evidence_is_stored_once() {
+    let leaf = |outcome, report_data: &str| {
+        let mut appraisal = Appraisal { outcome, ..appraisal() };
+        appraisal.measurements.insert("tdx.mrtd".into(), "11".into());
+        appraisal.measurements.insert("tdx.report-data".into(), report_data.to_owned());
+        let (leaf, parts) = Leaf::new(&bundle(Vec::new()), &appraisal, UnixTime(7), Digest([9; 32]));
+        let lookup = |digest: &Digest| parts.iter().find(|(name, _)| name == digest).map(|(_, bytes)| bytes.clone());
+        let recorded: Appraisal = serde_json::from_slice(&leaf.appraisal.bytes(lookup).unwrap()).unwrap();
+        assert_eq!(recorded, appraisal.recorded());
+        (leaf.appraisal.clone(), Leaf::from_cbor(&leaf.to_cbor()).unwrap().appraisal)
+    };
+    let (first, read) = leaf(Outcome::Accepted, "22");
+    assert!(matches!(first, Part::Shared(_)) && first == read);
+    assert_eq!(leaf(Outcome::Accepted, "33").0, first);
+    assert!(matches!(leaf(Outcome::Refused, "22").0, Part::Inline(_)));
 }
 
 /// `docs/vectors/log-leaf.json`: what a leaf is made of and its bytes.

@@ -6,7 +6,7 @@ use cocoon_attestation::{Claims, EventLog, ReferenceValues, UnixTime};
 
 use crate::bundle::{Parts, References};
 use crate::gpu::{self, GpuEvidence, GpuReferences};
-use crate::outcome::Record;
+use crate::outcome::{Record, hex};
 use crate::policy::Policy;
 use crate::snp::Report;
 use crate::tdx::Quote;
@@ -106,7 +106,11 @@ pub(crate) fn references(
         } else {
             "is not what the reference values say of it: another model is loaded"
         };
-        record.demand("reference.model-root", holds, format!("{:?} with root {root} {verdict}", claims.model_name));
+        record.demand(
+            "reference.model-root",
+            holds,
+            format!("{:?} with root {} {verdict}", claims.model_name, hex(&root.0)),
+        );
     }
     record.reference("reference.config-digest", claims.config_digest.as_ref(), &policy.claims.config_digest);
     record.reference("reference.provider", claims.provider.as_ref(), &policy.claims.provider);
@@ -127,12 +131,12 @@ pub(crate) fn measurement(record: &mut Record, cpu: &Authentic, log: Option<&Eve
                     record.covered(&format!("tdx.rtmr{n}"));
                 }
             }
-            (hex::encode(quote.mrtd()), entry.is_some())
+            (hex(&quote.mrtd()), entry.is_some())
         }
         Authentic::Snp(report) => {
             record.covered("snp.measurement");
             let actual = report.measurement();
-            (hex::encode(actual), values.snp.iter().any(|entry| entry.measurement.0 == actual))
+            (hex(&actual), values.snp.iter().any(|entry| entry.measurement.0 == actual))
         }
     };
     let image = format!("{} {}", values.image.name, values.image.version);

@@ -15,7 +15,7 @@ use crate::{gpu, snp, tdx};
 /// What is remembered of platforms, by kind.
 #[derive(Debug)]
 pub(crate) struct Platforms {
-    pub(crate) tdx: Cache<tdx::Platform>,
+    pub(crate) tdx: tdx::Known,
     pub(crate) snp: Cache<snp::Platform>,
     pub(crate) gpu: gpu::Known,
 }

@@ -132,6 +132,51 @@ impl Appraisal {
     pub fn check(&self, id: &str) -> Option<&Check> {
         self.checks.iter().find(|check| check.id == id)
     }
+
+    /// What logs record of it: all but the measurements that no other evidence of the same guest has. Those stand in the evidence, and
+    /// without them the renewals of a guest come to the same bytes, which are stored once.
+    pub fn recorded(mut self) -> Self {
+        self.measurements.retain(|name, _| !of_one_evidence(name));
+        self
+    }
+
+    /// Whether `recorded` is what a log may record of this: the whole of it, or without such measurements.
+    pub fn is_recorded_as(&self, recorded: &Self) -> bool {
+        let Self {
+            schema,
+            outcome,
+            reason,
+            tcb_status,
+            advisories,
+            checks,
+            unchecked,
+            measurements,
+            not_after,
+            development,
+        } = recorded;
+        let mut left = measurements.iter().peekable();
+        let mut same = |(name, value): (&Text, &String)| match left.next_if(|(recorded, _)| *recorded == name) {
+            Some((_, recorded)) => recorded == value,
+            None => of_one_evidence(name),
+        };
+        self.schema == *schema
+            && self.outcome == *outcome
+            && self.reason == *reason
+            && self.tcb_status == *tcb_status
+            && self.advisories == *advisories
+            && self.checks == *checks
+            && self.unchecked == *unchecked
+            && self.not_after == *not_after
+            && self.development == *development
+            && self.measurements.iter().all(&mut same)
+            && left.next().is_none()
+    }
+}
+
+/// Whether a measurement is the evidence's own: what binds it to its claims, and what a report is called.
+fn of_one_evidence(name: &str) -> bool {
+    matches!(name, "tdx.report-data" | "snp.report-data" | "snp.report-id" | "snp.report-id-ma")
+        || (name.starts_with("gpu") && name.ends_with(".nonce"))
 }
 
 /// Whether the evidence's own signature counts. Only a test can leave it out, to show that it is what stops a flipped bit.
@@ -146,7 +191,7 @@ pub(crate) enum Signature {
 pub(crate) type Text = Cow<'static, str>;
 
 /// Lower-case hex.
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     let mut text = vec![0; 2 * bytes.len()];
     match hex::encode_to_slice(bytes, &mut text) {
         Ok(()) => String::from_utf8(text).unwrap_or_default(),
@@ -159,7 +204,8 @@ fn hex(bytes: &[u8]) -> String {
 pub(crate) struct Record {
     pub(crate) tcb_status: Option<String>,
     pub(crate) advisories: Vec<String>,
-    pub(crate) measurements: BTreeMap<Cow<'static, str>, String>,
+    /// By name, which is put in order in the end: of two of one name the last one counts.
+    pub(crate) measurements: Vec<(Text, String)>,
     pub(crate) not_after: Option<UnixTime>,
     pub(crate) development: bool,
     checks: Vec<Check>,
@@ -177,7 +223,12 @@ impl Record {
 
     /// Room for what most appraisals find.
     pub(crate) fn roomy() -> Self {
-        Self { checks: Vec::with_capacity(48), unchecked: Vec::with_capacity(40), ..Self::default() }
+        Self {
+            checks: Vec::with_capacity(48),
+            unchecked: Vec::with_capacity(40),
+            measurements: Vec::with_capacity(24),
+            ..Self::default()
+        }
     }
 
     /// Checks that were made before, and still hold.
@@ -261,7 +312,7 @@ impl Record {
     }
 
     pub(crate) fn measure(&mut self, name: impl Into<Text>, value: &[u8]) {
-        self.measurements.insert(name.into(), hex(value));
+        self.measurements.push((name.into(), hex(value)));
     }
 
     pub(crate) fn finish(self) -> Appraisal {
@@ -287,7 +338,7 @@ impl Record {
             advisories: self.advisories,
             checks: self.checks,
             unchecked: self.unchecked,
-            measurements: if authentic { self.measurements } else { BTreeMap::new() },
+            measurements: if authentic { self.measurements.into_iter().collect() } else { BTreeMap::new() },
             not_after: self.not_after,
             development: self.development,
         }

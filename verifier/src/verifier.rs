@@ -62,7 +62,7 @@ impl Verifier {
     pub fn with_capacity(platforms: usize) -> Self {
         Self {
             platforms: Platforms {
-                tdx: Cache::new(platforms),
+                tdx: tdx::Known::new(platforms),
                 snp: Cache::new(platforms),
                 gpu: gpu::Known::new(platforms),
             },

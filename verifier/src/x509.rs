@@ -1,5 +1,8 @@
 //! Certificates: reading them, and checking one against its issuer.
 
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{Context, SHA256, digest};
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, EcdsaVerificationAlgorithm, RSA_PSS_2048_8192_SHA384,
     UnparsedPublicKey,
@@ -15,6 +18,8 @@ use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
 use x509_cert::name::Name;
 use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 use x509_cert::time::Time;
+
+use crate::cache::Cache;
 
 /// Longest certificate that is looked at, in bytes; the vendors' have about 2 KB.
 const MAX_LEN: usize = 64 * 1024;
@@ -63,6 +68,12 @@ pub(crate) fn revocation_list(bytes: &[u8]) -> Option<Vec<u8>> {
         return Some(bytes.to_vec());
     }
     CertificateRevocationListDer::from_pem_slice(bytes).ok().map(|der| der.to_vec())
+}
+
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest(&SHA256, bytes).as_ref());
+    hash
 }
 
 pub(crate) fn parse(der: &[u8]) -> Option<Certificate> {
@@ -166,6 +177,40 @@ impl Ecdsa {
     pub(crate) fn verify(&self, key: &[u8], message: &[u8], signature: &[u8]) -> bool {
         UnparsedPublicKey::new(self.algorithm, key).verify(message, signature).is_ok()
     }
+
+    /// The same, unless it is known to have held before.
+    fn held(&self, key: &[u8], message: &[u8], signature: &[u8], known: Option<&Signatures>) -> bool {
+        // The identifier names hash and, with the key's length, curve.
+        let algorithm = self.oid.to_string();
+        Signatures::holds(known, &algorithm, [key, message, signature], || self.verify(key, message, signature))
+    }
+}
+
+/// Signatures that held: whether one does is no question of time. Collateral is signed anew every few weeks, the platforms under it are not, and
+/// all platforms share what Intel signed.
+#[derive(Debug)]
+pub(crate) struct Signatures(Cache<()>);
+
+impl Signatures {
+    pub(crate) fn new(most: usize) -> Self {
+        Self(Cache::new(most))
+    }
+
+    /// Whether a signature holds, by `check` unless it held before. `algorithm` is a name for how that checks.
+    pub(crate) fn holds(
+        known: Option<&Self>,
+        algorithm: &str,
+        [key, message, signature]: [&[u8]; 3],
+        check: impl FnOnce() -> bool,
+    ) -> bool {
+        let Some(Self(cache)) = known else { return check() };
+        let mut context = Context::new(&SHA256);
+        for part in [algorithm.as_bytes(), key, message, signature] {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+        cache.get_or(context.finish().as_ref(), |()| true, || check().then(|| Arc::new(())).ok_or(())).is_ok()
+    }
 }
 
 /// When something holds: the overlap of all that it rests on.
@@ -189,13 +234,15 @@ impl Window {
 #[derive(Clone, Debug)]
 pub(crate) struct Cert {
     pub(crate) der: Vec<u8>,
+    /// SHA-256 of that.
+    pub(crate) digest: [u8; 32],
     pub(crate) x509: Certificate,
 }
 
 impl Cert {
     pub(crate) fn from_der(der: Vec<u8>) -> Option<Self> {
         let x509 = parse(&der)?;
-        Some(Self { der, x509 })
+        Some(Self { digest: sha256(&der), der, x509 })
     }
 
     /// Certificates in PEM, or one in DER, at most `most` of them.
@@ -230,13 +277,13 @@ impl Cert {
     }
 
     /// Whether an issuer's key signed this certificate, by the algorithm that both of its algorithm fields name.
-    pub(crate) fn signed_by(&self, issuer: &Self, ecdsa: &Ecdsa) -> bool {
+    pub(crate) fn signed_by(&self, issuer: &Self, ecdsa: &Ecdsa, known: Option<&Signatures>) -> bool {
         let algorithm = self.x509.signature_algorithm();
         self.names_issuer(issuer)
             && algorithm == self.x509.tbs_certificate().signature()
             && ecdsa.names(algorithm)
             && to_be_signed(&self.der).is_some_and(|signed| {
-                ecdsa.verify(issuer.key(), signed, self.x509.signature().as_bytes().unwrap_or_default())
+                ecdsa.held(issuer.key(), signed, self.x509.signature().as_bytes().unwrap_or_default(), known)
             })
     }
 
@@ -284,7 +331,13 @@ pub(crate) struct Revoked {
 
 impl Revoked {
     /// Checks a list in DER: issuer, signature, dates, and that it is a complete one.
-    pub(crate) fn signed_by(der: &[u8], issuer: &Cert, ecdsa: &Ecdsa, at: UnixTime) -> Result<Self, String> {
+    pub(crate) fn signed_by(
+        der: &[u8],
+        issuer: &Cert,
+        ecdsa: &Ecdsa,
+        known: Option<&Signatures>,
+        at: UnixTime,
+    ) -> Result<Self, String> {
         let list = CertificateList::<x509_cert::certificate::Rfc5280>::from_der(der)
             .map_err(|error| format!("is no X.509 revocation list: {error}"))?;
         let tbs = &list.tbs_cert_list;
@@ -292,7 +345,7 @@ impl Revoked {
             && list.signature_algorithm == tbs.signature
             && list.signature_algorithm.oid == ecdsa.oid
             && to_be_signed(der).is_some_and(|signed| {
-                ecdsa.verify(issuer.key(), signed, list.signature.as_bytes().unwrap_or_default())
+                ecdsa.held(issuer.key(), signed, list.signature.as_bytes().unwrap_or_default(), known)
             });
         if !signed {
             return Err(format!("is not signed by {:?}", issuer.name()));

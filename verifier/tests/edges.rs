@@ -517,3 +517,44 @@ fn collateral_expires_after_its_last_second() {
     spec.tcb_info.next_update = UnixTime(AT.0 - 1);
     only(&tdx(&TdxSpec::default(), &spec, &policy()), "tdx.tcb-info", Outcome::Invalid);
 }
+
+/// Logs keep what an appraisal says once for all renewals of a guest, and nothing else is taken for it.
+#[test]
+fn renewals_are_recorded_in_the_same_bytes() {
+    let quoted = |n| {
+        let mut spec = distinct_tdx();
+        spec.body.report_data = [n; 64];
+        tdx(&spec, &collateral(), &policy())
+    };
+    let reported = |n| snp(&SnpSpec { report_data: [n; 64], report_id: [n; 32], ..distinct_snp() }, &policy());
+    for (one, other) in [(quoted(1), quoted(2)), (reported(1), reported(2))] {
+        assert_ne!(one, other);
+        let recorded = one.clone().recorded();
+        let json = |appraisal: &Appraisal| serde_json::to_string(appraisal).unwrap();
+        assert_eq!(json(&recorded), json(&other.clone().recorded()));
+        assert!(recorded.measurements.len() > 8 && recorded.measurements.len() < one.measurements.len());
+        assert!(one.is_recorded_as(&recorded) && other.is_recorded_as(&recorded) && one.is_recorded_as(&one));
+        assert!(!one.is_recorded_as(&other), "what is recorded of one evidence alone counts");
+        let alterations: [fn(&mut Appraisal); 14] = [
+            |r| r.schema.push('x'),
+            |r| r.outcome = Outcome::Malformed,
+            |r| r.reason.push('x'),
+            |r| r.tcb_status = Some("other".into()),
+            |r| r.advisories.push("INTEL-SA-1".into()),
+            |r| drop(r.checks.pop()),
+            |r| r.checks[0].detail = "other".into(),
+            |r| drop(r.unchecked.pop()),
+            |r| r.not_after = Some(UnixTime(1)),
+            |r| r.development = !r.development,
+            |r| drop(r.measurements.pop_first()),
+            |r| drop(r.measurements.pop_last()),
+            |r| drop(r.measurements.insert("a".into(), "1".into())),
+            |r| r.measurements.first_entry().unwrap().get_mut().push('0'),
+        ];
+        for (n, alter) in alterations.into_iter().enumerate() {
+            let mut altered = recorded.clone();
+            alter(&mut altered);
+            assert!(!one.is_recorded_as(&altered), "alteration {n}");
+        }
+    }
+}

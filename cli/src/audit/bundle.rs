@@ -84,7 +84,7 @@ pub(super) fn open(log: &OpenLog, wanted: Wanted<'_>) -> Result<Option<Opened>> 
     let values = values.context("the leaf's reference values")?;
     let bundle = leaf.open_bundle(part)?.to_cbor();
     let again = appraise_bundle(&bundle, &named, values.as_ref(), leaf.time).appraisal;
-    let recorded = serde_json::from_slice(&leaf.appraisal.bytes(part)?).context("the recorded appraisal")?;
+    let recorded: Appraisal = serde_json::from_slice(&leaf.appraisal.bytes(part)?).context("the recorded appraisal")?;
     let tree = (head.size, cosigned, log.witnesses.len());
     let log = cocoon_transparency::replay::origin(&log.key).to_owned();
     Ok(Some(Opened { log, index, tree, leaf, bundle, policy, references, recorded, again }))
@@ -146,7 +146,7 @@ pub(super) async fn run(mut args: BundleArgs) -> Result<ExitCode> {
         bail!("none of these logs has a leaf about that evidence");
     };
     let own = args.policy.as_deref().map(|policy| opened.under(policy)).transpose()?;
-    let same = opened.recorded == opened.again;
+    let same = opened.again.is_recorded_as(&opened.recorded);
     if let Some(folder) = &args.out {
         let put = |name: &str, bytes: &[u8]| {
             std::fs::write(folder.join(name), bytes).with_context(|| format!("cannot write to {}", folder.display()))

@@ -308,6 +308,7 @@ impl Maker {
             }
         };
         let (leaf, mut parts) = Leaf::new(&bundle, &true_result, time, self.policy_digest);
+        let false_leaf = false_result.as_ref().map(|result| Leaf::new(&bundle, result, time, self.policy_digest));
         let mut entries = Vec::new();
         for n in 0..NODES {
             let lies = matches!((fate, n), (Fate::StaleTcb, 0 | 1) | (Fate::RevokedChip, 0));
@@ -316,10 +317,10 @@ impl Maker {
                 entries.push(None);
                 continue;
             }
-            let mut own = match false_result.as_ref().filter(|_| lies) {
-                Some(result) => {
-                    ensure!(result.outcome == Outcome::Accepted, "no fault");
-                    Leaf::new(&bundle, result, time, self.policy_digest).0
+            let mut own = match false_leaf.as_ref().filter(|_| lies) {
+                Some((leaf, _)) => {
+                    ensure!(leaf.outcome == Outcome::Accepted, "no fault");
+                    leaf.clone()
                 }
                 None => leaf.clone(),
             };
@@ -328,6 +329,7 @@ impl Maker {
             own.references = Some(self.references_digest);
             entries.push(Some((own.to_cbor(), lies)));
         }
+        parts.extend(false_leaf.into_iter().flat_map(|(_, parts)| parts));
         let mut known = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         parts.retain(|(digest, _)| known.insert(*digest));
         drop(known);

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cocoon_attestation::{Digest, ReferenceValues, UnixTime};
-use cocoon_verifier::{Appraisal, Beside, CheckOutcome, Outcome, Policy, Verifier};
+use cocoon_verifier::{Appraisal, Beside, Outcome, Policy, Verifier};
 
 use super::entry::{Entry, PartRef};
 use super::finding::{Finding, Kind};
@@ -16,8 +16,10 @@ use crate::leaf::Leaf;
 
 /// What appraises here, as leaves name it.
 pub const VERIFIER: &str = concat!("cocoon-verifier ", env!("CARGO_PKG_VERSION"));
-/// Policies, and reference values, that are kept read: a node changes them a few times a year.
-const MOST: usize = 256;
+/// Bytes of policies, and as many of reference values, that are kept read: a node changes them a few times a year.
+const DOCUMENTS: usize = 1 << 20;
+/// Bytes of recorded appraisals that are kept read: some three thousand, each of them of a platform and what runs on it.
+const RECORDED: usize = 16 << 20;
 /// Longest policy or reference values, in bytes.
 pub(super) const MOST_DOCUMENT: usize = 65_536;
 /// Former versions of the verifier whose outcomes this one knows to differ from its own, as leaves name them. What somebody writes into a
@@ -26,28 +28,42 @@ const FORMER: &[&str] = &[];
 
 /// What came of reading a document: itself and its name, or why it cannot be had.
 type Document<T> = Result<(T, String), (Kind, String)>;
-/// Documents that were read, by their SHA-256.
-struct Read<T>(Mutex<HashMap<Digest, Arc<Document<T>>>>);
+/// What was made of parts, by their SHA-256: each is read once, until there are too many of them.
+struct Read<T> {
+    read: Mutex<Held<T>>,
+    /// Most bytes of parts, as they are stored.
+    most: usize,
+}
+
+struct Held<T> {
+    by_digest: HashMap<Digest, Arc<T>>,
+    bytes: usize,
+}
 
 impl<T> Read<T> {
-    fn new() -> Self {
-        Self(Mutex::new(HashMap::new()))
+    fn new(most: usize) -> Self {
+        Self { read: Mutex::new(Held { by_digest: HashMap::new(), bytes: 0 }), most }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Document<T>>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Held<T>> {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn get(&self, digest: &Digest, read: impl FnOnce() -> Document<T>) -> Arc<Document<T>> {
-        if let Some(known) = self.lock().get(digest) {
-            return known.clone();
+    fn get(&self, digest: &Digest) -> Option<Arc<T>> {
+        self.lock().by_digest.get(digest).cloned()
+    }
+
+    fn keep(&self, digest: &Digest, bytes: usize, fresh: T) -> Arc<T> {
+        let fresh = Arc::new(fresh);
+        let mut held = self.lock();
+        // Each counts as no less than what keeping it takes besides.
+        let bytes = bytes.max(1_024);
+        if held.bytes + bytes > self.most {
+            *held = Held { by_digest: HashMap::new(), bytes: 0 };
         }
-        let fresh = Arc::new(read());
-        let mut known = self.lock();
-        if known.len() >= MOST {
-            known.clear();
+        if bytes <= self.most && held.by_digest.insert(*digest, fresh.clone()).is_none() {
+            held.bytes += bytes;
         }
-        known.insert(*digest, fresh.clone());
         fresh
     }
 }
@@ -59,8 +75,9 @@ pub(super) struct Appraiser<'a> {
     origin: &'a str,
     verifier: &'a Verifier,
     beside: Beside<'a>,
-    policies: Read<Policy>,
-    references: Read<ReferenceValues>,
+    policies: Read<Document<Policy>>,
+    references: Read<Document<ReferenceValues>>,
+    recorded: Read<Result<Appraisal, String>>,
 }
 
 /// What is kept of a leaf.
@@ -80,19 +97,44 @@ pub(super) struct Kept {
 impl<'a> Appraiser<'a> {
     pub fn new(source: &'a (dyn Source + Sync), origin: &'a str, verifier: &'a Verifier) -> Self {
         let beside = Beside::new(move |digest| source.part(digest).ok());
-        Self { source, origin, verifier, beside, policies: Read::new(), references: Read::new() }
+        let (policies, references) = (Read::new(DOCUMENTS), Read::new(DOCUMENTS));
+        Self { source, origin, verifier, beside, policies, references, recorded: Read::new(RECORDED) }
     }
 
     fn part(&self, digest: &Digest) -> Result<Vec<u8>, String> {
         self.source.part(digest).map_err(|error| error.to_string())
     }
 
+    /// A policy, or reference values.
     fn document<T, E: std::fmt::Display>(
         &self,
+        known: &Read<Document<T>>,
         digest: &Digest,
         read: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Arc<Document<T>> {
+        known.get(digest).unwrap_or_else(|| {
+            let (bytes, fresh) = match self.part(digest) {
+                Ok(bytes) => (bytes.len(), Self::read(digest, bytes, read)),
+                Err(error) => (0, Err((Kind::PartMissing, error))),
+            };
+            known.keep(digest, bytes, fresh)
+        })
+    }
+
+    /// A recorded appraisal that stands beside the tree.
+    fn recorded(&self, digest: &Digest) -> Result<Arc<Result<Appraisal, String>>, String> {
+        if let Some(known) = self.recorded.get(digest) {
+            return Ok(known);
+        }
+        let json = self.part(digest)?;
+        Ok(self.recorded.keep(digest, json.len(), recorded(&json)))
+    }
+
+    fn read<T, E: std::fmt::Display>(
+        digest: &Digest,
+        bytes: Vec<u8>,
+        read: impl FnOnce(&str) -> Result<T, E>,
     ) -> Document<T> {
-        let bytes = self.part(digest).map_err(|error| (Kind::PartMissing, error))?;
         let not_read = |why: &str| (Kind::DocumentNotRead, format!("the part {digest} {why}"));
         if bytes.len() > MOST_DOCUMENT {
             return Err(not_read(&format!("has {} bytes, more than {MOST_DOCUMENT}", bytes.len())));
@@ -184,20 +226,19 @@ impl<'a> Appraiser<'a> {
 
     fn again(&self, entry: &Entry<'_>) -> Result<Again, (Kind, String)> {
         let missing = |detail: String| (Kind::PartMissing, detail);
-        let policy = self.policies.get(&entry.policy, || self.document(&entry.policy, Policy::from_toml));
+        let policy = self.document(&self.policies, &entry.policy, Policy::from_toml);
         let named = match &*policy {
             Ok((named, _)) => named,
             Err(why) => return Err(why.clone()),
         };
-        let references = entry
-            .references
-            .map(|digest| self.references.get(&digest, || self.document(&digest, ReferenceValues::from_toml)));
+        let references =
+            entry.references.map(|digest| self.document(&self.references, &digest, ReferenceValues::from_toml));
         let values = match references.as_deref() {
             None => None,
             Some(Ok((values, _))) => Some(values),
             Some(Err(why)) => return Err(why.clone()),
         };
-        let (beside, recorded_beside);
+        let beside;
         let bundle = match entry.bundle {
             PartRef::Inline(bytes) => bytes,
             PartRef::Shared(digest) => {
@@ -206,11 +247,8 @@ impl<'a> Appraiser<'a> {
             }
         };
         let recorded = match entry.appraisal {
-            PartRef::Inline(bytes) => bytes,
-            PartRef::Shared(digest) => {
-                recorded_beside = self.part(&digest).map_err(missing)?;
-                &recorded_beside
-            }
+            PartRef::Inline(bytes) => Arc::new(recorded(bytes)),
+            PartRef::Shared(digest) => self.recorded(&digest).map_err(missing)?,
         };
         let result = self.verifier.detached(bundle, &self.beside, named, values, entry.time);
         let (cpu, gpu) = match cocoon_attestation::detached::Detached::read(bundle) {
@@ -235,7 +273,7 @@ impl<'a> Appraiser<'a> {
             let detail = format!("it names the evidence {} and holds a bundle of {of}", entry.evidence_id.0);
             return Err((Kind::MalformedLeaf, detail));
         }
-        let difference = difference(recorded, &result.appraisal);
+        let difference = difference(&recorded, &result.appraisal);
         let subject = result.claims.map(|claims| Subject {
             enclave_key: claims.enclave_key,
             provider: claims.provider,
@@ -267,19 +305,18 @@ impl Again {
     }
 }
 
+fn recorded(json: &[u8]) -> Result<Appraisal, String> {
+    serde_json::from_slice(json)
+        .map_err(|error| format!("the recorded appraisal cannot be read: {}", short(&error.to_string())))
+}
+
 /// What a recorded appraisal says that the one that was made again does not, if anything, and whether that is the outcome.
-fn difference(recorded: &[u8], again: &Appraisal) -> Option<(bool, String)> {
-    if Same(recorded).appraisal(again).is_some_and(|rest| rest.is_empty()) {
-        return None;
-    }
-    let recorded: Appraisal = match serde_json::from_slice(recorded) {
+fn difference(recorded: &Result<Appraisal, String>, again: &Appraisal) -> Option<(bool, String)> {
+    let recorded = match recorded {
         Ok(recorded) => recorded,
-        Err(error) => {
-            return Some((true, format!("the recorded appraisal cannot be read: {}", short(&error.to_string()))));
-        }
+        Err(why) => return Some((true, why.clone())),
     };
-    // Another order of fields, or another spelling, of the same result.
-    if recorded == *again {
+    if again.is_recorded_as(recorded) {
         return None;
     }
     let mut parts = Vec::new();
@@ -291,7 +328,7 @@ fn difference(recorded: &[u8], again: &Appraisal) -> Option<(bool, String)> {
     differ("outcome", recorded.outcome.to_string(), again.outcome.to_string());
     differ("reason", recorded.reason.clone(), again.reason.clone());
     let tcb = |appraisal: &Appraisal| appraisal.tcb_status.clone().unwrap_or_else(|| "none".into());
-    differ("TCB status", tcb(&recorded), tcb(again));
+    differ("TCB status", tcb(recorded), tcb(again));
     differ("advisories", recorded.advisories.join(" "), again.advisories.join(" "));
     let check = |appraisal: &Appraisal, n: usize| match appraisal.checks.get(n) {
         Some(check) => format!("{} {}: {}", check.id, check.outcome, check.detail),
@@ -299,7 +336,7 @@ fn difference(recorded: &[u8], again: &Appraisal) -> Option<(bool, String)> {
     };
     let longest = recorded.checks.len().max(again.checks.len());
     if let Some(n) = (0..longest).find(|n| recorded.checks.get(*n) != again.checks.get(*n)) {
-        differ(&format!("check {n}"), check(&recorded, n), check(again, n));
+        differ(&format!("check {n}"), check(recorded, n), check(again, n));
     }
     if parts.is_empty() {
         parts.push("what was not checked, measured or stated besides differs".into());
@@ -313,127 +350,6 @@ fn short(text: &str) -> String {
     if cut < text.len() { format!("{:?}...", &text[..cut]) } else { format!("{text:?}") }
 }
 
-/// What is left of JSON that should be an appraisal's as `serde_json` writes it: nothing is built to be compared. Where it is not, which
-/// says little, the two are compared by what they mean.
-struct Same<'a>(&'a [u8]);
-
-impl<'a> Same<'a> {
-    fn raw(&mut self, expected: &str) -> Option<()> {
-        self.0 = self.0.strip_prefix(expected.as_bytes())?;
-        Some(())
-    }
-
-    /// A text in which nothing has to be escaped.
-    fn text(&mut self, expected: &str) -> Option<()> {
-        let rest = self.0.strip_prefix(b"\"")?.strip_prefix(expected.as_bytes())?;
-        // Without a way out of the middle, so that it is done many bytes at a time.
-        let special = |byte: u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
-        if expected.bytes().fold(false, |found, byte| found | special(byte)) {
-            return self.escaped(expected);
-        }
-        self.0 = rest.strip_prefix(b"\"")?;
-        Some(())
-    }
-
-    fn escaped(&mut self, expected: &str) -> Option<()> {
-        let json = serde_json::to_string(expected).ok()?;
-        self.raw(&json)
-    }
-
-    fn any_text(&mut self, expected: &str) -> Option<()> {
-        // One with escapes begins otherwise.
-        self.text(expected).or_else(|| self.escaped(expected))
-    }
-
-    fn list<T>(&mut self, items: &[T], mut each: impl FnMut(&mut Self, &T) -> Option<()>) -> Option<()> {
-        self.raw("[")?;
-        for (n, item) in items.iter().enumerate() {
-            if n > 0 {
-                self.raw(",")?;
-            }
-            each(self, item)?;
-        }
-        self.raw("]")
-    }
-
-    fn appraisal(mut self, again: &Appraisal) -> Option<&'a [u8]> {
-        let Appraisal {
-            schema,
-            outcome,
-            reason,
-            tcb_status,
-            advisories,
-            checks,
-            unchecked,
-            measurements,
-            not_after,
-            development,
-        } = again;
-        self.raw("{\"schema\":")?;
-        self.any_text(schema)?;
-        self.raw(",\"outcome\":")?;
-        self.text(word(*outcome))?;
-        self.raw(",\"reason\":")?;
-        self.any_text(reason)?;
-        self.raw(",\"tcb_status\":")?;
-        match tcb_status {
-            None => self.raw("null")?,
-            Some(status) => self.any_text(status)?,
-        }
-        self.raw(",\"advisories\":")?;
-        self.list(advisories, |rest, id| rest.any_text(id))?;
-        self.raw(",\"checks\":")?;
-        self.list(checks, |rest, check| {
-            rest.raw("{\"id\":")?;
-            rest.any_text(&check.id)?;
-            rest.raw(",\"outcome\":")?;
-            rest.text(match check.outcome {
-                CheckOutcome::Passed => "passed",
-                CheckOutcome::Allowed => "allowed",
-                CheckOutcome::Refused => "refused",
-                CheckOutcome::Invalid => "invalid",
-                CheckOutcome::Malformed => "malformed",
-            })?;
-            rest.raw(",\"detail\":")?;
-            rest.any_text(&check.detail)?;
-            rest.raw("}")
-        })?;
-        self.raw(",\"unchecked\":")?;
-        self.list(unchecked, |rest, item| {
-            rest.raw("{\"id\":")?;
-            rest.any_text(&item.id)?;
-            rest.raw(",\"why\":")?;
-            rest.any_text(&item.why)?;
-            rest.raw("}")
-        })?;
-        self.raw(",\"measurements\":{")?;
-        for (n, (name, value)) in measurements.iter().enumerate() {
-            if n > 0 {
-                self.raw(",")?;
-            }
-            self.any_text(name)?;
-            self.raw(":")?;
-            self.any_text(value)?;
-        }
-        self.raw("},\"not_after\":")?;
-        match not_after {
-            None => self.raw("null")?,
-            Some(time) => self.raw(&time.0.to_string())?,
-        }
-        self.raw(if *development { ",\"development\":true}" } else { ",\"development\":false}" })?;
-        Some(self.0)
-    }
-}
-
-fn word(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Accepted => "accepted",
-        Outcome::Refused => "refused",
-        Outcome::Invalid => "invalid",
-        Outcome::Malformed => "malformed",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use cocoon_attestation::UnixTime;
@@ -442,40 +358,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_is_recognised_without_being_read() {
-        let again = appraise_bundle(b"no bundle", &Policy::default(), None, UnixTime(7)).appraisal;
-        let mut full = again.clone();
-        full.tcb_status = Some("UpToDate".into());
-        full.advisories = vec!["INTEL-SA-1".into(), "with \"quotes\" and \\".into()];
-        full.measurements.insert("a".into(), "line\nfeed".into());
-        full.measurements.insert("b".into(), "\u{e9}\u{1f600}".into());
-        full.unchecked.push(cocoon_verifier::Unchecked { id: "x".into(), why: "y".into() });
-        full.not_after = Some(UnixTime(9));
-        full.development = true;
-        for appraisal in [again, full] {
-            let json = serde_json::to_vec(&appraisal).unwrap();
-            assert_eq!(Same(&json).appraisal(&appraisal), Some(&[][..]));
-            for at in 0..json.len() {
-                let mut altered = json.clone();
-                altered[at] ^= 1;
-                assert_ne!(Same(&altered).appraisal(&appraisal), Some(&[][..]), "byte {at}");
-            }
-            assert_ne!(Same(&json[..json.len() - 1]).appraisal(&appraisal), Some(&[][..]));
-        }
-    }
-
-    #[test]
     fn only_another_result_is_a_difference() {
         let again = appraise_bundle(b"no bundle", &Policy::default(), None, UnixTime(7)).appraisal;
         let json = serde_json::to_vec(&again).unwrap();
-        assert_eq!(difference(&json, &again), None);
+        let difference = |json: &[u8]| difference(&recorded(json), &again);
+        assert_eq!(difference(&json), None);
         // Another spelling of the same.
         let value: serde_json::Value = serde_json::from_slice(&json).unwrap();
-        assert_eq!(difference(serde_json::to_string_pretty(&value).unwrap().as_bytes(), &again), None);
+        assert_eq!(difference(serde_json::to_string_pretty(&value).unwrap().as_bytes()), None);
         let differs = |alter: fn(&mut Appraisal), expected: &str| {
             let mut recorded = again.clone();
             alter(&mut recorded);
-            let (outcome, found) = difference(&serde_json::to_vec(&recorded).unwrap(), &again).expect(expected);
+            let (outcome, found) = difference(&serde_json::to_vec(&recorded).unwrap()).expect(expected);
             assert!(found.contains(expected), "{found}");
             assert_eq!(outcome, recorded.outcome != again.outcome);
         };
@@ -485,7 +379,7 @@ mod tests {
         differs(|recorded| recorded.advisories = vec!["INTEL-SA-1".into()], "advisories was \"INTEL-SA-1\"");
         differs(|recorded| recorded.checks.clear(), "check 0 was \"absent\"");
         differs(|recorded| recorded.development = true, "stated besides differs");
-        assert!(matches!(difference(b"{}", &again), Some((true, why)) if why.contains("cannot be read")));
-        assert!(difference(&json[..json.len() - 1], &again).is_some());
+        assert!(matches!(difference(b"{}"), Some((true, why)) if why.contains("cannot be read")));
+        assert!(difference(&json[..json.len() - 1]).is_some());
     }
 }

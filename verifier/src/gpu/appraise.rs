@@ -17,7 +17,7 @@ static NAMES: LazyLock<Vec<String>> =
     LazyLock::new(|| (0..=u8::MAX).map(|n| format!("gpu.measurement{n:02}")).collect());
 
 pub(super) fn measure(record: &mut Record, report: &GpuReport, architecture: &str) {
-    record.measurements.insert("gpu.architecture".into(), architecture.to_owned());
+    record.measurements.push(("gpu.architecture".into(), architecture.to_owned()));
     for (name, value) in
         [("gpu.driver", report.driver_version()), ("gpu.vbios", report.vbios_version()), ("gpu.board", report.board())]
     {

@@ -30,6 +30,9 @@ pub(super) struct Chain {
     root: String,
     pub(super) window: Window,
     development: bool,
+    /// What it rests on, where it is remembered: the bytes that it came as, and the policy's roots.
+    pem: Box<[u8]>,
+    roots: Vec<Vec<u8>>,
 }
 
 impl Chain {
@@ -50,7 +53,19 @@ impl Chain {
         let key = ParsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, leaf.key())
             .map_err(|_| invalid("gpu.signature", "the GPU's key is no key of P-384".into()))?;
         let (point, fwid, root) = (leaf.key().to_vec(), fwid(leaf), root.name());
-        Ok(Self { key, point, architecture, fwid, root, window, development, certificates: chain })
+        let (pem, roots) = (Box::default(), Vec::new());
+        Ok(Self { key, point, architecture, fwid, root, window, development, certificates: chain, pem, roots })
+    }
+
+    /// Keeps what it rests on.
+    pub(super) fn remember(&mut self, pem: &[u8], policy: &Policy) {
+        self.pem = pem.into();
+        self.roots.clone_from(&policy.roots);
+    }
+
+    /// Whether it rests on exactly these.
+    pub(super) fn rests_on(&self, pem: &[u8], policy: &Policy) -> bool {
+        *self.pem == *pem && self.roots == policy.roots
     }
 }
 
@@ -112,7 +127,7 @@ pub(super) fn certificates(what: &str, chain: &[Cert], at: UnixTime) -> Result<W
             return Err(format!("{:?} has the critical extension {oid}, which is not understood", certificate.name()));
         }
         let issuer = chain.get(n + 1).unwrap_or(certificate);
-        if !certificate.signed_by(issuer, &P384) {
+        if !certificate.signed_by(issuer, &P384, None) {
             return Err(format!("{:?} did not sign the certificate of {:?}", issuer.name(), certificate.name()));
         }
         let below = u8::try_from(n.saturating_sub(1)).unwrap_or(u8::MAX);

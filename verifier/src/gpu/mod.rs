@@ -11,14 +11,14 @@ mod xml;
 
 use std::sync::Arc;
 
-use aws_lc_rs::digest::{Context, SHA256, digest};
+use aws_lc_rs::digest::{Context, SHA256};
 use cocoon_attestation::UnixTime;
 
 use crate::cache::Cache;
 use crate::needs::{self, Need};
 use crate::outcome::{Appraisal, CheckOutcome, Record};
 use crate::policy::Policy;
-use crate::x509::Cert;
+use crate::x509::{Cert, sha256};
 use chain::Chain;
 use ocsp::{Responses, Word};
 use rim::{Failure, Rim};
@@ -89,9 +89,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(bytes: Arc<Vec<u8>>) -> Self {
-        let mut hash = [0; 32];
-        hash.copy_from_slice(digest(&SHA256, &bytes).as_ref());
-        Self { bytes, digest: hash }
+        Self { digest: sha256(&bytes), bytes }
     }
 }
 
@@ -118,6 +116,11 @@ impl Known {
 /// Most bytes of answers that are kept read, by their length as they came: read, they take several times as much, and whoever sends them need
 /// not be believed yet.
 const RESPONSES: usize = 16 << 20;
+
+/// Bytes of a chain that say where it is remembered.
+const KEY: usize = 768;
+/// Longest chain that is remembered; NVIDIA's have about 5 KB.
+const REMEMBERED: usize = 16 * 1024;
 
 /// SHA-256 of bytes and of the roots in force.
 fn key(bytes: &[u8], policy: &Policy) -> [u8; 32] {
@@ -273,10 +276,20 @@ fn one(record: &mut Record, gpu: &GpuEvidence<'_>, asked: &Asked<'_>, known: Opt
         }
     };
     record.passed("gpu.format", format!("SPDM report, {} bytes", gpu.report.len()));
-    let fresh = || Chain::authenticate(gpu.chain, policy, at).map(Arc::new);
+    // What is remembered counts only if all of its bytes and all roots are the same; it is looked for by the beginning, which has the
+    // GPU's own certificate.
+    let known = known.filter(|_| gpu.chain.len() <= REMEMBERED);
+    let fresh = || {
+        let mut chain = Chain::authenticate(gpu.chain, policy, at)?;
+        if known.is_some() {
+            chain.remember(gpu.chain, policy);
+        }
+        Ok(Arc::new(chain))
+    };
+    let counts = |chain: &Chain| chain.window.contains(at) && chain.rests_on(gpu.chain, policy);
     let chain = match known {
         None => fresh(),
-        Some(known) => known.chains.get_or(&key(gpu.chain, policy), |chain| chain.window.contains(at), fresh),
+        Some(known) => known.chains.get_or(&key(&gpu.chain[..gpu.chain.len().min(KEY)], policy), counts, fresh),
     };
     let chain = chain.and_then(|chain| {
         chain::authenticate(record, &report, &chain, nonce)?;

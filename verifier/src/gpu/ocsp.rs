@@ -17,7 +17,7 @@ use x509_cert::spki::AlgorithmIdentifierOwned;
 
 use super::{Known, Shared};
 use crate::outcome::Record;
-use crate::x509::{self, Cert, P384, Window};
+use crate::x509::{self, Cert, P384, Window, sha256};
 
 /// Longest answer that is looked at, in bytes; NVIDIA's have about 2 KB.
 const MAX_LEN: usize = 16 * 1024;
@@ -96,6 +96,8 @@ enum Status {
 #[derive(Debug)]
 pub(crate) struct Response {
     der: Vec<u8>,
+    /// SHA-256 of that.
+    digest: [u8; 32],
     basic: BasicResponse,
 }
 
@@ -128,7 +130,7 @@ impl Response {
         }
         let der = bytes.response.into_bytes().to_vec();
         let basic = BasicResponse::from_der(&der).map_err(read)?;
-        Ok(Self { der, basic })
+        Ok(Self { digest: sha256(&der), der, basic })
     }
 
     /// When it is due again, by its own word, if it is about a certificate.
@@ -141,6 +143,12 @@ impl Response {
     pub(crate) fn first_due(&self) -> Result<UnixTime, String> {
         let entries = self.basic.data.responses.iter().map(|single| single.window().to);
         entries.min().ok_or_else(|| "the OCSP response is about nothing".into())
+    }
+
+    /// Whether it has an entry for a certificate of this number, whoever issued that.
+    fn mentions(&self, certificate: &Cert) -> bool {
+        let serial = certificate.x509.tbs_certificate().serial_number().as_bytes();
+        self.basic.data.responses.iter().any(|single| single.id.serial.as_bytes() == serial)
     }
 
     /// The entry for a certificate, if there is one.
@@ -241,7 +249,7 @@ fn delegate(signer: &Cert, issuer: &Cert, at: UnixTime) -> Result<(), String> {
     let name = signer.name();
     let purposes = signer.x509.tbs_certificate().get_extension::<ExtendedKeyUsage>();
     let may = matches!(purposes, Ok(Some((_, ExtendedKeyUsage(purposes)))) if purposes.contains(&SIGNING));
-    if !signer.signed_by(issuer, &P384) || !may || !signer.may_sign() {
+    if !signer.signed_by(issuer, &P384, None) || !may || !signer.may_sign() {
         return Err(format!("is signed by {name:?}, whom {:?} did not certify to answer for it", issuer.name()));
     }
     let purpose = const_oid::db::rfc5280::ID_CE_EXT_KEY_USAGE.to_string();
@@ -267,21 +275,24 @@ pub(super) fn check(
     let (mut good, mut missing) = (0, Vec::new());
     for (n, pair) in chain.windows(2).enumerate() {
         let [certificate, issuer] = pair else { continue };
-        let name = certificate.name();
+        let name = || certificate.name();
         match responses.word(certificate, issuer, at) {
             None if n < unasked => {}
-            None => missing.push(name),
-            Some(Err(detail)) => return record.genuine(id, false, format!("the OCSP response for {name:?} {detail}")),
+            None => missing.push(name()),
+            Some(Err(detail)) => {
+                return record.genuine(id, false, format!("the OCSP response for {:?} {detail}", name()));
+            }
             Some(Ok(word)) => {
                 record.not_after = Some(record.not_after.map_or(word.window.to, |known| known.min(word.window.to)));
                 match word.status {
                     Status::Good => good += 1,
                     Status::Revoked => {
-                        let detail = format!("NVIDIA revoked the certificate of {name:?} and no longer stands by it");
+                        let detail =
+                            format!("NVIDIA revoked the certificate of {:?} and no longer stands by it", name());
                         return record.genuine(id, false, detail);
                     }
                     Status::Unknown => {
-                        let detail = format!("NVIDIA's service does not know the certificate of {name:?}");
+                        let detail = format!("NVIDIA's service does not know the certificate of {:?}", name());
                         return record.genuine(id, false, detail);
                     }
                 }
@@ -293,6 +304,12 @@ pub(super) fn check(
     }
     let detail = format!("no OCSP response for {}: nothing says that they are not revoked", missing.join(", "));
     if responses.required { record.demand(id, false, detail) } else { record.unchecked(id, detail) }
+}
+
+/// An answer about a certificate: what was believed of it before, or its entry.
+enum About<'a> {
+    Known(Arc<Word>),
+    New([u8; 32], &'a Response, &'a SingleResponse),
 }
 
 /// Answers at hand.
@@ -311,8 +328,8 @@ impl<'a> Responses<'a> {
         }
         // The same answer twice says nothing more, and costs nothing more.
         let mut distinct: Vec<&Shared> = ders.iter().collect();
-        distinct.sort_by(|a, b| a.bytes.cmp(&b.bytes));
-        distinct.dedup_by(|a, b| a.bytes == b.bytes);
+        distinct.sort_by_key(|shared| shared.digest);
+        distinct.dedup_by_key(|shared| shared.digest);
         let read = |der: &Shared| {
             let fresh = || Response::parse(&der.bytes).map(Arc::new);
             known.map_or_else(fresh, |known| known.responses.get_or(&der.digest, |_| true, fresh))
@@ -323,20 +340,31 @@ impl<'a> Responses<'a> {
 
     /// What the answers say of a certificate. A revocation counts whatever else is there; of several others, any that holds.
     fn word(&self, certificate: &Cert, issuer: &Cert, at: UnixTime) -> Option<Result<Word, String>> {
-        let mut best: Option<Result<Word, String>> = None;
+        let mut about = Vec::new();
+        for response in self.responses.iter().filter(|response| response.mentions(certificate)) {
+            let key = super::key_of([&response.digest[..], &certificate.digest, &issuer.digest]);
+            let known = self.known.and_then(|known| known.answers.get(&key, |word| word.window.contains(at)));
+            match known {
+                Some(word) => about.push(About::Known(word)),
+                None => {
+                    about.extend(response.about(certificate, issuer).map(|single| About::New(key, response, single)))
+                }
+            }
+        }
         // Each that is not authentic costs several signature checks, and nobody has a use for many.
-        if self.responses.iter().filter(|response| response.about(certificate, issuer).is_some()).count() > MAX_ANSWERS
-        {
+        if about.len() > MAX_ANSWERS {
             return Some(Err(format!("is one of more than {MAX_ANSWERS} about the same certificate")));
         }
-        for response in &self.responses {
-            let Some(single) = response.about(certificate, issuer) else { continue };
-            let word = match self.known {
-                None => response.believed(single, issuer, at),
-                Some(known) => {
-                    let key = super::key_of([&response.der[..], &certificate.der, &issuer.der]);
-                    let fresh = || response.believed(single, issuer, at).map(Arc::new);
-                    known.answers.get_or(&key, |word| word.window.contains(at), fresh).map(|word| *word)
+        let mut best: Option<Result<Word, String>> = None;
+        for answer in about {
+            let word = match answer {
+                About::Known(word) => Ok(*word),
+                About::New(key, response, single) => {
+                    let word = response.believed(single, issuer, at);
+                    if let (Some(known), Ok(word)) = (self.known, &word) {
+                        known.answers.keep(&key, Arc::new(*word));
+                    }
+                    word
                 }
             };
             match (&word, &best) {

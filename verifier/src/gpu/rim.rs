@@ -232,6 +232,6 @@ pub(super) fn report(record: &mut Record, rim: &Rim) {
     record.passed("rim.root", if rim.development { "a root that the policy names" } else { "NVIDIA's root" });
     record
         .passed("rim.signature", format!("the whole manifest is signed; {} measurements are active", rim.golden.len()));
-    record.measurements.insert("rim.version".into(), rim.version.clone());
-    record.measurements.insert("rim.product".into(), rim.product.clone());
+    record.measurements.push(("rim.version".into(), rim.version.clone()));
+    record.measurements.push(("rim.product".into(), rim.product.clone()));
 }

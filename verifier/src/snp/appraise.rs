@@ -216,7 +216,7 @@ fn measure(record: &mut Record, report: &Report) {
         ("snp.guest-svn", report.guest_svn().into()),
         ("snp.vmpl", report.vmpl().into()),
     ] {
-        record.measurements.insert(name.into(), number.to_string());
+        record.measurements.push((name.into(), number.to_string()));
     }
 }
 

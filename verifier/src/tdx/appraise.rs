@@ -60,9 +60,9 @@ fn measure(record: &mut Record, quote: &Quote, platform: &Platform) {
     if let Some(piid) = platform.pck.piid {
         record.measure("tdx.piid", &piid);
     }
-    record.measurements.insert("tdx.tcb-evaluation".into(), platform.evaluation.to_string());
-    record.measurements.insert("tdx.qe-svn".into(), platform.qe_svn.to_string());
-    record.measurements.insert("tdx.pce-svn".into(), platform.pck.pce_svn.to_string());
+    record.measurements.push(("tdx.tcb-evaluation".into(), platform.evaluation.to_string()));
+    record.measurements.push(("tdx.qe-svn".into(), platform.qe_svn.to_string()));
+    record.measurements.push(("tdx.pce-svn".into(), platform.pck.pce_svn.to_string()));
 }
 
 fn tcb(record: &mut Record, quote: &Quote, platform: &Platform, found: Tcb, policy: &TdxPolicy) {

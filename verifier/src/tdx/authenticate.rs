@@ -21,7 +21,7 @@ use super::tcb::Failure;
 use crate::outcome::{Check, CheckOutcome};
 use crate::policy::Policy;
 use crate::roots;
-use crate::x509::{Cert, P256, Revoked, Window};
+use crate::x509::{Cert, P256, Revoked, Signatures, Window};
 
 /// What does not change from quote to quote of one platform.
 #[derive(Debug)]
@@ -48,9 +48,11 @@ pub(crate) struct Platform {
 }
 
 /// r || s by a key x || y.
-pub(super) fn signed(key: &[u8], message: &[u8], signature: &[u8]) -> bool {
-    let point = [&[4], key].concat();
-    UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &point).verify(message, signature).is_ok()
+pub(super) fn signed(key: &[u8], message: &[u8], signature: &[u8], known: Option<&Signatures>) -> bool {
+    Signatures::holds(known, "P-256, r || s", [key, message, signature], || {
+        let point = [&[4], key].concat();
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &point).verify(message, signature).is_ok()
+    })
 }
 
 impl Platform {
@@ -59,19 +61,20 @@ impl Platform {
         collateral: &Collateral,
         root: &Cert,
         at: UnixTime,
+        known: Option<&Signatures>,
     ) -> Result<Self, Failure> {
         let certificates = |detail: String| ("tdx.certificates", detail);
-        let lists = Chains::verify(data, collateral, root, at).map_err(certificates)?;
+        let lists = Chains::verify(data, collateral, root, at, known).map_err(certificates)?;
         let mut checks = vec![passed(
             "tdx.certificates",
             "every chain ends at the root; all certificates are current and none is revoked",
         )];
         let pck = Pck::of(&lists.pck).map_err(certificates)?;
 
-        let tcb_info = tcb_info(collateral, &lists, &pck, at).map_err(|detail| ("tdx.tcb-info", detail))?;
+        let tcb_info = tcb_info(collateral, &lists, &pck, at, known).map_err(|detail| ("tdx.tcb-info", detail))?;
         checks.push(passed("tdx.tcb-info", "TCB info is signed, current, and for this FMSPC"));
-        let qe_identity = qe_identity(collateral, &lists, at).map_err(|detail| ("tdx.qe-identity", detail))?;
-        qe_report(data, &lists.pck).map_err(|detail| ("tdx.qe-report", detail))?;
+        let qe_identity = qe_identity(collateral, &lists, at, known).map_err(|detail| ("tdx.qe-identity", detail))?;
+        qe_report(data, &lists.pck, known).map_err(|detail| ("tdx.qe-report", detail))?;
         let (qe_level, qe_svn) = quoting_enclave(data, &qe_identity).map_err(|detail| ("tdx.qe-identity", detail))?;
         checks.push(passed("tdx.qe-identity", "QE identity is signed and current, and the quoting enclave matches it"));
         checks.push(passed(
@@ -129,8 +132,14 @@ struct Chains<'a> {
 }
 
 impl<'a> Chains<'a> {
-    fn verify(data: &SignatureData<'_>, collateral: &'a Collateral, root: &Cert, at: UnixTime) -> Result<Self, String> {
-        let root_list = Revoked::signed_by(&collateral.root_crl, root, &P256, at)
+    fn verify(
+        data: &SignatureData<'_>,
+        collateral: &'a Collateral,
+        root: &Cert,
+        at: UnixTime,
+        known: Option<&Signatures>,
+    ) -> Result<Self, String> {
+        let root_list = Revoked::signed_by(&collateral.root_crl, root, &P256, known, at)
             .map_err(|detail| format!("the root's revocation list {detail}"))?;
         let mut window = current("the root", root, at)?;
         if root_list.lists(root) {
@@ -142,7 +151,7 @@ impl<'a> Chains<'a> {
         // Intel's signer of documents, issued by the root itself.
         let mut signer = |what: &str, chain: &'a [Cert]| {
             let leaf = chain.first().ok_or_else(|| format!("the {what}'s chain is empty"))?;
-            link(what, leaf, "the root", root)?;
+            link(what, leaf, "the root", root, known)?;
             window = window.and(current(what, leaf, at)?);
             sound(what, leaf)?;
             if !leaf.may_sign() {
@@ -173,8 +182,8 @@ impl<'a> Chains<'a> {
         if chain.any(|other| other.der != root.der) {
             return Err("the PCK chain has a certificate that is neither the PCK's, its issuer's nor the root's".into());
         }
-        link("PCK issuer", &issuer, "the root", root)?;
-        link("PCK", &pck, "its issuer", &issuer)?;
+        link("PCK issuer", &issuer, "the root", root, known)?;
+        link("PCK", &pck, "its issuer", &issuer, known)?;
         for (what, certificate) in [("PCK issuer", &issuer), ("PCK", &pck)] {
             window = window.and(current(what, certificate, at)?);
             sound(what, certificate)?;
@@ -185,7 +194,7 @@ impl<'a> Chains<'a> {
         if root_list.lists(&issuer) {
             return Err("the PCK's issuer is revoked".into());
         }
-        let pck_list = Revoked::signed_by(&collateral.pck_crl, &issuer, &P256, at)
+        let pck_list = Revoked::signed_by(&collateral.pck_crl, &issuer, &P256, known, at)
             .map_err(|detail| format!("the PCK's revocation list {detail}"))?;
         if pck_list.lists(&pck) {
             return Err("the PCK certificate is revoked: Intel no longer vouches for this platform".into());
@@ -199,8 +208,8 @@ fn trimmed(pem: &[u8]) -> &[u8] {
     pem.strip_suffix(&[0]).unwrap_or(pem)
 }
 
-fn link(what: &str, subject: &Cert, issuer_is: &str, issuer: &Cert) -> Result<(), String> {
-    if subject.signed_by(issuer, &P256) {
+fn link(what: &str, subject: &Cert, issuer_is: &str, issuer: &Cert, known: Option<&Signatures>) -> Result<(), String> {
+    if subject.signed_by(issuer, &P256, known) {
         Ok(())
     } else {
         Err(format!("{issuer_is} did not sign the {what}'s certificate"))
@@ -223,9 +232,13 @@ fn sound(what: &str, certificate: &Cert) -> Result<(), String> {
 }
 
 /// A document by Intel's signer, current at a time.
-fn document(text: &str, signature: &[u8], signer: &Cert, what: &str) -> Result<(), String> {
+fn document(text: &str, signature: &[u8], signer: &Cert, what: &str, known: Option<&Signatures>) -> Result<(), String> {
     let key = signer.key().strip_prefix(&[4]).unwrap_or_default();
-    if signed(key, text.as_bytes(), signature) { Ok(()) } else { Err(format!("{what} is not signed by its signer")) }
+    if signed(key, text.as_bytes(), signature, known) {
+        Ok(())
+    } else {
+        Err(format!("{what} is not signed by its signer"))
+    }
 }
 
 fn dated(window: Window, at: UnixTime, what: &str) -> Result<(), String> {
@@ -238,8 +251,14 @@ fn dated(window: Window, at: UnixTime, what: &str) -> Result<(), String> {
     ))
 }
 
-fn tcb_info(collateral: &Collateral, chains: &Chains<'_>, pck: &Pck, at: UnixTime) -> Result<Arc<TcbInfo>, String> {
-    document(&collateral.tcb_info, &collateral.tcb_info_signature, chains.tcb_signer, "TCB info")?;
+fn tcb_info(
+    collateral: &Collateral,
+    chains: &Chains<'_>,
+    pck: &Pck,
+    at: UnixTime,
+    known: Option<&Signatures>,
+) -> Result<Arc<TcbInfo>, String> {
+    document(&collateral.tcb_info, &collateral.tcb_info_signature, chains.tcb_signer, "TCB info", known)?;
     let info = collateral.tcb_info_read.clone()?;
     dated(info.window(), at, "TCB info")?;
     if info.id != "TDX" || info.version < 3 {
@@ -255,8 +274,13 @@ fn tcb_info(collateral: &Collateral, chains: &Chains<'_>, pck: &Pck, at: UnixTim
     Ok(info)
 }
 
-fn qe_identity(collateral: &Collateral, chains: &Chains<'_>, at: UnixTime) -> Result<Arc<QeIdentity>, String> {
-    document(&collateral.qe_identity, &collateral.qe_identity_signature, chains.qe_signer, "QE identity")?;
+fn qe_identity(
+    collateral: &Collateral,
+    chains: &Chains<'_>,
+    at: UnixTime,
+    known: Option<&Signatures>,
+) -> Result<Arc<QeIdentity>, String> {
+    document(&collateral.qe_identity, &collateral.qe_identity_signature, chains.qe_signer, "QE identity", known)?;
     let identity = collateral.qe_identity_read.clone()?;
     dated(identity.window(), at, "QE identity")?;
     if identity.id != "TD_QE" || !(2..=3).contains(&identity.version) {
@@ -266,9 +290,9 @@ fn qe_identity(collateral: &Collateral, chains: &Chains<'_>, at: UnixTime) -> Re
     Ok(identity)
 }
 
-fn qe_report(data: &SignatureData<'_>, pck: &Cert) -> Result<(), String> {
+fn qe_report(data: &SignatureData<'_>, pck: &Cert, known: Option<&Signatures>) -> Result<(), String> {
     let key = pck.key().strip_prefix(&[4]).unwrap_or_default();
-    if !signed(key, data.qe_report, data.qe_signature) {
+    if !signed(key, data.qe_report, data.qe_signature, known) {
         return Err("the PCK did not sign the quoting enclave's report".into());
     }
     let bound = digest(&SHA256, &[data.attestation_key, data.qe_auth].concat());

@@ -18,17 +18,29 @@ use crate::cache::Cache;
 use crate::outcome::{Appraisal, CheckOutcome, Record, Signature};
 use crate::policy::Policy;
 use crate::roots;
-use crate::x509::Cert;
+use crate::x509::{Cert, Signatures};
 
-pub(crate) use authenticate::Platform;
+use authenticate::Platform;
 pub use collateral::Collateral;
 pub(crate) use parse::Quote;
 use parse::SignatureData;
 
-/// Bytes of a platform's own that say where it is remembered: with the attestation key, and the beginning of the PCK certificate.
-const KEY: usize = 512;
 /// Longest constant part of a quote that is remembered; with three certificates it has about 4 KB.
 const REMEMBERED: usize = 16 * 1024;
+
+/// What is remembered of Intel's platforms.
+#[derive(Debug)]
+pub(crate) struct Known {
+    platforms: Cache<Platform>,
+    signatures: Signatures,
+}
+
+impl Known {
+    pub(crate) fn new(platforms: usize) -> Self {
+        // Of each platform its certificate and its quoting enclave's report; of collateral some six.
+        Self { platforms: Cache::new(platforms), signatures: Signatures::new(platforms.saturating_mul(4)) }
+    }
+}
 
 /// Appraises a TDX quote against its collateral (`QuoteCollateralV3` as JSON) at a time.
 pub fn appraise_tdx(quote: &[u8], collateral_json: &[u8], policy: &Policy, at: UnixTime) -> Appraisal {
@@ -85,7 +97,7 @@ pub(crate) fn run(
     policy: &Policy,
     at: UnixTime,
     signature: Signature,
-    cache: Option<&Cache<Platform>>,
+    known: Option<&Known>,
 ) -> Option<Quote> {
     let bytes = given.quote;
     let quote = match Quote::parse(bytes) {
@@ -110,7 +122,7 @@ pub(crate) fn run(
             }
         },
     };
-    match authentic(record, &quote, collateral, policy, at, signature, cache) {
+    match authentic(record, &quote, collateral, policy, at, signature, known) {
         Ok(platform) => match tcb::evaluate(&platform.tcb_info, &platform.pck, &platform.qe_level, &quote) {
             Ok(tcb) => {
                 record.extend(&platform.checks);
@@ -136,40 +148,40 @@ fn authentic(
     policy: &Policy,
     at: UnixTime,
     signature: Signature,
-    cache: Option<&Cache<Platform>>,
+    known: Option<&Known>,
 ) -> Result<Arc<Platform>, tcb::Failure> {
     let data = quote.signature_data().map_err(|detail| ("tdx.signature-data", detail))?;
-    // Where to look: by what differs from platform to platform. What is found there counts only if every byte that the platform's
+    // Where to look: by the attestation key, which differs from platform to platform. What is found there counts only if every byte that the platform's
     // authenticity rests on is the same, and all roots in force.
     let mut key = Context::new(&SHA256);
     key.update(&collateral.digest);
-    key.update(&data.constant[..data.constant.len().min(KEY)]);
-    key.update(data.pck_chain.map_or(&[][..], |chain| &chain[..chain.len().min(KEY)]));
+    key.update(data.attestation_key);
     policy.roots.iter().for_each(|root| key.update(root));
     let key = key.finish();
     let counts =
         |platform: &Platform| platform.window.contains(at) && platform.rests_on(data.constant, collateral, policy);
-    let known = cache.and_then(|cache| cache.get(key.as_ref(), counts));
-    let holds = match &known {
+    let remembered = known.and_then(|known| known.platforms.get(key.as_ref(), counts));
+    let holds = match &remembered {
         Some(platform) => platform.attestation_key.verify_sig(quote.signed(), data.signature).is_ok(),
-        None => authenticate::signed(data.attestation_key, quote.signed(), data.signature),
+        None => authenticate::signed(data.attestation_key, quote.signed(), data.signature, None),
     };
     if signature == Signature::Checked && !holds {
         return Err(("tdx.signature", "the attestation key did not sign this header and body".into()));
     }
     record.passed("tdx.signature", "the attestation key signed header and body");
-    let platform = match known {
+    let platform = match remembered {
         Some(platform) => platform,
         None => {
-            let mut platform = authenticate_under_any(&data, collateral, &roots::tdx(policy), at)?;
+            let signatures = known.map(|known| &known.signatures);
+            let mut platform = authenticate_under_any(&data, collateral, &roots::tdx(policy), at, signatures)?;
             // Anybody can put more into a genuine quote that Intel's signatures do not cover; none is made with so much.
-            let keeps = cache.filter(|_| data.constant.len() <= REMEMBERED);
+            let keeps = known.filter(|_| data.constant.len() <= REMEMBERED);
             if keeps.is_some() {
                 platform.remember(data.constant, policy);
             }
             let platform = Arc::new(platform);
-            if let Some(cache) = keeps {
-                cache.keep(key.as_ref(), platform.clone());
+            if let Some(known) = keeps {
+                known.platforms.keep(key.as_ref(), platform.clone());
             }
             platform
         }
@@ -184,10 +196,11 @@ fn authenticate_under_any(
     collateral: &Collateral,
     roots: &[Cert],
     at: UnixTime,
+    signatures: Option<&Signatures>,
 ) -> Result<Platform, tcb::Failure> {
     let mut failure = ("tdx.certificates", "the policy names no root that can sign TDX evidence".to_string());
     for root in roots {
-        match Platform::authenticate(data, collateral, root, at) {
+        match Platform::authenticate(data, collateral, root, at, signatures) {
             Ok(platform) => return Ok(platform),
             Err(error) => failure = error,
         }
