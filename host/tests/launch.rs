@@ -150,7 +150,7 @@ fn command_lines_hold_what_each_tee_needs() {
         "id-block=aWRibG9j,id-auth=YXV0aA==",
         "memory-backend-memfd,id=mem0,size=32768M,share=true,prealloc=false",
         "confidential-guest-support=sev0,memory-backend=mem0",
-        "-cpu EPYC-v4",
+        "-cpu EPYC-v4,+invtsc",
         "restrict=on,hostfwd=tcp:127.0.0.1:18443-:8443",
     ] {
         assert!(snp.contains(part), "{part} is not in\n{snp}");

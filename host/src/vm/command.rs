@@ -139,7 +139,8 @@ fn platform(options: &mut Options, config: &GuestConfig, facts: &MachineFacts) -
                 "-machine",
                 format!("{machine},confidential-guest-support=sev0,memory-backend=mem0,vmport=off"),
             );
-            options.option("-cpu", config.cpu.clone().unwrap_or_else(|| "EPYC-v4".into()));
+            // Without an invariant counter the guest's kernel counts time by something that the host plays, and the guest does not start.
+            options.option("-cpu", config.cpu.clone().unwrap_or_else(|| "EPYC-v4,+invtsc".into()));
         }
         Tee::Development => {
             options.option("-accel", "tcg");

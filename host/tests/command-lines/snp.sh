@@ -8,7 +8,7 @@ qemu-system-x86_64 \
   -accel kvm \
   -object sev-snp-guest,id=sev0,policy=0x30000,kernel-hashes=on,cbitpos=51,reduced-phys-bits=1,host-data=AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=,id-block=aWRibG9j,id-auth=YXV0aA== \
   -machine pc-q35-10.0,confidential-guest-support=sev0,memory-backend=mem0,vmport=off \
-  -cpu EPYC-v4 \
+  -cpu EPYC-v4,+invtsc \
   -smp 8,sockets=1,cores=8,threads=1 \
   -m 32768M \
   -object memory-backend-memfd,id=mem0,size=32768M,share=true,prealloc=false \
