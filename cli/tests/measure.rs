@@ -225,6 +225,44 @@ fn an_image_is_measured_signed_and_read_again() {
     assert!(error.contains("not a 32-byte seed") && !error.contains("not a key"), "{error}");
 }
 
+/// Whoever has the image's files needs no key to say whether what somebody signed is right.
+#[test]
+fn what_others_signed_is_compared() {
+    let world = World::new();
+    world.json(&["measure", "image", "image.toml", "--key", "key", "--out", "references.toml"]);
+    std::fs::remove_file(world.path("key")).unwrap();
+    let compare = ["measure", "image", "image.toml", "--compare", "references.toml", "--signer", SIGNER];
+    assert!(world.text(&compare).contains("the same: 2 of TDX, 8 of SEV-SNP"));
+    assert_eq!(documented(world.json(&compare))["same"], true);
+    let differs = || {
+        let output = world.run(&[&compare[..], &["--json"]].concat());
+        assert_eq!(output.status.code(), Some(10), "{}", String::from_utf8_lossy(&output.stderr));
+        let found = documented(serde_json::from_slice(&output.stdout).unwrap());
+        assert_eq!(found["same"], false);
+        found["differences"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|line| line.as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let image = String::from_utf8(std::fs::read(world.path("image.toml")).unwrap()).unwrap();
+    world.write("image.toml", image.replacen("version = \"1\"", "version = \"2\"", 1).as_bytes());
+    assert_eq!(differs()[..1], ["version is 2, and 1 there"]);
+    // Other features of the machines make other digests.
+    world.write("image.toml", image.replacen("\"0x1\"", "\"0x9\"", 1).as_bytes());
+    let found = differs();
+    assert!(found.iter().any(|line| line.starts_with("only here: SEV-SNP guest: ")), "{found:?}");
+    assert!(found.iter().any(|line| line.starts_with("only there: SEV-SNP guest: ")), "{found:?}");
+    let text = String::from_utf8(world.run(&compare).stdout).unwrap();
+    assert!(text.contains("differs: only here: "), "{text}");
+
+    let error = world.fails(&["measure", "image", "image.toml", "--compare", "references.toml"]);
+    assert!(error.contains("--signer"), "{error}");
+    let error = world.fails(&["measure", "image", "image.toml", "--out", "x"]);
+    assert!(error.contains("--key"), "{error}");
+}
+
 /// Evidence of the development platform that states these registers.
 fn quote(world: &World, found: &Value) -> DevPlatform {
     let platform = DevPlatform::from_seed([7; 32]);

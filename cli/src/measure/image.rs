@@ -1,11 +1,13 @@
 //! `cocoon measure image`: an image over a matrix of machines, as one signed file of reference values.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use cocoon_attestation::reference::ModelReference;
-use cocoon_attestation::{ReferenceValues, model_root};
+use cocoon_attestation::reference::{ModelReference, TdxReference};
+use cocoon_attestation::{Measurement, ReferenceValues, model_root};
 use cocoon_firmware_measurements::image::{ImageFiles, Matrix};
 use cocoon_firmware_measurements::inspect::require_verified_kernel;
 use cocoon_firmware_measurements::snp::{self, Firmware, SnpMachine};
@@ -19,9 +21,12 @@ use zeroize::Zeroizing;
 
 use super::inspected::inspect;
 use super::{acpi_tables, hexadecimal, read, read_if_named, size};
+use crate::verify::signed_reference_values;
 
 /// The schema that `--json` names.
 pub const SCHEMA: &str = "cocoon/measure-image/v1";
+/// The schema that `--compare --json` names.
+pub const COMPARED: &str = "cocoon/measure-compare/v1";
 /// More shapes than anybody has machines of, so that a mistyped matrix does not run for hours.
 const MAX_SHAPES: usize = 4096;
 
@@ -30,11 +35,17 @@ pub struct ImageArgs {
     /// What the image is made of and which machines may run it, TOML; docs/measurements.md explains each key
     file: PathBuf,
     /// The Ed25519 key that signs the reference values: a file with its 32-byte seed in hex
-    #[arg(long, value_name = "FILE")]
-    key: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "compare", requires = "out")]
+    key: Option<PathBuf>,
     /// Where the reference values go
-    #[arg(long, value_name = "FILE")]
-    out: PathBuf,
+    #[arg(long, value_name = "FILE", requires = "key")]
+    out: Option<PathBuf>,
+    /// Sign nothing, and compare with these signed reference values: exit code 10 if they are others
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["key", "out"], requires = "signer")]
+    compare: Option<PathBuf>,
+    /// Ed25519 public key, hex, of who must have signed what it is compared with; repeatable
+    #[arg(long, value_name = "KEY", requires = "compare")]
+    signer: Vec<String>,
     /// One line of JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -105,37 +116,98 @@ struct Model {
 }
 
 impl ImageArgs {
-    pub fn run(self) -> Result<String> {
+    pub fn run(self) -> Result<(String, ExitCode)> {
         let text =
             String::from_utf8(read(&self.file)?).with_context(|| format!("{} is no text", self.file.display()))?;
         let description: Description = toml::from_str(&text).with_context(|| self.file.display().to_string())?;
         let base = self.file.parent().map(Path::to_owned).unwrap_or_default();
-        let seed = seed(&self.key)?;
+        if let Some(file) = &self.compare {
+            // Before what takes longer.
+            let theirs = signed_reference_values(file, &self.signer)?;
+            let (own, _) = description.measure(&base)?;
+            return Ok(compared(&own, &theirs, self.json));
+        }
+        let (Some(key), Some(out)) = (self.key, self.out) else { bail!("--key and --out are needed, or --compare") };
+        let seed = seed(&key)?;
         let (values, shapes) = description.measure(&base)?;
         let signed = values.to_signed(&seed)?;
-        std::fs::write(&self.out, &signed).with_context(|| format!("cannot write {}", self.out.display()))?;
+        std::fs::write(&out, &signed).with_context(|| format!("cannot write {}", out.display()))?;
         let signer = signed.lines().last().and_then(|line| line.split(' ').nth(3)).unwrap_or_default();
         if self.json {
             let object = json!({
                 "schema": SCHEMA, "name": description.name, "version": description.version,
-                "image_digest": values.image.digest.to_string(), "signer": signer, "references": self.out,
+                "image_digest": values.image.digest.to_string(), "signer": signer, "references": out,
                 "shapes": shapes.iter().map(Shape::json).collect::<Vec<_>>(),
             });
-            return Ok(format!("{object}\n"));
+            return Ok((format!("{object}\n"), ExitCode::SUCCESS));
         }
-        let mut out = format!(
+        let mut text = format!(
             "image   {} {}\ndigest  {}\nsigner  {signer}\n\n",
             description.name, description.version, values.image.digest
         );
-        out.extend(shapes.iter().map(|shape| format!("{:4} {:40} {}\n", shape.tee, shape.name, shape.measurement)));
-        out.push_str(&format!(
-            "\n{}: {} of TDX, {} of SEV-SNP\n",
-            self.out.display(),
-            values.tdx.len(),
-            values.snp.len()
-        ));
-        Ok(out)
+        text.extend(shapes.iter().map(|shape| format!("{:4} {:40} {}\n", shape.tee, shape.name, shape.measurement)));
+        text.push_str(&format!("\n{}: {} of TDX, {} of SEV-SNP\n", out.display(), values.tdx.len(), values.snp.len()));
+        Ok((text, ExitCode::SUCCESS))
     }
+}
+
+/// What came of a comparison: the same values, or each difference in a line.
+fn compared(own: &ReferenceValues, theirs: &ReferenceValues, json: bool) -> (String, ExitCode) {
+    let differences = differences(own, theirs);
+    let code = if differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(10) };
+    let image = &own.image;
+    if json {
+        let object = json!({
+            "schema": COMPARED, "name": image.name, "version": image.version, "image_digest": image.digest.to_string(),
+            "same": differences.is_empty(), "differences": differences,
+        });
+        return (format!("{object}\n"), code);
+    }
+    let mut text = format!("image   {} {}\ndigest  {}\n\n", image.name, image.version, image.digest);
+    if differences.is_empty() {
+        text.push_str(&format!(
+            "the same: {} of TDX, {} of SEV-SNP, {} models\n",
+            own.tdx.len(),
+            own.snp.len(),
+            own.models.len()
+        ));
+    }
+    text.extend(differences.iter().map(|difference| format!("differs: {difference}\n")));
+    (text, code)
+}
+
+/// What one has and the other has not. Lists are compared as sets: an order accepts nothing.
+fn differences(own: &ReferenceValues, theirs: &ReferenceValues) -> Vec<String> {
+    let mut found = Vec::new();
+    for (what, a, b) in [
+        ("name", &own.image.name, &theirs.image.name),
+        ("version", &own.image.version, &theirs.image.version),
+        ("image digest", &own.image.digest.to_string(), &theirs.image.digest.to_string()),
+    ] {
+        if a != b {
+            found.push(format!("{what} is {a}, and {b} there"));
+        }
+    }
+    let tdx = |values: &ReferenceValues| -> BTreeSet<String> {
+        let register = |value: Option<Measurement>| value.map_or("any".into(), |value| value.to_string());
+        let of = |entry: &TdxReference| {
+            let registers = entry.rtmrs().map(register).into_iter().enumerate();
+            let registers: String = registers.map(|(n, value)| format!(", RTMR{n} {value}")).collect();
+            format!("TDX guest: MRTD {}{registers}", entry.mrtd)
+        };
+        values.tdx.iter().map(of).collect()
+    };
+    let snp = |values: &ReferenceValues| -> BTreeSet<String> {
+        values.snp.iter().map(|entry| format!("SEV-SNP guest: {}", entry.measurement)).collect()
+    };
+    let models = |values: &ReferenceValues| -> BTreeSet<String> {
+        values.models.iter().map(|model| format!("model {:?}: {}", model.name, model.root)).collect()
+    };
+    for (own, theirs) in [(tdx(own), tdx(theirs)), (snp(own), snp(theirs)), (models(own), models(theirs))] {
+        found.extend(own.difference(&theirs).map(|entry| format!("only here: {entry}")));
+        found.extend(theirs.difference(&own).map(|entry| format!("only there: {entry}")));
+    }
+    found
 }
 
 /// A shape and what identifies it: MRTD, or the launch digest.

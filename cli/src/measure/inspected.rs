@@ -1,4 +1,5 @@
-//! What was found in firmware images, remembered between runs: looking into one takes longer than all the rest of a measurement.
+//! What was found in firmware images, remembered between runs: looking into one takes longer than all the rest of a measurement. Of the guest's
+//! own firmware it is known beforehand.
 //!
 //! A file of the user's cache folder for each image, named by the image's SHA-256. It counts only if it belongs to this user, nobody else
 //! can write it, and it is whole; otherwise the image is looked into again.
@@ -29,6 +30,9 @@ fn folder() -> Option<PathBuf> {
 
 fn inspect_with(folder: Option<&Path>, image: &[u8]) -> Result<Inspection> {
     let digest = Digest::of(&[image]);
+    if let Some(known) = Inspection::known(&digest.0) {
+        return Ok(known);
+    }
     let file = folder.map(|folder| folder.join(digest.to_string()));
     if let Some(known) = file.as_deref().and_then(|file| remembered(file, &digest)) {
         return Ok(known);

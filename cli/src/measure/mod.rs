@@ -56,7 +56,7 @@ pub fn run(args: MeasureArgs) -> Result<ExitCode> {
     let (text, code) = match args.command {
         Command::Tdx(args) => (args.run()?, ExitCode::SUCCESS),
         Command::Snp(args) => (args.run()?, ExitCode::SUCCESS),
-        Command::Image(args) => (args.run()?, ExitCode::SUCCESS),
+        Command::Image(args) => args.run()?,
         Command::IdAuth(args) => (args.run()?, ExitCode::SUCCESS),
         Command::Acpi(args) => (args.run()?, ExitCode::SUCCESS),
         Command::Verify(args) => (args.run()?, ExitCode::SUCCESS),

@@ -10,6 +10,7 @@ use std::process::Command;
 
 use cocoon_attestation::bundle::CpuEvidence;
 use cocoon_attestation::{Beacon, Bundle, Digest, UnixTime, binding};
+use cocoon_firmware_measurements::Inspection;
 use cocoon_image::guest::{self, GuestImage};
 use cocoon_protocol::wire::{ATTEST_PATH, AttestRequest, EVIDENCE_PATH, EnclaveEvidence};
 
@@ -39,6 +40,23 @@ fn two_builds_in_two_folders_are_the_same_bytes() {
         assert!(bytes[0] == bytes[1], "{} differs", name.display());
     }
     assert_eq!(GuestImage::open(&folders[0]).unwrap(), images[0]);
+}
+
+/// `cocoon measure` does not look into this firmware each time.
+#[test]
+#[ignore = "needs packages of Debian: make image-test"]
+fn what_is_known_of_the_firmware_beforehand_is_what_is_found_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    build(folder.path());
+    for name in ["OVMF.fd", "OVMF.amdsev.fd"] {
+        let firmware = fs::read(folder.path().join(name)).unwrap();
+        let known = Inspection::known(&Digest::of(&[&firmware]).0);
+        assert_eq!(
+            known,
+            Some(Inspection::of(&firmware).unwrap()),
+            "{name}: its package was updated, and inspect.rs was not"
+        );
+    }
 }
 
 #[test]
