@@ -7,21 +7,18 @@
 import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { after, test } from 'node:test';
-import { keyPairFromSeed, sha256_sync } from '@ton/crypto';
-import { beginCell, Dictionary, toNano } from '@ton/core';
-import { createShardAccount } from '@ton/sandbox';
+import { toNano } from '@ton/core';
 import { anchor, cancel, change, execute, forbid, propose, prune, revoke, revokeKey, slash, stake, taken, tighten, unstake, within,
     withdraw } from './support/acts.mjs';
 import { keyOf } from './support/cells.mjs';
-import { CODE, DAY, IMAGE, MODEL, NOW, OP, plain, World } from './support/world.mjs';
+import { enclave as key, longLists, providerOf, range, sixteen } from './support/largest.mjs';
+import { DAY, IMAGE, NOW, OP, plain, World } from './support/world.mjs';
 
 const KEYS = 100;
 const PUBLISHED = "for comparison, Cocoon's published figure: about 0.01 TON per operation of its own contracts (a charge, a top-up or a payout between one "
     + 'client or worker and one proxy, signed by the proxy)';
 const file = new URL('../../../docs/vectors/operation-costs.json', import.meta.url);
 const page = new URL('../../../docs/costs.md', import.meta.url);
-const key = (n) => keyPairFromSeed(sha256_sync(`enclave ${n}`));
-const range = (from, to) => Array.from({ length: to - from }, (_, i) => from + i);
 const ton = (nanoton) => (nanoton / 1e9).toFixed(5);
 
 const thousands = (n) => String(n).replace(/\B(?=(\d{3})+$)/g, ',');
@@ -241,24 +238,8 @@ test('every operation on nearly empty contracts costs what the documents say', a
     if (pinned) assert.deepEqual(Object.keys(found.small), Object.keys(pinned.small));
 });
 
-/** The Provider as if it had attested these keys. */
-async function providerOf(w, keys) {
-    const { data } = (await w.chain.getContract(w.provider)).account.account.storage.state.state;
-    const rest = data.beginParse();
-    const fixed = rest.loadBits(267 + 32);
-    rest.loadMaybeRef();
-    rest.skip(16);
-    const record = { serialize: (_, b) => b.storeUint(1, 8).storeUint(NOW - 600, 32).storeUint(NOW + DAY - 60, 32).storeUint(0, 64)
-        .storeUint(NOW + 12 * DAY, 32).storeUint(1, 256), parse: () => { throw new Error('not read'); } };
-    const records = Dictionary.empty(Dictionary.Keys.BigUint(256), record);
-    for (const { publicKey } of keys) records.set(BigInt('0x' + publicKey.toString('hex')), 0);
-    const full = beginCell().storeBits(fixed).storeDict(records).storeUint(keys.length, 16).storeSlice(rest).endCell();
-    await w.chain.setShardAccount(w.provider, createShardAccount({ address: w.provider, code: CODE.provider, data: full, balance: toNano('2') }));
-}
-
 test('contracts as large as they can become cost what the documents say', async (t) => {
-    const digests = (tag, known) => [known, ...range(1, 256).map((n) => sha256_sync(`${tag} ${n}`))];
-    const w = await World.create({ wallets: true, verifiers: 16, threshold: 16, images: digests('image', IMAGE), models: digests('model', MODEL) });
+    const w = await longLists({ wallets: true });
     const signers = range(0, 16);
     const act = async (at, send) => w.everything(taken(await send(), w[at]));
     const several = async (name, at, count, send) => {
@@ -266,13 +247,11 @@ test('contracts as large as they can become cost what the documents say', async 
         for (const n of range(0, count)) costs.push(await act(at, () => send(n)));
         exactly(t, 'full', name, costs);
     };
-    await w.send(w.stranger, w.registry, toNano('1'), plain(OP.fund));
 
     // Sixteen verifiers, 256 images and 256 models, sixteen checkpoints, and fifteen of the largest proposals before the last.
     await several('anchor, the first of each of 16 verifiers', 'registry', 16, (index) => anchor(w, {}, { index }));
     await several('anchor, again', 'registry', 16, (index) => anchor(w, { treeSize: 11n }, { index }));
-    const set = (i) => change.verifiers(range(0, 16).map((n) => keyOf(0x20 + 16 * (i % 8) + n + Math.floor(i / 8)).publicKey), 1 + i);
-    await several('propose sixteen verifiers, 0 to 15 proposals before', 'registry', 16, (i) => propose(w, set(i), { value: toNano('0.3') }));
+    await several('propose sixteen verifiers, 0 to 15 proposals before', 'registry', 16, (i) => propose(w, sixteen(i), { value: toNano('0.3') }));
 
     // 512 keys.
     await providerOf(w, range(0, 511).map(key));

@@ -5,22 +5,10 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { contractAddress, toNano } from '@ton/core';
 import { keyPairFromSeed, sha256_sync } from '@ton/crypto';
-import { anchor, change, prepaid, propose, refused, rentOf, taken, within } from './support/acts.mjs';
+import { anchor, change, leaveOnly, prepaid, propose, refused, rentOf, taken, within } from './support/acts.mjs';
 import { channelState, DAY, exitCode, NOW, OP, World } from './support/world.mjs';
 
 const key = (n) => keyPairFromSeed(sha256_sync(`enclave ${n}`));
-
-/** Leaves an account so much, and all else as it is: what TON counts of its size too. */
-async function leaveOnly(w, address, coins) {
-    const shard = (await w.chain.getContract(address)).account;
-    const { storage, storageStats } = shard.account;
-    const account = {
-        ...shard.account,
-        storage: { ...storage, balance: { ...storage.balance, coins } },
-        storageStats: { ...storageStats, lastPaid: w.chain.now },
-    };
-    await w.chain.setShardAccount(address, { ...shard, account });
-}
 
 test('the first checkpoint of a log pays a year of the Registry, one that replaces another only its gas', async () => {
     const w = await World.create({ verifiers: 16, threshold: 9 });

@@ -71,6 +71,18 @@ export async function prepaid(w, address) {
     assert.ok(holds >= needs, `${holds} of ${needs}`);
 }
 
+/** Leaves an account so much, and all else as it is: what TON counts of its size too. */
+export async function leaveOnly(w, address, coins) {
+    const shard = (await w.chain.getContract(address)).account;
+    const { storage, storageStats } = shard.account;
+    const account = {
+        ...shard.account,
+        storage: { ...storage, balance: { ...storage.balance, coins } },
+        storageStats: { ...storageStats, lastPaid: w.chain.now },
+    };
+    await w.chain.setShardAccount(address, { ...shard, account });
+}
+
 // ---- governance
 
 export const change = {
