@@ -95,6 +95,35 @@ impl World {
         String::from_utf8(output.stderr).unwrap()
     }
 
+    /// What a command says at a terminal, and whether it succeeds, if it is answered so once it asks.
+    async fn at_terminal(&self, wallet: &str, args: &[&str], answer: &str) -> (bool, String) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let command = format!("exec {} {}", env!("CARGO_BIN_EXE_cocoon"), args.join(" "));
+        let mut terminal = tokio::process::Command::new("script")
+            .args(["--quiet", "--return", "--command", &command, "/dev/null"])
+            .current_dir(self.folder.path())
+            .env("COCOON_CHAIN", &self.url)
+            .env("COCOON_WALLET", wallet)
+            .env("COCOON_PASSPHRASE_FILE", "pass")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let (mut stdin, mut stdout) = (terminal.stdin.take().unwrap(), terminal.stdout.take().unwrap());
+        let (mut said, mut answered) = (Vec::new(), false);
+        let talk = async {
+            while stdout.read_buf(&mut said).await.unwrap() > 0 {
+                if !answered && String::from_utf8_lossy(&said).contains("[y/N]") {
+                    stdin.write_all(answer.as_bytes()).await.unwrap();
+                    answered = true;
+                }
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(60), talk).await.expect("it neither asks nor ends");
+        (terminal.wait().await.unwrap().success(), String::from_utf8(said).unwrap())
+    }
+
     async fn balance(&self, address: &str) -> i64 {
         self.chain_account(&address.parse().unwrap()).await
     }
@@ -250,9 +279,20 @@ async fn a_channel_lives_from_its_opening_to_its_deletion_and_its_provider_is_pa
     let warned = world.fails(&provider_wallet, &["host", "stake", provider, "50"]).await;
     assert!(warned.contains("two receipts") && warned.contains("burned") && warned.contains("--yes"), "{warned}");
     assert!(warned.contains("a machine of yours") && warned.contains("Nobody but you can bring"), "{warned}");
+    assert!(warned.contains("You get it back by `cocoon host unstake`"), "{warned}");
+    // Who would not get it back is told so, and has to say that it is a gift.
+    let before = world.balance(&client).await;
+    let refused = world.fails(&client_wallet, &["host", "stake", provider, "5", "--yes"]).await;
+    assert!(refused.contains(&format!("belongs to {owner}")) && refused.contains("--gift"), "{refused}");
+    assert_eq!(world.balance(&client).await, before);
+    let asked = world.fails(&client_wallet, &["host", "stake", provider, "5", "--gift"]).await;
+    assert!(asked.contains(&format!("You do not get it back: only the provider's owner {owner}")), "{asked}");
+    assert!(!asked.contains("You get it back"), "{asked}");
+    let given = world.pay(&client_wallet, &["host", "stake", provider, "5", "--gift"]).await;
+    assert!((4_900_000_000..5_000_000_000).contains(&given["stake_nanoton"].as_i64().unwrap()), "{given}");
     let staked =
         world.pay(&provider_wallet, &["host", "stake", provider, "50"]).await["stake_nanoton"].as_i64().unwrap();
-    assert!((49_900_000_000..50_000_000_000).contains(&staked), "{staked}");
+    assert!((54_900_000_000..55_000_000_000).contains(&staked), "{staked}");
     world.pay(&provider_wallet, &["host", "unstake", provider, "20"]).await;
     let status = world
         .json(&provider_wallet, &["host", "status", provider, "--enclave-key", &key(41).enclave_key().to_string()])
@@ -269,7 +309,16 @@ async fn a_channel_lives_from_its_opening_to_its_deletion_and_its_provider_is_pa
     let again =
         world.fails(&client_wallet, &["channel", "open", provider, "10", "--client-key", "client.json", "--yes"]).await;
     assert!(again.contains("exists already"), "{again}");
-    world.pay(&client_wallet, &["channel", "top-up", channel, "2.5"]).await;
+    let before = world.balance(&owner).await;
+    let refused = world.fails(&provider_wallet, &["channel", "top-up", channel, "1", "--yes"]).await;
+    assert!(refused.contains(&format!("the channel is {client}'s")) && refused.contains("--gift"), "{refused}");
+    assert_eq!(world.balance(&owner).await, before);
+    let asked = world.fails(&provider_wallet, &["channel", "top-up", channel, "1", "--gift"]).await;
+    assert!(asked.contains(&format!("goes to the channel's client {client}")), "{asked}");
+    world.pay(&provider_wallet, &["channel", "top-up", channel, "0.5", "--gift"]).await;
+    let asked = world.fails(&client_wallet, &["channel", "top-up", channel, "2"]).await;
+    assert!(asked.contains("comes back to this wallet"), "{asked}");
+    world.pay(&client_wallet, &["channel", "top-up", channel, "2"]).await;
     let status = world.json(&client_wallet, &["channel", "status", channel]).await;
     assert_eq!((&status["status"], &status["client"]), (&"open".into(), &client.clone().into()));
     let available = status["available_nanoton"].as_i64().unwrap();
@@ -344,9 +393,17 @@ async fn a_channel_lives_from_its_opening_to_its_deletion_and_its_provider_is_pa
     let refund = world.pay(&client_wallet, &["channel", "close", channel]).await["returned_nanoton"].as_i64().unwrap();
     assert!(refund > 12_400_000_000 - 1_234_567_890 && refund < 12_550_000_000 - 1_234_567_890, "{refund}");
     assert_eq!(world.json(&client_wallet, &["channel", "status", channel]).await["status"], "closed");
+    // What is left is deleted ten days later: known before, and nothing is paid to be told so.
+    let before = world.balance(&client).await;
     let early = world.fails(&client_wallet, &["channel", "close", channel, "--yes"]).await;
-    assert!(early.contains("too early"), "{early}");
-    world.clock.advance(30 * DAY);
+    assert!(early.contains("in 10 days") && early.contains("run this again then"), "{early}");
+    let delete_from = AT.plus(3 * DAY + 10 * DAY + 1);
+    assert!(early.contains(&format!("from {delete_from} on")), "{early}");
+    world.clock.advance(10 * DAY);
+    world.fails(&client_wallet, &["channel", "close", channel, "--yes"]).await;
+    assert_eq!(world.balance(&client).await, before);
+    // The chain makes a block every five seconds.
+    world.clock.advance(5);
     world.pay(&client_wallet, &["channel", "close", channel]).await;
     assert_eq!(world.balance(channel).await, 0);
     assert!(world.fails(&client_wallet, &["channel", "status", channel]).await.contains("is not deployed"));
@@ -355,7 +412,7 @@ async fn a_channel_lives_from_its_opening_to_its_deletion_and_its_provider_is_pa
     let before = world.balance(&owner).await;
     world.pay(&provider_wallet, &["host", "withdraw", provider]).await;
     assert!(world.balance(&owner).await - before > 19_900_000_000);
-    for (wallet, address) in [(&provider_wallet, &owner), (&client_wallet, &client)] {
+    for (wallet, address, earns) in [(&provider_wallet, &owner, 1_234_567_890), (&client_wallet, &client, 0)] {
         let history = world.json(wallet, &["wallet", "history"]).await;
         assert_eq!(history["closing_nanoton"], world.balance(address).await);
         assert_eq!(

@@ -96,6 +96,32 @@ impl FromStr for Address {
     }
 }
 
+/// An address as its owner gave it. The user-friendly form also says what should become of value that is not taken there, and on which
+/// networks it is meant to be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GivenAddress {
+    /// The address.
+    pub address: Address,
+    /// Whether value that is refused there should come back; `None` where it was given in raw form, which does not say.
+    pub bounceable: Option<bool>,
+    /// Whether it is for test networks only.
+    pub testnet: bool,
+}
+
+impl FromStr for GivenAddress {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let address = text.parse()?;
+        let friendly = StdAddrFormat { allow_raw: false, ..StdAddrFormat::any() };
+        let flags = StdAddr::from_str_ext(text, friendly).ok().map(|(_, flags)| flags);
+        Ok(Self {
+            address,
+            bounceable: flags.map(|flags| flags.bounceable),
+            testnet: flags.is_some_and(|flags| flags.testnet),
+        })
+    }
+}
+
 impl Serialize for Address {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -156,6 +182,16 @@ mod tests {
         assert_eq!(raw.parse::<Address>().unwrap(), address);
         assert_eq!(Address::from(ProviderAddress::from(address)), address);
         assert_eq!(serde_json::to_string(&address).unwrap(), format!("\"{raw}\""));
+        let given = |text: &str| text.parse::<GivenAddress>().map(|given| (given.bounceable, given.testnet)).unwrap();
+        assert_eq!((given(raw), given(friendly)), ((None, false), (Some(true), false)));
+        // The same account to pay in any case, and on test networks only.
+        for (other, flags) in [
+            ("Uf8zMzMzMzMzMzMzMzMzMzMzMzMzMzMzMzMzMzMzMzMzMxYA", (Some(false), false)),
+            ("kf8zMzMzMzMzMzMzMzMzMzMzMzMzMzMzMzMzMzMzMzMzM_BP", (Some(true), true)),
+        ] {
+            assert_eq!(given(other), flags);
+            assert_eq!(other.parse::<GivenAddress>().unwrap().address, address);
+        }
         for bad in ["", "0:12", "Ef8zMzMzMzMzMzMzMzMzMzMzMzMzMzMzMzMzMzMzMzMzM0vG"] {
             assert!(bad.parse::<Address>().is_err(), "{bad}");
         }

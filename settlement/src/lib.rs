@@ -20,6 +20,6 @@ mod summary;
 pub mod toncenter;
 pub mod wallet;
 
-pub use address::{Address, NetworkId};
+pub use address::{Address, GivenAddress, NetworkId};
 pub use amount::{Nanoton, Prices};
 pub use error::Error;

@@ -80,7 +80,8 @@ pub struct OutMessage {
     pub to: Address,
     /// Value that arrives there; forward fees come on top.
     pub value: Nanoton,
-    /// Whether a failure sends the value back. Off only makes sense for plain transfers to accounts not yet deployed.
+    /// Whether what is not taken comes back. Off makes sense only for plain transfers to accounts that are not deployed: a contract that
+    /// refuses one then keeps its value.
     pub bounce: bool,
     /// Whether it carries all that the wallet holds instead of `value`, fees deducted.
     pub everything: bool,
@@ -91,9 +92,15 @@ pub struct OutMessage {
 }
 
 impl OutMessage {
-    /// A message as people expect it: plain transfers stay where they arrive, calls come back if they fail.
+    /// A call, which comes back if it fails, or a transfer to an account that may not be deployed yet, which stays where it arrives. Who does
+    /// not know what stands there looks first, and uses [`Self::transfer`].
     pub fn new(to: Address, value: Nanoton, body: Option<Cell>, state_init: Option<StateInit>) -> Self {
         Self { to, value, bounce: body.is_some() || state_init.is_some(), everything: false, body, state_init }
+    }
+
+    /// A transfer that stays where it arrives if nothing is deployed there, and comes back from what is deployed and does not take it.
+    pub fn transfer(to: Address, value: Nanoton, deployed: bool) -> Self {
+        Self { bounce: deployed, ..Self::new(to, value, None, None) }
     }
 }
 

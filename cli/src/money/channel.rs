@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
 use cocoon_attestation::EnclaveKey;
 use cocoon_protocol::identity::SigningKey;
-use cocoon_settlement::contracts::{ChannelInit, ChannelStatus, registry};
+use cocoon_settlement::contracts::{ChannelInit, ChannelStatus, channel, registry};
 use cocoon_settlement::{Address, Nanoton, keyfile, ops};
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -81,15 +81,27 @@ pub async fn run(args: ChannelArgs) -> Result<()> {
             open(&pay, &provider, deposit, client_key, like.zip(config)).await
         }
         Command::Status { channel, keys, chain } => status(&channel, &keys, &chain).await,
-        Command::TopUp { channel, amount, pay } => {
+        Command::TopUp { channel, amount, gift, pay } => {
             let payer = pay.open().await?;
+            let client = ops::channel_terms(&*payer.chain, &channel).await?.client;
+            let own = payer.account.address();
+            ensure!(
+                gift || client == own,
+                "the channel is {client}'s, who gets what is not claimed of it, and this wallet is {own}: --gift adds to it all the same"
+            );
             let state = ops::channel_state(&*payer.chain, &channel).await?;
             ensure!(state.status == ChannelStatus::Open, "the channel is closing or closed: open another one");
             let ask = format!(
                 "This adds {amount} to the channel, which has {} for claims. Fees: about 0.006 TON.",
                 state.available
             );
-            let before = payer.ask(&[ask]).await?;
+            let back = match client == own {
+                true => "  What is not claimed comes back to this wallet when the channel is closed.".to_owned(),
+                false => {
+                    format!("  You do not get it back: what is not claimed goes to the channel's client {client}.")
+                }
+            };
+            let before = payer.ask(&[ask, back]).await?;
             let report = ops::top_up(&payer.account, &channel, amount).await?;
             let available = ops::channel_state(&*payer.chain, &channel).await?.available;
             payer.explain("top-up", before, report, json!({ "available_nanoton": available.0 })).await
@@ -257,10 +269,10 @@ async fn status(channel: &Address, keys: &[EnclaveKey], args: &ChainArgs) -> Res
     )
 }
 
-async fn close(pay: &PayArgs, channel: &Address) -> Result<()> {
+async fn close(pay: &PayArgs, address: &Address) -> Result<()> {
     let payer = pay.open().await?;
-    let state = ops::channel_state(&*payer.chain, channel).await?;
-    let terms = ops::channel_terms(&*payer.chain, channel).await?;
+    let state = ops::channel_state(&*payer.chain, address).await?;
+    let terms = ops::channel_terms(&*payer.chain, address).await?;
     let now = payer.chain.head().await?.time;
     match state.status {
         ChannelStatus::Open => {
@@ -276,8 +288,8 @@ async fn close(pay: &PayArgs, channel: &Address) -> Result<()> {
                     "Fees: about 0.006 TON.".into(),
                 ])
                 .await?;
-            let report = ops::start_close(&payer.account, channel).await?;
-            step(&payer, "start-close", channel, before, report).await
+            let report = ops::start_close(&payer.account, address).await?;
+            step(&payer, "start-close", address, before, report).await
         }
         ChannelStatus::Closing { at } => {
             ensure!(
@@ -287,21 +299,25 @@ async fn close(pay: &PayArgs, channel: &Address) -> Result<()> {
             );
             let ask =
                 format!("This ends the close: {} go back to {}. Fees: about 0.008 TON.", state.available, terms.client);
-            let rent = super::closing_rent(&*payer.chain, channel).await?;
+            let rent = super::closing_rent(&*payer.chain, address).await?;
             let before = payer.ask(&[vec![ask], rent].concat()).await?;
-            let report = ops::finish_close(&payer.account, channel).await?;
-            step(&payer, "finish-close", channel, before, report).await
+            let report = ops::finish_close(&payer.account, address).await?;
+            step(&payer, "finish-close", address, before, report).await
         }
-        ChannelStatus::Closed { .. } => {
+        ChannelStatus::Closed { at } => {
+            let from = channel::deletable(at, terms.close_delay);
+            ensure!(
+                now >= from,
+                "the channel is closed and its client was refunded; what is left of its rent comes back when it is deleted, from {from} on, in {}: run this again then",
+                duration(from.0.saturating_sub(now.0))
+            );
             let ask = format!(
                 "The channel is closed. This deletes it: the rent that is left of {} goes back to {}.",
                 state.balance, terms.client
             );
-            let before = payer
-                .ask(&[ask, "Fees: about 0.006 TON. It is refused until nothing can be claimed any more.".into()])
-                .await?;
-            let report = ops::delete_channel(&payer.account, channel).await?;
-            step(&payer, "delete-channel", channel, before, report).await
+            let before = payer.ask(&[ask, "Fees: about 0.006 TON.".into()]).await?;
+            let report = ops::delete_channel(&payer.account, address).await?;
+            step(&payer, "delete-channel", address, before, report).await
         }
     }
 }

@@ -64,6 +64,9 @@ enum ContractCommand {
         provider: Address,
         /// How much, in TON
         amount: Nanoton,
+        /// The provider belongs to somebody else, who gets the stake back: give it away
+        #[arg(long)]
+        gift: bool,
         #[command(flatten)]
         pay: PayArgs,
     },
@@ -119,8 +122,15 @@ enum ContractCommand {
     },
 }
 
-/// What can cost a provider its stake, in plain words.
-fn risk(window: u32) -> Vec<String> {
+/// What can cost a provider its stake, in plain words; and who gets it back, if that is not who stakes.
+fn risk(window: u32, owner: Option<&Address>) -> Vec<String> {
+    let unlocks = duration(604_800 + u64::from(window) + 86_400);
+    let back = match owner {
+        None => format!("You get it back by `cocoon host unstake`, {unlocks} later."),
+        Some(owner) => format!(
+            "You do not get it back: only the provider's owner {owner} can take it out, {unlocks} later, and it is his then."
+        ),
+    };
     vec![
         "What can cost you all of it: anybody who shows two receipts of one of your attested enclaves that cannot both be true.".into(),
         "  (One channel, and either the same number twice with different content, or a later number with a lower total.)".into(),
@@ -128,7 +138,7 @@ fn risk(window: u32) -> Vec<String> {
         "  whose protection was broken: whoever gets one key out of it can have it sign anything. Nobody but you can bring enclaves here.".into(),
         "  A fifth then goes to whoever reports it, the rest is burned, and the key is void. There is no appeal.".into(),
         "What cannot cost you stake: being offline, slow, full, or refusing work; losing your data; an attestation that ends.".into(),
-        format!("You get it back by `cocoon host unstake`, {} later.", duration(604_800 + u64::from(window) + 86_400)),
+        back,
     ]
 }
 
@@ -151,14 +161,22 @@ async fn contract(command: ContractCommand) -> Result<()> {
             register(&pay, registry, claim_window, number).await
         }
         ContractCommand::Status { provider, keys, chain } => status(&provider, &keys, &chain).await,
-        ContractCommand::Stake { provider, amount, pay } => {
+        ContractCommand::Stake { provider, amount, gift, pay } => {
             let payer = pay.open().await?;
             let terms = ops::provider_terms(&*payer.chain, &provider).await?;
+            let others = Some(&terms.owner).filter(|owner| **owner != payer.account.address());
+            if let Some(owner) = others {
+                ensure!(
+                    gift,
+                    "the provider belongs to {owner}, who alone can take stake back, and this wallet is {}: --gift stakes it for him all the same",
+                    payer.account.address()
+                );
+            }
             let stake = provider::stake_state(&*payer.chain, &provider).await?.stake;
             let mut ask = vec![format!(
                 "This adds {amount}, less about 0.01 TON of fees, to the stake of {stake} of the provider {provider}."
             )];
-            ask.extend(risk(terms.claim_window));
+            ask.extend(risk(terms.claim_window, others));
             let before = payer.ask(&ask).await?;
             let report = ops::stake(&payer.account, &provider, amount).await?;
             let stake = provider::stake_state(&*payer.chain, &provider).await?.stake;
@@ -307,7 +325,7 @@ async fn status(address: &Address, keys: &[EnclaveKey], args: &ChainArgs) -> Res
         json!({ "schema": "cocoon/provider/v1", "provider": address.to_string(), "network": terms.network.0,
                 "owner": terms.owner.to_string(), "registry": terms.registry.to_string(), "claim_window": terms.claim_window,
                 "balance_nanoton": balance.0, "stake_nanoton": stake.stake.0, "unbonding_nanoton": stake.unbonding.0,
-                "unlocks_at": stake.unlocks_at.0, "free_nanoton": stake.free.0, "key_count": count, "keys": records }),
+                "unlocks_at": stake.unlocks_at.0, "free_nanoton": stake.free.0, "lacks_nanoton": lacks.0, "key_count": count, "keys": records }),
     )
 }
 

@@ -249,10 +249,17 @@ impl Payer<'_> {
         self.args.chain.show(&rows, object)?;
         match failed {
             None => Ok(()),
-            Some((at, code, why)) => {
-                bail!("{at} refused it with exit code {code}: {why}. What was sent came back less the fees")
-            }
+            Some((at, code, why)) => bail!("{at} refused it with exit code {code}: {why}. {}", returned(sent, back)),
         }
+    }
+}
+
+/// What became of the value that went out with something that was refused, as the trace shows it and not as it should be.
+fn returned(sent: Nanoton, back: Nanoton) -> String {
+    match (sent, back) {
+        (Nanoton::ZERO, _) => "Nothing was sent".into(),
+        (sent, Nanoton::ZERO) => format!("Nothing of the {sent} that were sent came back"),
+        (sent, back) => format!("Of the {sent} that were sent {back} came back"),
     }
 }
 
@@ -322,6 +329,14 @@ mod tests {
         for bad in ["", "127.0.0.1:81", "not a url", "/api"] {
             assert!(endpoint(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_came_back_is_said_and_not_what_should_have() {
+        let ton = Nanoton::from_ton;
+        assert_eq!(returned(Nanoton::ZERO, Nanoton::ZERO), "Nothing was sent");
+        assert_eq!(returned(ton(2), Nanoton::ZERO), "Nothing of the 2 TON that were sent came back");
+        assert_eq!(returned(ton(2), ton(1)), "Of the 2 TON that were sent 1 TON came back");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use cocoon_settlement::contracts::provider::provider_code_hash;
 use cocoon_settlement::mnemonic::Mnemonic;
 use cocoon_settlement::statement::Statement;
 use cocoon_settlement::wallet::{OutMessage, Wallet};
-use cocoon_settlement::{Address, Nanoton, keyfile, ops};
+use cocoon_settlement::{Address, GivenAddress, Nanoton, NetworkId, keyfile, ops};
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -66,8 +66,8 @@ enum Command {
     Show(LookArgs),
     /// Send TON
     Send {
-        /// To whom
-        to: Address,
+        /// To whom; what a contract there does not take comes back
+        to: GivenAddress,
         /// How much, in TON; `all` empties the wallet, which is how a wallet whose key may be known is left
         amount: String,
         #[command(flatten)]
@@ -436,14 +436,31 @@ async fn show(look: &LookArgs) -> Result<()> {
     )
 }
 
-async fn send(to: Address, amount: &str, pay: &PayArgs) -> Result<()> {
+async fn send(given: GivenAddress, amount: &str, pay: &PayArgs) -> Result<()> {
+    let to = given.address;
     let everything = amount == "all";
     let value = if everything { Nanoton::ZERO } else { amount.parse()? };
     ensure!(everything || value > Nanoton::ZERO, "an amount above nothing, or `all`");
     let payer = pay.open().await?;
+    ensure!(
+        !(given.testnet && payer.chain.network() == NetworkId::MAINNET),
+        "this address is written for test networks, and you send on {}: ask for another",
+        NetworkId::MAINNET
+    );
     let what = if everything { "everything".to_owned() } else { value.to_string() };
-    let before = payer.ask(&[format!("This sends {what} to {to}. Fees: about 0.003 TON.")]).await?;
-    let message = OutMessage { everything, ..OutMessage::new(to, value, None, None) };
+    let deployed = payer.chain.account(&to).await?.active;
+    let arrives = match (deployed, given.bounceable) {
+        (true, _) => {
+            "A contract is there: if it does not take a plain transfer, what was sent comes back less the fees."
+        }
+        (false, Some(true)) => {
+            "The address was given as one of a contract, and nothing is deployed there: what is sent stays there all the same."
+        }
+        (false, _) => "Nothing is deployed there yet: what is sent stays there for whoever has the key.",
+    };
+    let ask = [format!("This sends {what} to {to}. Fees: about 0.003 TON."), format!("  {arrives}")];
+    let before = payer.ask(&ask).await?;
+    let message = OutMessage { everything, ..OutMessage::transfer(to, value, deployed) };
     let report = payer.account.send_all(&[message]).await?;
     payer.explain("send", before, report, json!({ "to": to.to_string() })).await
 }
@@ -523,11 +540,11 @@ mod tests {
     use std::sync::Arc;
 
     use cocoon_attestation::{Digest, UnixTime};
+    use cocoon_settlement::Error;
     use cocoon_settlement::account::Account;
     use cocoon_settlement::chain::{AccountState, BlockRef, GetResult, StackValue, Trace, TxSummary};
     use cocoon_settlement::contracts::{ProviderInit, RegistryInit};
     use cocoon_settlement::local::{Genesis, LocalChain, ManualClock};
-    use cocoon_settlement::{Error, NetworkId};
 
     use super::*;
 

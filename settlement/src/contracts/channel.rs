@@ -25,6 +25,16 @@ const OP_DELETE: u32 = 0x4303_0006;
 /// Longest close delay, 90 days: the contract takes a longer one for this.
 pub const MAX_CLOSE_DELAY: u32 = 7_776_000;
 
+/// The Registry lets no attestation last longer, 7 days.
+pub const MAX_LIFETIME: u64 = 604_800;
+
+/// Most enclave keys that a Channel pays.
+pub const MAX_KEYS: u16 = 256;
+/// It holds back rent for so many at a time.
+const RENT_STEP: u16 = 16;
+/// Of the time that the rent is held back for, in seconds.
+const YEAR: u64 = 31_536_000;
+
 /// Representation hash of the Channel code of this version; enclaves carry it in their measured configuration.
 pub fn channel_code_hash() -> [u8; 32] {
     CODE.repr_hash().0
@@ -295,10 +305,16 @@ pub fn rent(keys: u16, seconds: u64) -> Nanoton {
     super::rent(17_000 + 700 * keys, 40 + 2 * keys, seconds)
 }
 
+/// From when on a Channel that was closed at this time may be deleted: when nothing that was paid from it can be claimed anew.
+pub fn deletable(closed: UnixTime, close_delay: u32) -> UnixTime {
+    // One second more, because the contract asks for more than this to have passed.
+    closed.plus(MAX_LIFETIME + u64::from(close_delay.min(MAX_CLOSE_DELAY)) + 1)
+}
+
 /// What a Channel must hold back when it is closed: the rent until it may be deleted, seven days and its close delay later, and for a month longer.
 pub fn closed_rent(keys: u16, close_delay: u32) -> Nanoton {
-    const DAY: u64 = 86_400;
-    rent(keys, (7 + 30) * DAY + u64::from(close_delay.min(MAX_CLOSE_DELAY)))
+    const MONTH: u64 = 30 * 86_400;
+    rent(keys, MAX_LIFETIME + MONTH + u64::from(close_delay.min(MAX_CLOSE_DELAY)))
 }
 
 /// What a Channel has paid to one enclave key.
