@@ -363,6 +363,7 @@ async fn a_channel_lives_from_its_opening_to_its_deletion_and_its_provider_is_pa
         let claim = world.json(&provider_wallet, &[&claiming, args].concat()).await;
         let held = &claim["held"][0];
         lost += claim["fees_nanoton"].as_i64().unwrap();
+        assert_eq!(lost, 0, "it is known before it is sent");
         assert_eq!((&claim["items"], &claim["held_nanoton"]), (&0.into(), &1_000_000_000_i64.into()));
         assert_eq!((&held["refusals"], &held["lost_nanoton"]), (&refusals.into(), &lost.into()), "{args:?}");
         assert_eq!((&held["exit_code"], &held["enclave_key"]), (&133.into(), &enclave_key.to_string().into()));

@@ -284,6 +284,9 @@ async fn reserve(shared: &Shared, voucher: &SignedVoucher, now: UnixTime) -> Res
             &format!("the channel holds {available}, and {promised} would be promised"),
             "top the channel up, or sign a lower cap",
         ),
+        Ok(Reservation::TooManyKeys) => {
+            pay("the channel has paid as many enclaves as one channel does", "open another channel with this provider")
+        }
         Ok(Reservation::TooManyVouchers) => pay(
             "too many vouchers of different caps and expiries are held",
             "sign one whose cap and expiry are both the highest so far",

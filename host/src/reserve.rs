@@ -1,11 +1,13 @@
 //! What clients promise a provider, kept within what their Channels hold.
 
 use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
 
 use cocoon_attestation::{EnclaveKey, UnixTime};
 use cocoon_protocol::voucher::SignedVoucher;
 use cocoon_settlement::chain::Chain;
-use cocoon_settlement::{Nanoton, ops};
+use cocoon_settlement::{Address, Nanoton, ops};
+use futures::{StreamExt, TryStreamExt};
 use tokio::sync::Mutex;
 
 use crate::Error;
@@ -23,17 +25,22 @@ pub enum Reservation {
         /// What would be promised and unpaid.
         promised: Nanoton,
     },
+    /// The Channel has paid as many enclaves as one does, or would have to.
+    TooManyKeys,
     /// The record holds as many vouchers as it may of this enclave and Channel, and this one covers none of them.
     TooManyVouchers,
 }
 
-/// Takes promises one at a time.
+/// Takes promises from one channel one at a time; those of others do not wait for them.
 #[derive(Default)]
-pub struct Reservations(Mutex<()>);
+pub struct Reservations(std::sync::Mutex<HashMap<Address, Arc<Mutex<()>>>>);
+
+/// Questions to the chain at the same time.
+const AT_ONCE: usize = 8;
 
 impl Reservations {
     /// Keeps a verified voucher, on disk, if the sum over enclaves of what is promised and not yet paid stays within what its Channel
-    /// holds. `serving` is the enclave that can still earn; what others did not earn they cannot earn any more.
+    /// can pay: what it holds, less the rent that it keeps back for them. `serving` is the enclave that can still earn; what others did not earn they cannot earn any more.
     ///
     /// # Errors
     /// The chain or the record does not answer.
@@ -46,7 +53,8 @@ impl Reservations {
         now: UnixTime,
     ) -> Result<Reservation, Error> {
         let promise = &voucher.voucher;
-        let _one = self.0.lock().await;
+        let turn = self.turn(&promise.channel);
+        let _one = turn.lock().await;
         let kept = store.vouchers_of(&promise.channel, &promise.enclave_key)?;
         if kept.iter().any(|kept| kept.voucher.cap >= promise.cap) {
             // Nothing more is promised than before.
@@ -65,18 +73,49 @@ impl Reservations {
             let most = caps.entry(key).or_default();
             *most = cap.max(*most);
         }
-        let mut promised = Nanoton(0);
-        for (key, cap) in caps {
-            let paid = ops::channel_paid(chain, &promise.channel, &key).await?.paid;
-            promised = promised.saturating_add(cap.saturating_sub(paid));
+        // What is known to be paid may be less than what is: enough, if the promise fits all the same.
+        let first = fits(chain, &promise.channel, &caps, &store.paid(&promise.channel)?).await?;
+        if first == Reservation::Kept {
+            return keep(store, voucher);
         }
+        let keys: Vec<EnclaveKey> = caps.keys().copied().collect();
+        let asked = keys.into_iter().map(|key| async move {
+            let record = ops::channel_paid(chain, &promise.channel, &key).await?;
+            store.remember_paid(&promise.channel, &key, &record)
+        });
+        futures::stream::iter(asked).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
         // Last: a claim that is paid meanwhile must not count as paid and its money as still there.
-        let available = ops::channel_state(chain, &promise.channel).await?.available;
-        if promised > available {
-            return Ok(Reservation::Beyond { available, promised });
+        match fits(chain, &promise.channel, &caps, &store.paid(&promise.channel)?).await? {
+            Reservation::Kept => keep(store, voucher),
+            no => Ok(no),
         }
-        keep(store, voucher)
     }
+
+    /// Who holds it is the only one that reserves from this channel.
+    fn turn(&self, channel: &Address) -> Arc<Mutex<()>> {
+        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nobody waits for those any more.
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        turns.entry(*channel).or_default().clone()
+    }
+}
+
+/// Whether a Channel can pay what it would owe each enclave in all, less what it is known to have paid.
+async fn fits(
+    chain: &dyn Chain,
+    channel: &Address,
+    caps: &HashMap<EnclaveKey, Nanoton>,
+    paid: &HashMap<EnclaveKey, Nanoton>,
+) -> Result<Reservation, Error> {
+    let owed = caps.iter().map(|(key, cap)| (key, cap.saturating_sub(paid.get(key).copied().unwrap_or_default())));
+    let owed: Vec<_> = owed.filter(|(_, owed)| *owed > Nanoton::ZERO).collect();
+    let further = owed.iter().filter(|(key, _)| !paid.contains_key(key)).count();
+    let promised = owed.into_iter().fold(Nanoton::ZERO, |sum, (_, owed)| sum.saturating_add(owed));
+    Ok(match ops::channel_state(chain, channel).await?.available_with(further) {
+        None => Reservation::TooManyKeys,
+        Some(available) if promised > available => Reservation::Beyond { available, promised },
+        Some(_) => Reservation::Kept,
+    })
 }
 
 /// Puts a voucher on disk before it is relied on.

@@ -39,7 +39,39 @@ pub struct TxReport {
     pub aborted: Option<(Address, i32)>,
 }
 
+/// A request that is signed: what tells it apart on a chain, and until when it can arrive there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Signed {
+    /// Hash of the external message.
+    pub message: [u8; 32],
+    /// The wallet takes it no later.
+    pub valid_until: UnixTime,
+}
+
+impl Signed {
+    /// Whether a chain whose newest block is of this time, and that knows nothing of it, will never carry it out.
+    pub fn lapsed(&self, now: UnixTime) -> bool {
+        now > self.valid_until.plus(VALIDITY)
+    }
+}
+
 impl TxReport {
+    /// What a request of so many messages caused, whose first transaction is the wallet's.
+    pub fn of(message: [u8; 32], messages: usize, transactions: Vec<TxSummary>) -> Self {
+        let unsent = transactions.first().filter(|own| !own.failed && own.out_msg_hashes.len() < messages);
+        let failed = transactions.iter().find(|transaction| transaction.failed);
+        Self {
+            message,
+            gas_used: transactions.iter().map(|transaction| transaction.gas_used).sum(),
+            fees: transactions.iter().map(|transaction| transaction.fees).sum(),
+            aborted: match unsent {
+                Some(own) => Some((own.account, EXIT_NOT_SENT)),
+                None => failed.map(|transaction| (transaction.account, transaction.exit_code)),
+            },
+            transactions,
+        }
+    }
+
     /// The report, if every message was carried out.
     pub fn success(self) -> Result<Self, Error> {
         match self.aborted {
@@ -107,19 +139,31 @@ impl Account {
 
     /// Sends several messages with one signature (at most as many as the wallet's version takes), and waits for everything they cause.
     pub async fn send_all(&self, messages: &[OutMessage]) -> Result<TxReport, Error> {
+        self.send_noted(messages, |_| Ok(())).await
+    }
+
+    /// The same, and has `note` keep which request it is before it is sent: whoever dies meanwhile, or is not told what became of it, finds it
+    /// again by that. Nothing is sent if it cannot be kept.
+    pub async fn send_noted<E: From<Error>>(
+        &self,
+        messages: &[OutMessage],
+        note: impl FnOnce(&Signed) -> Result<(), E> + Send,
+    ) -> Result<TxReport, E> {
         let _turn = self.turn.lock().await;
         let account = self.address();
         let state = self.chain.account(&account).await?;
         let needed: Nanoton = messages.iter().map(|message| message.value).sum();
         // The wallet skips what it cannot pay without a word, so ask first.
         if state.balance < needed || state.balance == Nanoton::ZERO {
-            return Err(Error::Funds { account, balance: state.balance, needed });
+            return Err(Error::Funds { account, balance: state.balance, needed }.into());
         }
         let seqno = if state.active { self.seqno().await? } else { 0 };
         let valid_until = self.chain.head().await?.time.plus(VALIDITY);
         let request = self.wallet.request(seqno, valid_until, messages, !state.active)?;
-        let hash = self.chain.send(request).await?;
-        self.wait(hash, messages.len(), valid_until).await
+        let signed = Signed { message: request.repr_hash().0, valid_until };
+        note(&signed)?;
+        self.chain.send(request).await?;
+        Ok(self.wait(&signed, messages.len()).await?)
     }
 
     async fn seqno(&self) -> Result<u32, Error> {
@@ -128,32 +172,19 @@ impl Account {
         seqno.ok_or_else(|| Error::Unexpected("seqno".into()))
     }
 
-    async fn wait(&self, hash: [u8; 32], messages: usize, valid_until: UnixTime) -> Result<TxReport, Error> {
+    async fn wait(&self, signed: &Signed, messages: usize) -> Result<TxReport, Error> {
         for _ in 0..MAX_POLLS {
-            match self.chain.trace(&hash).await? {
-                Some(trace) if trace.finished => return Ok(self.report(hash, messages, trace.transactions)),
+            match self.chain.trace(&signed.message).await? {
+                Some(trace) if trace.finished => {
+                    return Ok(TxReport::of(signed.message, messages, trace.transactions));
+                }
                 Some(_) => {}
                 // A head past its time without it: the request can never be executed any more.
-                None if self.chain.head().await?.time > valid_until.plus(VALIDITY) => break,
+                None if signed.lapsed(self.chain.head().await?.time) => break,
                 None => {}
             }
             tokio::time::sleep(POLL).await;
         }
-        Err(Error::NotSeen(hex::encode(hash)))
-    }
-
-    fn report(&self, message: [u8; 32], messages: usize, transactions: Vec<TxSummary>) -> TxReport {
-        let unsent = transactions.first().filter(|own| !own.failed && own.out_msg_hashes.len() < messages);
-        let failed = transactions.iter().find(|transaction| transaction.failed);
-        TxReport {
-            message,
-            gas_used: transactions.iter().map(|transaction| transaction.gas_used).sum(),
-            fees: transactions.iter().map(|transaction| transaction.fees).sum(),
-            aborted: match unsent {
-                Some(own) => Some((own.account, EXIT_NOT_SENT)),
-                None => failed.map(|transaction| (transaction.account, transaction.exit_code)),
-            },
-            transactions,
-        }
+        Err(Error::NotSeen(hex::encode(signed.message)))
     }
 }

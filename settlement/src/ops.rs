@@ -15,6 +15,7 @@ use crate::contracts::{
     RegistryParams, channel, fund, provider, registry,
 };
 use crate::error::Error;
+use crate::wallet::OutMessage;
 
 /// Rent that a new Registry gets: years, at today's prices.
 pub const REGISTRY_RENT: Nanoton = Nanoton(500_000_000);
@@ -22,7 +23,7 @@ pub const REGISTRY_RENT: Nanoton = Nanoton(500_000_000);
 pub const PROVIDER_RENT: Nanoton = Nanoton(100_000_000);
 /// Attached to an attestation: up to a year's rent of a full Provider comes out of it where that is short.
 pub const ATTEST_VALUE: Nanoton = Nanoton(200_000_000);
-/// Attached to each item of a claim.
+/// Attached to each item of a claim, or more where the network's prices ask for more.
 pub const CLAIM_ITEM_VALUE: Nanoton = Nanoton(50_000_000);
 /// Attached to governance's calls. Who lengthens a list, or anchors the first checkpoint of a log, brings the Registry up to a year's rent, and attaches
 /// more where it lacks more.
@@ -198,16 +199,22 @@ pub async fn top_up(account: &Account, channel: &Address, amount: Nanoton) -> Re
 /// Claims what up to eight receipts of one Channel have earned: all of it or nothing. The payments arrive at the Provider's owner, who must be the sender. Vouchers
 /// that the Channel has paid on before are left out, which saves fees.
 pub async fn claim(account: &Account, provider: &Address, items: &[ClaimItem]) -> Result<TxReport, Error> {
+    account.send_all(&[claim_message(&**account.chain(), provider, items).await?]).await
+}
+
+/// The message by which the Provider's owner claims, as [`claim`] sends it.
+pub async fn claim_message(chain: &dyn Chain, provider: &Address, items: &[ClaimItem]) -> Result<OutMessage, Error> {
     let mut parts = Vec::with_capacity(items.len());
     for item in items {
         // Not knowing what the Channel has verified only makes the claim dearer.
-        let known = channel::paid(&**account.chain(), &item.receipt.channel, &item.receipt.enclave_key).await;
+        let known = channel::paid(chain, &item.receipt.channel, &item.receipt.enclave_key).await;
         let known = known.unwrap_or_default();
         parts.push((item, (known.cap, known.expiry) != (item.voucher.cap, item.voucher.expiry)));
     }
     let body = provider::claim(&parts)?;
-    let value = items.iter().map(|_| CLAIM_ITEM_VALUE).sum();
-    account.send(*provider, value, Some(body), None).await
+    let value = items.iter().map(|_| CLAIM_ITEM_VALUE).sum::<Nanoton>();
+    let value = value.max(provider::claim_value(chain, provider, items.len()).await?);
+    Ok(OutMessage::new(*provider, value, Some(body), None))
 }
 
 /// Closes a Channel at once in favour of its client; the Provider's owner only. It carries [`close_value`].

@@ -339,11 +339,10 @@ async fn claim(pay: &PayArgs, provider: Address, data: PathBuf, again: bool) -> 
     let receipts = store.earned()?.len();
     let mut ask = vec![
         format!("This claims what {receipts} receipts in {} have earned beyond what was paid.", data.display()),
-        "Only claims that bring more than their fees (0.015 TON, and 0.007 for each further enclave) are sent.".into(),
+        "Only claims that bring more than their fees (0.015 TON, and 0.007 for each further enclave, at today's prices) are sent, and none that would be refused now.".into(),
     ];
     ask.push(if again {
-        "What was refused before is claimed again, each alone: about 0.01 TON are lost by each that is refused again."
-            .into()
+        "What was refused before is claimed again, each alone, if it would not be refused now.".into()
     } else {
         "What was refused before is not claimed before its time: --again claims it too.".into()
     });
@@ -391,7 +390,7 @@ fn refused_for(code: i32) -> &'static str {
 
 /// What is not claimed because it was refused, why, and when it is tried again.
 fn held_off(held: &Held, now: UnixTime) -> String {
-    let Held { channel, enclave_key, value, refusal, next } = held;
+    let Held { channel, enclave_key, value, refusal, next, .. } = held;
     let times = match refusal.count {
         0 => "one of several that were refused together".to_owned(),
         1 => "refused once".into(),

@@ -8,10 +8,12 @@ use cocoon_host::Claimer;
 use cocoon_host::claim::AT_ONCE;
 use cocoon_host::reserve::{Reservation, Reservations};
 use cocoon_host::store::Store;
+use cocoon_protocol::voucher::SignedVoucher;
+use cocoon_settlement::cells::Voucher;
 use cocoon_settlement::chain::{AccountState, BlockRef, Chain, GetResult, StackValue, Trace, TxSummary};
 use cocoon_settlement::{Address, Error, Nanoton, NetworkId, ops};
 
-use crate::world::{AT, World, key, world};
+use crate::world::{AT, Server, World, key, world};
 
 const TON: u64 = 1_000_000_000;
 /// What the enclave before, 41, has earned and not been paid.
@@ -123,7 +125,7 @@ impl Chain for ClaimedMeanwhile<'_> {
 
 #[tokio::test]
 async fn money_that_a_claim_takes_between_two_questions_is_not_promised_again() {
-    for at in 1..=3 {
+    for at in 1..=4 {
         let folder = tempfile::tempdir().unwrap();
         let (world, store, free) = owing(folder.path()).await;
         let chain = ClaimedMeanwhile { world: &world, store: &store, at, asked: AtomicUsize::new(0) };
@@ -131,6 +133,92 @@ async fn money_that_a_claim_takes_between_two_questions_is_not_promised_again() 
         let serving = Some(key(42).enclave_key());
         let outcome = Reservations::default().reserve(&chain, &store, serving, &voucher, AT).await.unwrap();
         assert!(matches!(outcome, Reservation::Beyond { .. }), "claimed after question {at}: {outcome:?}");
-        assert_eq!(chain.asked.into_inner(), 3, "two enclaves' payments and the Channel's money");
+        assert_eq!(chain.asked.into_inner(), 4, "the Channel's money, two enclaves' payments, and the money again");
+    }
+}
+
+#[tokio::test]
+async fn an_enclave_that_the_channel_has_not_paid_yet_is_promised_what_its_rent_leaves() {
+    let folder = tempfile::tempdir().unwrap();
+    let (world, store) = (world().await, Store::open(&folder.path().join("host.redb")).unwrap());
+    // Sixteen are paid, and the seventeenth takes rent for sixteen more.
+    let amount = Nanoton(20_000_000);
+    for enclave in 41..57 {
+        if enclave > 42 {
+            world.attest(key(enclave).enclave_key()).await;
+        }
+        world.earn(&store, enclave, enclave, amount, amount);
+    }
+    let claimer = Claimer::new(world.account.clone(), world.provider);
+    assert_eq!(claimer.round(&store, &AT_ONCE).await.unwrap().items, 16);
+    let available = left(&world).await;
+    let most = ops::channel_state(world.chain.as_ref(), &world.channel).await.unwrap().available_with(1).unwrap();
+    let step = available.checked_sub(most).unwrap();
+    assert!((13_000_000..13_200_000).contains(&step.0), "{step}");
+    let ask = async |enclave: u8, cap| {
+        let (reservations, serving) = (Reservations::default(), Some(key(enclave).enclave_key()));
+        let voucher = world.promise(enclave, cap);
+        reservations.reserve(world.chain.as_ref(), &store, serving, &voucher, AT).await.unwrap()
+    };
+    assert!(matches!(ask(57, Nanoton(most.0 + 1)).await, Reservation::Beyond { available, .. } if available == most));
+    // One that it has paid takes nothing.
+    let known = Nanoton(amount.0 + available.0);
+    assert!(matches!(ask(42, Nanoton(known.0 + 1)).await, Reservation::Beyond { .. }));
+    assert_eq!(ask(57, most).await, Reservation::Kept);
+    // It is really paid: the promise was good.
+    world.attest(key(57).enclave_key()).await;
+    world.receive(&store, 57, 57, 1, most, AT);
+    let round = claimer.round(&store, &AT_ONCE).await.unwrap();
+    assert_eq!((round.items, round.paid, left(&world).await), (1, most, Nanoton(0)));
+}
+
+#[tokio::test]
+async fn what_is_known_to_be_paid_is_not_asked_for_each_promise() {
+    let folder = tempfile::tempdir().unwrap();
+    let (world, store, free) = owing(folder.path()).await;
+    let server = Server::of(&world);
+    let reservations = Reservations::default();
+    let ask = async |cap| {
+        let (voucher, serving) = (world.promise(42, cap), Some(key(42).enclave_key()));
+        reservations.reserve(server.as_ref(), &store, serving, &voucher, AT).await.unwrap()
+    };
+    // It fits, whatever was paid: the money alone is looked at.
+    assert_eq!(ask(Nanoton(TON)).await, Reservation::Kept);
+    assert_eq!(server.asked_about(&world.channel), ["state"]);
+    // It does not fit by what is remembered: each is asked once, and remembered.
+    assert!(matches!(ask(Nanoton(free.0 + 1)).await, Reservation::Beyond { .. }));
+    let asked = server.asked_about(&world.channel);
+    assert_eq!((asked.len(), asked.iter().filter(|method| *method == "paid").count()), (4, 2));
+    Claimer::new(world.account.clone(), world.provider).round(&store, &AT_ONCE).await.unwrap();
+    assert_eq!(store.paid(&world.channel).unwrap()[&key(41).enclave_key()], OWED);
+    server.asked_about(&world.channel);
+    assert_eq!(ask(free).await, Reservation::Kept);
+    assert_eq!(server.asked_about(&world.channel), ["state"]);
+}
+
+#[tokio::test]
+async fn a_channel_that_the_chain_does_not_answer_about_holds_up_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let (world, store) = (world().await, Store::open(&folder.path().join("host.redb")).unwrap());
+    let terms = ops::channel_terms(world.chain.as_ref(), &world.channel).await.unwrap();
+    let second = cocoon_settlement::contracts::ChannelInit { salt: [1; 32], ..terms };
+    ops::open_channel(&world.account, &second, Nanoton(TON)).await.unwrap().success().unwrap();
+    let server = Server::of(&world);
+    *server.silent_about.lock().unwrap() = Some(world.channel);
+    let reservations = Reservations::default();
+    let ask = async |channel| {
+        let voucher = Voucher { channel, ..world.promise(42, Nanoton(TON / 2)).voucher };
+        let voucher = SignedVoucher::sign(voucher, &[31; 32]).unwrap();
+        reservations.reserve(server.as_ref(), &store, Some(key(42).enclave_key()), &voucher, AT).await.unwrap()
+    };
+    tokio::select! {
+        _ = ask(world.channel) => panic!("the chain does not answer"),
+        other = async {
+            // The first has its turn, and waits.
+            while server.asked.lock().unwrap().is_empty() {
+                tokio::task::yield_now().await;
+            }
+            ask(second.address()).await
+        } => assert_eq!(other, Reservation::Kept),
     }
 }

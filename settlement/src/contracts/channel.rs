@@ -263,6 +263,25 @@ pub struct ChannelState {
     pub opened: UnixTime,
 }
 
+impl ChannelState {
+    /// What claims of so many enclave keys that it has not paid yet can be paid from, besides those that it has: for every sixteen it holds
+    /// back more rent, first of all. `None` if it takes so many no more.
+    ///
+    /// At mainnet's prices, and without the rent since its last transaction.
+    pub fn available_with(&self, further: usize) -> Option<Nanoton> {
+        let keys = usize::from(self.keys).checked_add(further).filter(|keys| *keys <= usize::from(MAX_KEYS))?;
+        // It reckons anew where the key before was the last of a step.
+        let last_step = keys.saturating_sub(1) / usize::from(RENT_STEP) * usize::from(RENT_STEP);
+        if further == 0 || last_step < usize::from(self.keys) {
+            return Some(self.available);
+        }
+        // What it holds back now cannot be told where rent has eaten into it; nothing is paid then.
+        let reserve = self.balance.saturating_sub(self.available);
+        let needed = rent(u16::try_from(last_step).ok()?.saturating_add(RENT_STEP), YEAR);
+        Some(self.available.saturating_sub(needed.saturating_sub(reserve)))
+    }
+}
+
 /// Reads what a Channel holds.
 pub async fn state(chain: &dyn Chain, channel: &Address) -> Result<ChannelState, Error> {
     let balance = chain.account(channel).await?.balance;
@@ -332,4 +351,34 @@ pub struct PaidRecord {
 pub async fn paid(chain: &dyn Chain, channel: &Address, key: &EnclaveKey) -> Result<PaidRecord, Error> {
     let mut answer = Answer::get(chain, &CODE, channel, "paid", vec![StackValue::uint256(&key.0)]).await?;
     Ok(PaidRecord { paid: Nanoton(answer.uint()?), cap: Nanoton(answer.uint()?), expiry: UnixTime(answer.uint()?) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_sixteenth_key_takes_rent_first_and_no_more_than_256_are_taken() {
+        let state = |keys: u16, available| ChannelState {
+            balance: Nanoton(available).saturating_add(rent(keys.div_ceil(16).max(1) * 16, YEAR)),
+            available: Nanoton(available),
+            status: ChannelStatus::Open,
+            keys,
+            opened: UnixTime(0),
+        };
+        let step = rent(32, YEAR).saturating_sub(rent(16, YEAR));
+        assert!((13_000_000..13_200_000).contains(&step.0), "{step}");
+        let much = 1_000_000_000;
+        let left = |steps: u64| Some(Nanoton(much - steps * step.0));
+        for (keys, further, steps) in [(0, 0, 0), (0, 1, 0), (0, 16, 0), (0, 17, 1), (15, 1, 0), (15, 2, 1), (16, 0, 0)]
+            .into_iter()
+            .chain([(16, 1, 1), (16, 16, 1), (16, 17, 2), (17, 1, 0), (32, 1, 1)])
+        {
+            let found = state(keys, much).available_with(further).unwrap();
+            assert!(found.0.abs_diff(left(steps).unwrap().0) <= steps, "{keys} and {further}: {found}");
+        }
+        assert_eq!(state(16, 5).available_with(1), Some(Nanoton::ZERO));
+        assert_eq!((state(255, much).available_with(1), state(256, much).available_with(1)), (left(0), None));
+        assert_eq!(state(256, much).available_with(0), left(0));
+    }
 }

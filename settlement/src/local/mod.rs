@@ -14,6 +14,7 @@ mod draft;
 mod emulator_tests;
 mod execute;
 mod execution;
+pub mod foresee;
 mod getter;
 #[cfg(test)]
 mod history_tests;
