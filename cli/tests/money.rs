@@ -5,7 +5,7 @@ use std::process::{Output, Stdio};
 use std::sync::Arc;
 
 use cocoon_attestation::{Digest, UnixTime};
-use cocoon_host::store::Store;
+use cocoon_host::store::{Ended, Store};
 use cocoon_protocol::identity::SigningKey;
 use cocoon_protocol::receipt::SignedSettlementReceipt;
 use cocoon_protocol::voucher::SignedVoucher;
@@ -421,6 +421,242 @@ async fn a_channel_lives_from_its_opening_to_its_deletion_and_its_provider_is_pa
             history["closing_nanoton"]
         );
     }
+}
+
+/// A contract that does not take a plain transfer must not keep it: nobody could get it out of a Registry again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_transfer_comes_back_from_every_contract_and_stays_where_nothing_is_deployed() {
+    use tycho_types::models::StdAddr;
+    let world = World::new().await;
+    let registry = ops::deploy_registry(&world.account, &registry(world.account.address(), 0)).await.unwrap().0;
+    let (wallet, address) = world.import(1).await;
+    let made = world.pay(&wallet, &["host", "register", &registry.to_string()]).await;
+    let provider = made["provider"].as_str().unwrap();
+    let opened = world.pay(&wallet, &["channel", "open", provider, "5"]).await;
+    let friendly = |address: &str, bounceable| {
+        let address = StdAddr::from(address.parse::<Address>().unwrap());
+        address.display_base64_url(bounceable).to_string()
+    };
+    let registry = registry.to_string();
+    for contract in [registry.as_str(), provider, opened["channel"].as_str().unwrap()] {
+        // However it is written.
+        for to in [contract.to_owned(), friendly(contract, true), friendly(contract, false)] {
+            let (before, held) = (world.balance(&address).await, world.balance(contract).await);
+            let asked = world.fails(&wallet, &["wallet", "send", &to, "3"]).await;
+            assert!(asked.contains("does not take a plain transfer"), "{asked}");
+            let output = world.run(&wallet, &["wallet", "send", &to, "3", "--yes", "--json"], "").await;
+            assert!(!output.status.success());
+            let (payment, error): (Value, _) =
+                (serde_json::from_slice(&output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+            assert_eq!(
+                (&payment["failed"]["exit_code"], &payment["sent_nanoton"]),
+                (&65535.into(), &3_000_000_000_i64.into())
+            );
+            let back = payment["returned_nanoton"].as_u64().unwrap();
+            assert!((2_990_000_000..3_000_000_000).contains(&back), "{payment}");
+            assert!(error.contains(&format!("Of the 3 TON that were sent {} came back", Nanoton(back))), "{error}");
+            assert!(before - world.balance(&address).await < 10_000_000, "{to}");
+            assert!(world.balance(contract).await <= held, "{to}");
+        }
+    }
+    // Nothing is deployed: it stays, although the address is written as a contract's; and a wallet takes what it gets.
+    let fresh = Address::basechain([0x77; 32]).to_string();
+    let asked = world.fails(&wallet, &["wallet", "send", &friendly(&fresh, true), "1"]).await;
+    assert!(asked.contains("nothing is deployed there") && asked.contains("stays there all the same"), "{asked}");
+    for (to, amount) in [(&fresh, 1), (&friendly(&fresh, true), 2), (&friendly(&fresh, false), 3)] {
+        let sent = world.pay(&wallet, &["wallet", "send", to, "1"]).await;
+        assert_eq!(sent["returned_nanoton"], 0, "{to}");
+        assert_eq!(world.balance(&fresh).await, amount * 1_000_000_000);
+    }
+    let (_, other) = world.import(2).await;
+    let (account, before) = (Account::new(world.chain.clone(), [2; 32]).unwrap(), world.balance(&other).await);
+    account.send(Address::basechain([0x78; 32]), Nanoton(1_000_000), None, None).await.unwrap().success().unwrap();
+    assert!(before - world.balance(&other).await < 10_000_000, "it is deployed now");
+    world.pay(&wallet, &["wallet", "send", &friendly(&other, true), "1"]).await;
+    assert!(world.balance(&other).await > before + 990_000_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_a_terminal_the_question_is_asked_and_only_a_yes_spends() {
+    let world = World::new().await;
+    let (wallet, address) = world.import(1).await;
+    let fresh = Address::basechain([0x77; 32]).to_string();
+    let send = ["wallet", "send", &fresh, "5"];
+    let before = world.balance(&address).await;
+    for answer in ["n\n", "\n", "yess\n", "\u{4}"] {
+        let (done, said) = world.at_terminal(&wallet, &send, answer).await;
+        assert!(!done && said.contains("This sends 5 TON") && said.contains("nothing was sent"), "{answer:?}: {said}");
+        assert_eq!((world.balance(&address).await, world.balance(&fresh).await), (before, 0), "{answer:?}");
+    }
+    for (n, answer) in ["y\n", "YES\n"].into_iter().enumerate() {
+        let (done, said) = world.at_terminal(&wallet, &send, answer).await;
+        let (asked, spent) = (said.find("Go on? [y/N]").unwrap(), said.find("= wallet now").unwrap());
+        assert!(done && asked < spent, "{answer:?}: {said}");
+        assert_eq!(world.balance(&fresh).await, 5_000_000_000 * (i64::try_from(n).unwrap() + 1), "{answer:?}");
+    }
+    // Whoever says so beforehand is not asked.
+    let (done, said) = world.at_terminal(&wallet, &["wallet", "send", &fresh, "5", "--yes"], "").await;
+    assert!(done && !said.contains("[y/N]"), "{said}");
+}
+
+/// A provider's enclave signs two receipts that cannot both be true: its host keeps them, and whoever has the file can show them.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_contradicts_itself_is_exported_and_reported_and_costs_the_stake() {
+    let world = World::new().await;
+    let registry = ops::deploy_registry(&world.account, &registry(world.account.address(), 0)).await.unwrap().0;
+    let (provider_wallet, _) = world.import(1).await;
+    let (client_wallet, client) = world.import(2).await;
+    let made = world.pay(&provider_wallet, &["host", "register", &registry.to_string()]).await;
+    let provider = made["provider"].as_str().unwrap();
+    let enclave_key = key(41).enclave_key();
+    let verdict = Verdict {
+        network: LOCAL,
+        registry,
+        provider: provider.parse().unwrap(),
+        enclave_key,
+        evidence_id: Digest([8; 32]),
+        image: Digest([9; 32]),
+        model_root: Digest([3; 32]),
+        generation: 0,
+        until: AT.plus(80_000),
+        expiry: AT.plus(3_600),
+        set_epoch: ops::registry_params(world.chain.as_ref(), &registry).await.unwrap().set_epoch,
+    };
+    let signature = verdict.sign(&[21; 32]).unwrap();
+    let owning = Account::new(world.chain.clone(), [1; 32]).unwrap();
+    ops::attest(&owning, &registry, &verdict, &[(0, signature)]).await.unwrap().success().unwrap();
+    world.pay(&provider_wallet, &["host", "stake", provider, "50"]).await;
+    let opened = world.pay(&client_wallet, &["channel", "open", provider, "5"]).await;
+    let channel: Address = opened["channel"].as_str().unwrap().parse().unwrap();
+
+    std::fs::create_dir(world.path("host")).unwrap();
+    let receipt = |sequence, total| {
+        let provider = provider.parse().unwrap();
+        let total = Nanoton(total);
+        let receipt = SettlementReceipt { network: LOCAL, provider, channel, enclave_key, sequence, total, time: AT };
+        SignedSettlementReceipt::sign(receipt, &key(41)).unwrap()
+    };
+    {
+        let store = Store::open(&world.path("host/host.redb")).unwrap();
+        store.keep_receipt(&receipt(1, 500_000_000)).unwrap();
+        let none = async || world.json("none.json", &["host", "evidence", "--data", "host"]).await;
+        drop(store);
+        assert_eq!(none().await["equivocations"], Value::Array(Vec::new()));
+        let store = Store::open(&world.path("host/host.redb")).unwrap();
+        assert!(store.keep_receipt(&receipt(2, 400_000_000)).is_err());
+        // Later ones do not take the evidence away.
+        store.keep_receipt(&receipt(3, 600_000_000)).unwrap();
+        assert!(store.keep_receipt(&receipt(4, 1)).is_err());
+    }
+    let found = world.json("none.json", &["host", "evidence", "--data", "host", "--out", "found"]).await;
+    let evidence = &found["equivocations"][0];
+    documented(&evidence["evidence"]);
+    let file = evidence["file"].as_str().unwrap();
+    let text = std::fs::read_to_string(world.path(file)).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), evidence["evidence"]);
+    let table = world.run("none.json", &["host", "evidence", "--data", "host"], "").await;
+    let table = String::from_utf8(table.stdout).unwrap();
+    assert!(table.contains("number 1 of 0.5 TON and number 2 of 0.4 TON"), "{table}");
+
+    // What can both be true, or is not signed by the enclave, is refused before anybody pays for it.
+    let altered = |name: &str, with: (&SignedSettlementReceipt, &SignedSettlementReceipt)| {
+        use base64::Engine;
+        let mut value = evidence["evidence"].clone();
+        for (which, receipt) in [("earlier", with.0), ("later", with.1)] {
+            value[which] = base64::engine::general_purpose::STANDARD.encode(receipt.to_bytes()).into();
+        }
+        std::fs::write(world.path(name), value.to_string()).unwrap();
+    };
+    altered("fine.json", (&receipt(1, 5), &receipt(2, 5)));
+    altered("same.json", (&receipt(1, 5), &receipt(1, 5)));
+    let mut forged = receipt(2, 1);
+    forged.signature[9] ^= 1;
+    altered("forged.json", (&receipt(1, 5), &forged));
+    std::fs::write(world.path("nonsense.json"), "{}").unwrap();
+    let before = world.balance(&client).await;
+    for (name, why) in [
+        ("fine.json", "can both be true"),
+        ("same.json", "can both be true"),
+        ("forged.json", "the later receipt"),
+        ("nonsense.json", "is no evidence"),
+        ("missing.json", "cannot read"),
+    ] {
+        let refused = world.fails(&client_wallet, &["channel", "report", name, "--yes"]).await;
+        assert!(refused.contains(why), "{name}: {refused}");
+    }
+    let asked = world.fails(&client_wallet, &["channel", "report", file]).await;
+    assert!(asked.contains("number 1 of 0.5 TON and number 2 of 0.4 TON") && asked.contains("is another's"), "{asked}");
+    assert!(asked.contains("the rest is burned") && asked.contains("9.99"), "{asked}");
+    assert_eq!(world.balance(&client).await, before, "nothing was sent yet");
+
+    let reported = world.pay(&client_wallet, &["channel", "report", file]).await;
+    let burned = reported["burned_nanoton"].as_i64().unwrap();
+    assert!((39_900_000_000..40_000_000_000).contains(&burned), "{reported}");
+    let reward = world.balance(&client).await - before;
+    assert!((burned / 4 - 20_000_000..burned / 4).contains(&reward), "{reward} of {burned}");
+    let key_text = enclave_key.to_string();
+    let status = world.json(&client_wallet, &["host", "status", provider, "--enclave-key", &key_text]).await;
+    assert_eq!((&status["stake_nanoton"], &status["keys"][0]["state"]), (&0.into(), &"slashed".into()));
+    let again = world.fails(&client_wallet, &["channel", "report", file, "--yes"]).await;
+    assert!(again.contains("was reported before"), "{again}");
+
+    // What its host has earned with it is void, and the record says so.
+    let claim = world.json(&provider_wallet, &["host", "claim", provider, "--data", "host", "--yes"]).await;
+    assert_eq!((&claim["items"], &claim["fees_nanoton"]), (&0.into(), &0.into()));
+}
+
+/// A provider's contract that nobody touched for years cannot take a key any more; anybody can pay its rent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_providers_rent_is_paid_and_its_record_is_read() {
+    let world = World::new().await;
+    let registry = ops::deploy_registry(&world.account, &registry(world.account.address(), 0)).await.unwrap().0;
+    let (provider_wallet, owner) = world.import(1).await;
+    let (other, _) = world.import(2).await;
+    let made = world.pay(&provider_wallet, &["host", "register", &registry.to_string()]).await;
+    let provider = made["provider"].as_str().unwrap();
+    let full = world.fails(&other, &["host", "fund", provider, "--yes"]).await;
+    assert!(full.contains("more than a year's rent beside its stake: name an amount"), "{full}");
+    world.clock.advance(6 * 365 * DAY);
+    let lacks = world.json(&other, &["host", "status", provider]).await["lacks_nanoton"].as_u64().unwrap();
+    assert!(lacks > 10_000_000, "{lacks}");
+    let asked = world.fails(&other, &["host", "fund", provider]).await;
+    assert!(asked.contains(&Nanoton(lacks).to_string()) && asked.contains(&format!("Its owner {owner}")), "{asked}");
+    assert_eq!(world.pay(&other, &["host", "fund", provider]).await["lacks_nanoton"], 0);
+    world.pay(&other, &["host", "fund", provider, "1"]).await;
+    let before = world.balance(&owner).await;
+    world.pay(&provider_wallet, &["host", "withdraw", provider]).await;
+    assert!(world.balance(&owner).await - before > 980_000_000);
+    let wrong = world.fails(&other, &["host", "fund", &registry.to_string(), "1", "--yes"]).await;
+    assert!(wrong.contains("the provider"), "{wrong}");
+
+    // What is worked with and what is archived, in one table.
+    std::fs::create_dir(world.path("host")).unwrap();
+    let channels = [1, 2].map(|n| Address::basechain([n; 32]));
+    {
+        let store = Store::open(&world.path("host/host.redb")).unwrap();
+        for channel in channels {
+            let (enclave_key, cap) = (key(41).enclave_key(), Nanoton(3_000_000_000));
+            let prices = Prices { prompt: 1, cached: 1, completion: 1, reasoning: 1 };
+            let voucher = Voucher { network: LOCAL, channel, enclave_key, cap, prices, expiry: AT.plus(3_600) };
+            store.keep_voucher(&SignedVoucher::sign(voucher, &[31; 32]).unwrap()).unwrap();
+            let (provider, total) = (provider.parse().unwrap(), Nanoton(7));
+            let receipt =
+                SettlementReceipt { network: LOCAL, provider, channel, enclave_key, sequence: 1, total, time: AT };
+            store.keep_receipt(&SignedSettlementReceipt::sign(receipt, &key(41)).unwrap()).unwrap();
+        }
+        store.archive(&channels[1], &key(41).enclave_key(), Ended::ChannelClosed, AT).unwrap();
+    }
+    let csv = world.run("none.json", &["host", "record", "--data", "host", "--csv", "-"], "").await;
+    let csv = String::from_utf8(csv.stdout).unwrap();
+    let rows: Vec<&str> = csv.lines().collect();
+    assert_eq!(rows.len(), 3, "{csv}");
+    assert!(rows[0].starts_with("time,channel,enclave_key,"));
+    for (row, channel, state) in [(rows[1], channels[0], "open"), (rows[2], channels[1], "the channel is closed")] {
+        let expected = format!("{channel},{},1,7,3000000000,0,\"{state}\"", key(41).enclave_key());
+        assert!(row.ends_with(&expected), "{row}");
+    }
+    let table = world.run("none.json", &["host", "record", "--data", "host"], "").await;
+    assert!(String::from_utf8(table.stdout).unwrap().contains(": the channel is closed"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -21,7 +21,7 @@ use crate::wallet::OutMessage;
 pub const REGISTRY_RENT: Nanoton = Nanoton(500_000_000);
 /// Rent that a new Provider gets; each attestation tops it up to a year's.
 pub const PROVIDER_RENT: Nanoton = Nanoton(100_000_000);
-/// Attached to an attestation: up to a year's rent of a full Provider comes out of it where that is short.
+/// Attached to an attestation, besides what the Provider lacks of a year's rent.
 pub const ATTEST_VALUE: Nanoton = Nanoton(200_000_000);
 /// Attached to each item of a claim, or more where the network's prices ask for more.
 pub const CLAIM_ITEM_VALUE: Nanoton = Nanoton(50_000_000);
@@ -127,6 +127,17 @@ pub async fn registry_lacks(chain: &dyn Chain, registry: &Address, more: usize) 
     Ok(needed.saturating_sub(chain.account(registry).await?.balance))
 }
 
+/// What a Provider lacks of a year's rent with `more` keys, beside its stake, at most: up to 0.49 TON where 512 keys have lain there for long.
+pub async fn provider_lacks(chain: &dyn Chain, provider: &Address, more: u16) -> Result<Nanoton, Error> {
+    let keys = provider::key_count(chain, provider).await?.saturating_add(more);
+    let stake = provider::stake_state(chain, provider).await?;
+    // What the balance does not show.
+    let eaten = provider::rent(keys, untouched(chain, provider).await?);
+    let needed =
+        [stake.stake, stake.unbonding, eaten].into_iter().fold(provider::rent(keys, YEAR), Nanoton::saturating_add);
+    Ok(needed.saturating_sub(chain.account(provider).await?.balance))
+}
+
 /// What a message that makes a Registry larger must carry, a debt of the Registry's included; what of it is not needed comes back.
 async fn growing_value(chain: &dyn Chain, registry: &Address, more: usize) -> Result<Nanoton, Error> {
     let lacks = registry_lacks(chain, registry, more).await?;
@@ -175,14 +186,18 @@ pub async fn slash(
 }
 
 /// Registers an enclave key by a verdict and signatures, each with the position of its verifier. The first time from the Provider's
-/// owner; anyone may pay for a renewal.
+/// owner; anyone may pay for a renewal. Who pays brings the Provider up to a year's rent, stake apart; what is not needed comes back.
 pub async fn attest(
     account: &Account,
     registry: &Address,
     verdict: &Verdict,
     signatures: &[(u8, Signature)],
 ) -> Result<TxReport, Error> {
-    account.send(*registry, ATTEST_VALUE, Some(registry::attest(QUERY, verdict, signatures)?), None).await
+    // A debt that it may owe besides is less than what of this is not needed for gas.
+    // A Provider that cannot be asked refuses, or is none: the contracts say so.
+    let lacks = provider_lacks(&**account.chain(), &verdict.provider, 1).await.unwrap_or_default();
+    let value = ATTEST_VALUE.saturating_add(lacks);
+    account.send(*registry, value, Some(registry::attest(QUERY, verdict, signatures)?), None).await
 }
 
 /// Deploys a Channel with a deposit.

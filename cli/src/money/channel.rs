@@ -59,6 +59,16 @@ enum Command {
         channel: Address,
         /// How much, in TON
         amount: Nanoton,
+        /// The channel is somebody else's, who gets the refund: give it away
+        #[arg(long)]
+        gift: bool,
+        #[command(flatten)]
+        pay: PayArgs,
+    },
+    /// Anyone: show a provider's contract two receipts of one of its enclaves that cannot both be true, which costs it its stake
+    Report {
+        /// The evidence, as `cocoon host evidence` writes it
+        evidence: PathBuf,
         #[command(flatten)]
         pay: PayArgs,
     },
@@ -106,6 +116,7 @@ pub async fn run(args: ChannelArgs) -> Result<()> {
             let available = ops::channel_state(&*payer.chain, &channel).await?.available;
             payer.explain("top-up", before, report, json!({ "available_nanoton": available.0 })).await
         }
+        Command::Report { evidence, pay } => super::evidence::report(&evidence, &pay).await,
         Command::Close { channel, pay } => close(&pay, &channel).await,
     }
 }
@@ -214,7 +225,7 @@ fn adapted(like: &Path, to: &Path, init: &ChannelInit, registry: &Address, key: 
     Ok(toml::to_string(&config)?)
 }
 
-fn write_new(path: &Path, text: &str) -> Result<()> {
+pub(super) fn write_new(path: &Path, text: &str) -> Result<()> {
     use std::io::Write as _;
     let file = std::fs::OpenOptions::new().write(true).create_new(true).open(path);
     let written = file.and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()));

@@ -1,17 +1,19 @@
 //! `cocoon host`: a provider's machine and guests, its contract, its stake, and what it earned.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand};
 use cocoon_attestation::{EnclaveKey, UnixTime};
 use cocoon_host::claim::AT_ONCE;
+use cocoon_host::store::Store;
 use cocoon_host::{ClaimRule, Claimer, Held};
 use cocoon_settlement::contracts::{ProviderInit, exit, provider, registry as registry_contract};
 use cocoon_settlement::{Address, Nanoton, ops};
 use serde_json::json;
 
+use super::evidence::EvidenceFile;
 use super::{ChainArgs, PayArgs, Source, duration};
 use crate::host_doctor::{self, DoctorArgs};
 use crate::host_launch::{self, LaunchArgs};
@@ -70,6 +72,15 @@ enum ContractCommand {
         #[command(flatten)]
         pay: PayArgs,
     },
+    /// Anyone: pay the rent of a provider's contract. Its owner can take out what is more than a year's
+    Fund {
+        /// The Provider
+        provider: Address,
+        /// How much, in TON [default: what it lacks of a year's rent, stake apart]
+        amount: Option<Nanoton>,
+        #[command(flatten)]
+        pay: PayArgs,
+    },
     /// Start to take stake back
     Unstake {
         /// The Provider
@@ -98,6 +109,27 @@ enum ContractCommand {
         again: bool,
         #[command(flatten)]
         pay: PayArgs,
+    },
+    /// Show what the record of a stopped host has earned in each channel: what is still claimed from, and what has ended
+    Record {
+        /// The host's folder, `host` in the data folder of `cocoon up`
+        #[arg(long)]
+        data: PathBuf,
+        /// Write comma-separated values to this file instead; - is standard output
+        #[arg(long)]
+        csv: Option<PathBuf>,
+    },
+    /// Show which enclaves contradicted themselves by the record of a stopped host; `cocoon channel report` shows it to their provider
+    Evidence {
+        /// The host's folder, `host` in the data folder of `cocoon up`
+        #[arg(long)]
+        data: PathBuf,
+        /// Write a file for each into this folder
+        #[arg(long)]
+        out: Option<PathBuf>,
+        /// One JSON object on standard output
+        #[arg(long)]
+        json: bool,
     },
     /// Close a channel at once in its client's favour. Claim first: what is unclaimed is given up
     Release {
@@ -182,6 +214,9 @@ async fn contract(command: ContractCommand) -> Result<()> {
             let stake = provider::stake_state(&*payer.chain, &provider).await?.stake;
             payer.explain("stake", before, report, json!({ "stake_nanoton": stake.0 })).await
         }
+        ContractCommand::Fund { provider, amount, pay } => fund(&pay, provider, amount).await,
+        ContractCommand::Record { data, csv } => record(&data, csv),
+        ContractCommand::Evidence { data, out, json } => evidence(&data, out.as_deref(), json),
         ContractCommand::Unstake { provider, amount, pay } => {
             let payer = pay.open().await?;
             let terms = owned(&payer, &provider).await?;
@@ -288,6 +323,7 @@ async fn status(address: &Address, keys: &[EnclaveKey], args: &ChainArgs) -> Res
     let terms = ops::provider_terms(&*chain, address).await?;
     let stake = provider::stake_state(&*chain, address).await?;
     let count = provider::key_count(&*chain, address).await?;
+    let lacks = ops::provider_lacks(&*chain, address, 0).await?;
     let balance = chain.account(address).await?.balance;
     let now = chain.head().await?.time;
     let unbonding = match stake.unbonding {
@@ -305,6 +341,7 @@ async fn status(address: &Address, keys: &[EnclaveKey], args: &ChainArgs) -> Res
         ("  stake", stake.stake.to_string()),
         ("  unbonding", unbonding),
         ("  to withdraw", stake.free.to_string()),
+        ("  lacks of a year's rent", if lacks == Nanoton::ZERO { "nothing".into() } else { lacks.to_string() }),
         ("enclave keys", count.to_string()),
     ];
     let mut records = Vec::new();
@@ -329,11 +366,116 @@ async fn status(address: &Address, keys: &[EnclaveKey], args: &ChainArgs) -> Res
     )
 }
 
-async fn claim(pay: &PayArgs, provider: Address, data: PathBuf, again: bool) -> Result<()> {
+async fn fund(pay: &PayArgs, provider: Address, amount: Option<Nanoton>) -> Result<()> {
+    let payer = pay.open().await?;
+    // Reading them shows that it is one: money that goes elsewhere by mistake does not come back.
+    let terms = ops::provider_terms(&*payer.chain, &provider).await.context("the provider")?;
+    let lacks = ops::provider_lacks(&*payer.chain, &provider, 0).await?;
+    let amount = match amount {
+        Some(amount) => amount,
+        None => {
+            ensure!(
+                lacks > Nanoton::ZERO,
+                "it holds more than a year's rent beside its stake: name an amount to add to it"
+            );
+            lacks.saturating_add(super::registry::FUND_FEES)
+        }
+    };
+    let own = payer.account.address();
+    let back = match terms.owner == own {
+        true => "`cocoon host withdraw` takes out what is more than that.".to_owned(),
+        false => format!("Its owner {} can take out what is more than that, and you cannot.", terms.owner),
+    };
+    let ask = [
+        format!(
+            "This adds {amount}, less about 0.003 TON of fees, to what the provider {provider} pays its rent from."
+        ),
+        format!("  It lacks {lacks} of a year's rent. {back} Fees: about 0.004 TON."),
+    ];
+    let before = payer.ask(&ask).await?;
+    let report = ops::pay_rent(&payer.account, &provider, amount).await?;
+    let lacks = ops::provider_lacks(&*payer.chain, &provider, 0).await?;
+    payer.explain("fund", before, report, json!({ "lacks_nanoton": lacks.0 })).await
+}
+
+/// The record of a host that does not run.
+fn stopped(data: &Path) -> Result<Store> {
     let path = data.join("host.redb");
     ensure!(path.is_file(), "{} is not there: name the host's folder with --data", path.display());
-    let store = cocoon_host::store::Store::open(&path)
-        .with_context(|| format!("{}; a host that runs holds it and claims by itself", path.display()))?;
+    Store::open(&path).with_context(|| format!("{}; a host that runs holds it and claims by itself", path.display()))
+}
+
+fn evidence(data: &Path, out: Option<&Path>, json: bool) -> Result<()> {
+    let found = stopped(data)?.equivocations()?;
+    if let Some(folder) = out {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    let (mut text, mut files) = (String::new(), Vec::new());
+    for one in &found {
+        let (earlier, later) = (&one.earlier.receipt, &one.later.receipt);
+        let file = out.map(|folder| folder.join(format!("equivocation-{}.json", earlier.enclave_key)));
+        let evidence = EvidenceFile::from(one);
+        if let Some(file) = &file {
+            evidence.write(file)?;
+        }
+        let whereto = file.as_ref().map_or(String::new(), |file| format!(": {}", file.display()));
+        text.push_str(&format!(
+            "enclave {} in channel {}: number {} of {} and number {} of {}{whereto}\n",
+            earlier.enclave_key, earlier.channel, earlier.sequence, earlier.total, later.sequence, later.total
+        ));
+        files.push(json!({ "evidence": evidence, "file": file }));
+    }
+    if json {
+        return super::print(&format!("{}\n", json!({ "schema": "cocoon/evidence/v1", "equivocations": files })));
+    }
+    if found.is_empty() {
+        text.push_str("No enclave of this host contradicted itself.\n");
+    }
+    super::print(&text)
+}
+
+/// One line for each channel and enclave: what was earned, promised and paid there, and whether it has ended.
+fn record(data: &Path, csv: Option<PathBuf>) -> Result<()> {
+    let store = stopped(data)?;
+    let mut lines = Vec::new();
+    for earned in store.earned()? {
+        let receipt = earned.receipt.receipt;
+        let paid = store.paid(&receipt.channel)?.get(&receipt.enclave_key).copied().unwrap_or_default();
+        lines.push((receipt, earned.voucher.voucher.cap, paid, "open"));
+    }
+    for past in store.archived()? {
+        let cap = past.voucher.map_or(Nanoton::ZERO, |voucher| voucher.voucher.cap);
+        lines.push((past.receipt.receipt, cap, past.paid, past.ended.reason()));
+    }
+    lines.sort_by_key(|(receipt, ..)| (receipt.time, receipt.channel.hash, receipt.enclave_key.0));
+    if let Some(path) = csv {
+        let mut out =
+            String::from("time,channel,enclave_key,sequence,total_nanoton,promised_nanoton,paid_nanoton,state\n");
+        for (receipt, cap, paid, state) in lines {
+            let (time, total) = (receipt.time.0, receipt.total.0);
+            let (channel, key, sequence) = (receipt.channel, receipt.enclave_key, receipt.sequence);
+            out.push_str(&format!("{time},{channel},{key},{sequence},{total},{},{},\"{state}\"\n", cap.0, paid.0));
+        }
+        if path.as_os_str() == "-" {
+            return super::print(&out);
+        }
+        return std::fs::write(&path, out).with_context(|| format!("cannot write {}", path.display()));
+    }
+    let text: String = lines
+        .iter()
+        .map(|(receipt, cap, paid, state)| {
+            let earned = receipt.total.min(*cap);
+            format!(
+                "{earned} earned, {paid} paid: enclave {} in channel {}: {state}\n",
+                receipt.enclave_key, receipt.channel
+            )
+        })
+        .collect();
+    super::print(if text.is_empty() { "Nothing was earned yet.\n" } else { &text })
+}
+
+async fn claim(pay: &PayArgs, provider: Address, data: PathBuf, again: bool) -> Result<()> {
+    let store = stopped(&data)?;
     let payer = pay.open().await?;
     owned(&payer, &provider).await?;
     let receipts = store.earned()?.len();

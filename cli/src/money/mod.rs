@@ -4,6 +4,7 @@
 
 pub mod chain;
 pub mod channel;
+mod evidence;
 pub mod host;
 pub mod registry;
 pub mod wallet;

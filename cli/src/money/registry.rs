@@ -327,7 +327,7 @@ pub async fn run(args: RegistryArgs) -> Result<()> {
 }
 
 /// What the message itself takes of an amount, at most.
-const FUND_FEES: Nanoton = Nanoton(5_000_000);
+pub(super) const FUND_FEES: Nanoton = Nanoton(5_000_000);
 
 async fn show(address: &Address, args: &ChainArgs) -> Result<()> {
     let chain = args.open().await?;

@@ -328,6 +328,12 @@ pub async fn terms(chain: &dyn Chain, provider: &Address) -> Result<ProviderInit
     })
 }
 
+/// Most that a Provider with so many keys costs in rent. Bits and cells are those that the contract itself reckons with.
+pub fn rent(keys: u16, seconds: u64) -> Nanoton {
+    let keys = u64::from(keys);
+    super::rent(20_000 + 900 * keys, 60 + 2 * keys, seconds)
+}
+
 /// The least value that a claim of this many items must carry.
 pub async fn claim_value(chain: &dyn Chain, provider: &Address, items: usize) -> Result<Nanoton, Error> {
     let args = vec![StackValue::int(items as u64)];

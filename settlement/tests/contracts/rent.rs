@@ -5,6 +5,8 @@ use cocoon_settlement::account::TxReport;
 use cocoon_settlement::cells::{CheckpointAnchor, SettlementReceipt, Verdict, Voucher};
 use cocoon_settlement::chain::Chain;
 use cocoon_settlement::contracts::{Change, ChannelStatus, Listed, RegistryInit, channel, fund, registry};
+use cocoon_settlement::local::Clock;
+use cocoon_settlement::wallet::OutMessage;
 use cocoon_settlement::{Address, Nanoton, NetworkId, ops};
 
 use crate::world::{CLIENT, DAY, START, World, public, ton, verifier};
@@ -46,9 +48,9 @@ async fn status(world: &World, channel: &Address) -> ChannelStatus {
 
 /// Lets time pass until the account holds nothing and owes so much, by what TON really counts for it.
 async fn drain(world: &World, account: &Address, debt: u64) {
-    // A Channel does not take it: it comes back, and the rent is up to date.
+    // It does not take it: it comes back, and the rent is up to date.
     let touched = async || {
-        world.payer.send(*account, ton("0.05"), Some(fund(0).unwrap()), None).await.unwrap();
+        world.payer.send_all(&[OutMessage::transfer(*account, ton("0.05"), true)]).await.unwrap();
         world.chain.account(account).await.unwrap().balance.0
     };
     let (before, days) = (touched().await, 100);
@@ -207,4 +209,42 @@ fn rent_is_what_the_contract_reckons_with() {
     assert!(open < Nanoton(2_000_000) && most > Nanoton(79_000_000) && most < Nanoton(80_000_000), "{open} {most}");
     assert_eq!(channel::closed_rent(256, u32::MAX), most, "a longer delay counts as the longest");
     assert_eq!(channel::rent(u16::MAX, u64::MAX), Nanoton(u64::MAX), "it does not wrap");
+}
+
+#[tokio::test]
+async fn who_attests_brings_the_rent_that_a_large_provider_lacks_and_anybody_can_pay_it() {
+    let (world, _) = full().await;
+    let (chain, provider) = (&*world.chain, &world.provider);
+    let lacks = async || ops::provider_lacks(chain, provider, 0).await.unwrap();
+    assert!(lacks().await < ton("0.01"), "each attestation has brought it up");
+    drain(&world, provider, 90_000_000).await;
+    // A year's rent of 256 keys, and what is owed is not in the balance.
+    let (short, one_more) = (lacks().await, ops::provider_lacks(chain, provider, 1).await.unwrap());
+    assert!(short > ton("0.25") && one_more > short, "{short} {one_more}");
+    let enclave_key = EnclaveKey(public(&secret(256)));
+    let verdict = Verdict {
+        enclave_key,
+        until: world.clock.now().plus(DAY),
+        expiry: world.clock.now().plus(3_600),
+        ..world.verdict()
+    };
+    // What was attached before is not enough.
+    let signatures = [0, 1, 2].map(|by| (by, verdict.sign(&verifier(by)).unwrap()));
+    let body = registry::attest(0, &verdict, &signatures).unwrap();
+    let little = world.owner.send(world.registry, ops::ATTEST_VALUE, Some(body), None).await.unwrap();
+    assert_eq!(little.aborted, Some((*provider, 101)));
+    let before = world.owner.balance().await.unwrap();
+    world.attest(&verdict, &[0, 1, 2]).await.success().unwrap();
+    assert_eq!(lacks().await, Nanoton::ZERO);
+    let cost = before.checked_sub(world.owner.balance().await.unwrap()).unwrap();
+    assert!(cost < one_more.saturating_add(ton("0.12")), "{cost}: what was not needed came back");
+
+    // Stake is no rent.
+    ops::stake(&world.owner, provider, ton("5")).await.unwrap().success().unwrap();
+    assert!(lacks().await < ton("0.01"), "what the stake's message cost");
+    world.clock.advance(2 * 365 * DAY);
+    let short = lacks().await;
+    assert!((ton("0.3")..ton("0.6")).contains(&short), "two years' rent, although five TON lie there: {short}");
+    ops::pay_rent(&world.payer, provider, short.saturating_add(ton("0.01"))).await.unwrap().success().unwrap();
+    assert_eq!(lacks().await, Nanoton::ZERO);
 }
