@@ -214,7 +214,7 @@ async fn a_wallet_is_made_restored_used_and_accounted_for() {
 
     let csv = world.run(&rich, &["wallet", "history", "--csv", "-"], "").await;
     let csv = String::from_utf8(csv.stdout).unwrap();
-    let last = csv.lines().last().unwrap().rsplit(',').next().unwrap();
+    let last = csv.lines().last().unwrap().rsplit(',').nth(1).unwrap();
     assert_eq!(last.parse::<i64>().unwrap(), world.balance(&address).await);
     assert_eq!(csv.lines().count(), 4, "{csv}");
     // Both at once: the file is the same, and a program that reads the output finds nothing but the object.
@@ -415,6 +415,14 @@ async fn a_channel_lives_from_its_opening_to_its_deletion_and_its_provider_is_pa
     assert!(world.balance(&owner).await - before > 19_900_000_000);
     for (wallet, address, earns) in [(&provider_wallet, &owner, 1_234_567_890), (&client_wallet, &client, 0)] {
         let history = world.json(wallet, &["wallet", "history"]).await;
+        // What was earned, apart from what came back of what claims carried.
+        let entries = history["entries"].as_array().unwrap();
+        let earned: i64 = entries.iter().map(|entry| entry["earned_nanoton"].as_i64().unwrap()).sum();
+        assert_eq!(earned, earns);
+        let csv = String::from_utf8(world.run(wallet, &["wallet", "history", "--csv", "-"], "").await.stdout).unwrap();
+        let column = csv.lines().next().unwrap().split(',').position(|name| name == "earned_nanoton").unwrap();
+        let lines = csv.lines().skip(1).map(|line| line.split(',').nth(column).unwrap().parse::<i64>().unwrap());
+        assert_eq!(lines.sum::<i64>(), earns);
         assert_eq!(history["closing_nanoton"], world.balance(address).await);
         assert_eq!(
             history["entries"].as_array().unwrap().last().unwrap()["balance_nanoton"],

@@ -7,7 +7,7 @@ use cocoon_attestation::types::UnixTime;
 use crate::address::{Address, NetworkId};
 use crate::amount::Nanoton;
 use crate::chain::{AccountState, Chain, MessageSummary, TxSummary};
-use crate::contracts;
+use crate::contracts::{self, events::Event};
 use crate::error::Error;
 
 /// Transactions asked for at once.
@@ -30,6 +30,9 @@ pub struct Entry {
     pub peers: Vec<Address>,
     /// Value that came in.
     pub received: Nanoton,
+    /// What of it enclaves had earned: what a Channel says that it paid for a claim. The rest of that message is left of what came with the
+    /// claim.
+    pub earned: Nanoton,
     /// Value that went out.
     pub sent: Nanoton,
     /// Everything that the account paid to the network for it.
@@ -110,6 +113,7 @@ impl Statement {
                 what: if names.is_empty() { "request".into() } else { names.join("+") },
                 peers: messages.iter().map(|message| message.peer).collect(),
                 received: transaction.value_in,
+                earned: earned(transaction)?,
                 sent: transaction.value_out,
                 fees: transaction.fees,
                 balance: nanoton(balance).ok_or_else(|| wrong(format!("it is negative at {}", transaction.lt)))?,
@@ -121,24 +125,26 @@ impl Statement {
 
     /// Comma-separated values with a heading; amounts in nanoton, times in seconds since 1970, accounts apart by spaces.
     pub fn to_csv(&self) -> String {
-        let mut out =
-            String::from("time,lt,hash,what,peers,received_nanoton,sent_nanoton,fees_nanoton,balance_nanoton\n");
+        let mut out = String::from(
+            "time,lt,hash,what,peers,received_nanoton,sent_nanoton,fees_nanoton,balance_nanoton,earned_nanoton\n",
+        );
         if self.opening != Nanoton::ZERO {
-            let _ = writeln!(out, ",,,opening,,{},0,0,{}", self.opening.0, self.opening.0);
+            let _ = writeln!(out, ",,,opening,,{},0,0,{},0", self.opening.0, self.opening.0);
         }
         for entry in &self.entries {
             let peers: Vec<String> = entry.peers.iter().map(Address::to_string).collect();
-            let Entry { time, lt, hash, what, received, sent, fees, balance, .. } = entry;
+            let Entry { time, lt, hash, what, received, earned, sent, fees, balance, .. } = entry;
             let _ = writeln!(
                 out,
-                "{},{lt},{},{what},{},{},{},{},{}",
+                "{},{lt},{},{what},{},{},{},{},{},{}",
                 time.0,
                 hex::encode(hash),
                 peers.join(" "),
                 received.0,
                 sent.0,
                 fees.0,
-                balance.0
+                balance.0,
+                earned.0
             );
         }
         out
@@ -161,6 +167,21 @@ fn name(message: &MessageSummary) -> &'static str {
         (true, _) => "returned",
         (false, None) => "transfer",
         (false, Some(op)) => contracts::operation(op).unwrap_or("other-contract"),
+    }
+}
+
+/// Anybody can send such a message; more than came with it nobody can have paid.
+fn earned(transaction: &TxSummary) -> Result<Nanoton, Error> {
+    let Some(message) = transaction.received.as_ref().filter(|message| !message.bounced) else {
+        return Ok(Nanoton::ZERO);
+    };
+    match contracts::events::of(message) {
+        Ok(Some(Event::Paid(amount))) => Ok(amount.min(message.value)),
+        // What this is about stands in its body.
+        Err(error @ Error::Incomplete(_)) if message.op.and_then(contracts::operation) == Some("claim-paid") => {
+            Err(error)
+        }
+        _ => Ok(Nanoton::ZERO),
     }
 }
 

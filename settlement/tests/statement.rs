@@ -10,7 +10,7 @@ use cocoon_settlement::statement::Statement;
 use cocoon_settlement::toncenter::Toncenter;
 use cocoon_settlement::wallet::{OutMessage, Wallet};
 use cocoon_settlement::{Address, Error, Nanoton, NetworkId};
-use tycho_types::cell::Cell;
+use tycho_types::cell::{Cell, CellBuilder};
 
 const START: UnixTime = UnixTime(1_790_000_000);
 
@@ -47,7 +47,7 @@ async fn every_nanoton_is_explained_on_many_pages_and_over_the_network() {
         let mut balance = 0_i128;
         for line in statement.to_csv().lines().skip(1) {
             let fields: Vec<&str> = line.split(',').collect();
-            assert_eq!(fields.len(), 9, "{line}");
+            assert_eq!((fields.len(), fields[9]), (10, "0"), "{line}");
             let [received, sent, fees, after] = [5, 6, 7, 8].map(|i: usize| fields[i].parse::<i128>().unwrap());
             balance += received - sent - fees;
             assert_eq!(balance, after, "{line}");
@@ -139,4 +139,33 @@ async fn a_missing_transaction_is_an_error_and_never_an_opening_balance() {
     let first = chain.transactions(&other.address(), 100).await.unwrap().pop().unwrap();
     assert!(!first.existed && first.previous.is_none());
     assert_eq!(Statement::read(&chain, &other.address()).await.unwrap().opening, Nanoton::ZERO);
+}
+
+/// Anybody can send what looks like the payment of a claim, or like a broken one.
+#[tokio::test]
+async fn nothing_counts_as_earned_that_did_not_come() {
+    let address = |seed: u8| Wallet::new([seed; 32], NetworkId::LOCAL).unwrap().address();
+    let genesis = Genesis { accounts: vec![(address(1), Nanoton::from_ton(10))], time: START };
+    let chain = Arc::new(LocalChain::in_memory(genesis, Arc::new(ManualClock::new(START))).unwrap());
+    let stranger = Account::new(chain.clone(), [1; 32]).unwrap();
+    let owner = Account::new(chain.clone(), [2; 32]).unwrap();
+    let sent = Nanoton(50_000_000);
+    for (amount, extra) in [(Some(7_u64), 0), (Some(u64::MAX), 0), (Some(8), 24), (None, 0)] {
+        let mut body = CellBuilder::new();
+        body.store_u32(0x4304_0001).unwrap();
+        if let Some(amount) = amount {
+            body.store_u64(amount).unwrap();
+        }
+        body.store_zeros(extra).unwrap();
+        let message =
+            OutMessage { bounce: false, ..OutMessage::new(owner.address(), sent, Some(body.build().unwrap()), None) };
+        stranger.send_all(&[message]).await.unwrap().success().unwrap();
+    }
+    let statement = Statement::read(&chain, &owner.address()).await.unwrap();
+    let earned: Vec<Nanoton> = statement.entries.iter().map(|entry| entry.earned).collect();
+    assert_eq!(earned, [Nanoton(7), sent, Nanoton(8), Nanoton::ZERO]);
+    assert!(statement.entries.iter().all(|entry| entry.received == sent && entry.earned <= entry.received));
+    assert!(statement.to_csv().lines().nth(2).unwrap().ends_with(",50000000"));
+    let sender = Statement::read(&chain, &stranger.address()).await.unwrap();
+    assert!(sender.entries.iter().all(|entry| entry.earned == Nanoton::ZERO), "who pays earns nothing");
 }

@@ -12,6 +12,7 @@ struct Line {
     sent: i64,
     fees: i64,
     balance: i64,
+    earned: i64,
 }
 
 /// Reads a statement, each of whose balances is the one before, plus received, less sent, less fees.
@@ -28,6 +29,7 @@ fn statement(folder: &Path, name: &str) -> Vec<Line> {
             sent: number(6),
             fees: number(7),
             balance: number(8),
+            earned: number(9),
         };
         balance += line.received - line.sent - line.fees;
         assert_eq!(balance, line.balance, "{name}: {line:?}");
@@ -173,8 +175,12 @@ fn provider(folder: &Path) {
     assert!(rent(2 * 600).contains(&rents), "{rents}");
     let rent_of_channel = settled.sent + settled.fees - settled.received - paid;
     assert!(rent(600).contains(&rent_of_channel), "{rent_of_channel}");
-    // All that he earned is in his books.
+    // All that he earned is in his books, apart from what came back of what the claims carried.
     let earned = of(&owner, "claim-paid");
     assert_eq!(earned.len(), 2);
+    assert_eq!(got.earned, paid);
+    assert_eq!(sum(&owner.iter().collect::<Vec<_>>(), |line| line.earned), sum(&earned, |line| line.earned));
+    let carried = sum(&earned, |line| line.received - line.earned);
+    assert!(carried > 0 && carried < sum(&of(&owner, "claim"), |line| line.sent), "{carried}");
     assert_eq!(sum(&earned, |line| line.received), sum(&of(&channel, "settle+claim-paid"), |line| line.sent));
 }

@@ -495,7 +495,7 @@ async fn history(look: &LookArgs, csv: Option<PathBuf>) -> Result<()> {
             .map(|entry| {
                 json!({ "time": entry.time.0, "lt": entry.lt, "hash": hex::encode(entry.hash), "what": entry.what,
                         "peers": entry.peers.iter().map(Address::to_string).collect::<Vec<_>>(),
-                        "received_nanoton": entry.received.0, "sent_nanoton": entry.sent.0, "fees_nanoton": entry.fees.0,
+                        "received_nanoton": entry.received.0, "earned_nanoton": entry.earned.0, "sent_nanoton": entry.sent.0, "fees_nanoton": entry.fees.0,
                         "balance_nanoton": entry.balance.0 })
             })
             .collect();
