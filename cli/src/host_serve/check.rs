@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 use cocoon_settlement::chain::Chain;
 use cocoon_settlement::wallet::Wallet;
-use cocoon_settlement::{Address, Nanoton, NetworkId};
+use cocoon_settlement::{Address, Nanoton, NetworkId, ops};
 use tokio::net::TcpListener;
 
 use super::{HostFile, Local, foreign, provider, registry, unlock};
@@ -167,10 +167,12 @@ async fn on_chain(report: &mut Report, file: &HostFile, base: &Path, wallet: Opt
         "provider",
         terms.map(|terms| format!("this wallet's; claims are paid for {} s after an attestation", terms.claim_window)),
     );
+    // Where it cannot be told, the line above has said why.
+    let lacks = ops::provider_lacks(&*chain, &file.provider, 1).await.unwrap_or_default();
     let balance = chain.account(&wallet).await.map_err(anyhow::Error::from).and_then(|account| {
         ensure!(
-            account.balance >= LEAST_BALANCE,
-            "the wallet {wallet} holds {}, and an attestation sends 0.2 TON along, a batch of claims 0.4: send it 1 TON",
+            account.balance >= LEAST_BALANCE.saturating_add(lacks),
+            "the wallet {wallet} holds {}, and an attestation sends 0.2 TON along and {lacks} that the provider lacks of a year's rent, a batch of claims 0.4: send it 1 TON more than that",
             account.balance
         );
         Ok(format!("{}, for attestations and claims", account.balance))
