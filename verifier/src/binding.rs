@@ -18,7 +18,7 @@ pub(crate) enum Authentic {
 }
 
 impl Authentic {
-    fn report_data(&self) -> ([u8; 64], &'static str) {
+    pub(crate) fn report_data(&self) -> ([u8; 64], &'static str) {
         match self {
             Self::Tdx(quote) => (quote.report_data(), "tdx.report-data"),
             Self::Snp(report) => (report.report_data(), "snp.report-data"),

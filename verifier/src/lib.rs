@@ -9,7 +9,7 @@
 //! - [`bundle`]: a whole evidence bundle.
 //! - [`policy`]: what a relying party accepts; strict unless told otherwise.
 //! - [`obligations`]: every check in order, with its place in the code.
-//! - [`needs`]: which endorsements evidence needs, for whoever fetches them.
+//! - [`needs`]: which endorsements evidence needs, for whoever fetches them; [`is_signed`]: whether it deserves that anybody is asked.
 //! - [`roots`]: the vendors' roots.
 //! - [`Verifier`]: the same, remembering platforms it has authenticated.
 //! - [`outcome`]: the result, with every check that was made and what was left unchecked; [`Appraisal::advice`] says what to do
@@ -52,6 +52,7 @@ pub mod obligations;
 pub mod outcome;
 pub mod policy;
 pub mod roots;
+mod signed;
 pub mod snp;
 pub mod tdx;
 mod verifier;
@@ -65,6 +66,7 @@ pub use gpu::{GpuEvidence, GpuReferences, appraise_gpu, appraise_gpus, appraise_
 pub use needs::Need;
 pub use outcome::{Appraisal, Check, CheckOutcome, Outcome, Unchecked};
 pub use policy::Policy;
+pub use signed::is_signed;
 pub use snp::{appraise_snp, appraise_snp_against};
 pub use tdx::{Collateral, appraise_tdx, appraise_tdx_against, appraise_tdx_with_events};
 pub use verifier::Verifier;

@@ -251,6 +251,14 @@ pub(crate) fn run(
     }
 }
 
+/// Whether a report answers a nonce and was signed by a GPU that the root vouches for, whatever is said of that GPU today.
+pub(crate) fn signed(gpu: &GpuEvidence<'_>, nonce: [u8; 32], policy: &Policy, at: UnixTime) -> bool {
+    let (Ok(report), Ok(chain)) = (GpuReport::parse(gpu.report), Chain::authenticate(gpu.chain, policy, at)) else {
+        return false;
+    };
+    chain::authenticate(&mut Record::default(), &report, &chain, Some(nonce)).is_ok()
+}
+
 /// Most manifests that are looked at.
 const MAX_RIMS: usize = 16;
 

@@ -15,7 +15,7 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey, UnparsedPub
 use cocoon_attestation::UnixTime;
 
 use super::collateral::{Collateral, EnclaveLevel, QeIdentity, TcbInfo};
-use super::parse::SignatureData;
+use super::parse::{Quote, SignatureData};
 use super::pck::Pck;
 use super::tcb::Failure;
 use crate::outcome::{Check, CheckOutcome};
@@ -174,23 +174,8 @@ impl<'a> Chains<'a> {
             }
             (None, None) => return Err("neither quote nor collateral carries the PCK certificate".into()),
         };
-        let mut chain = chain.into_iter();
-        let pck = chain.next().ok_or("the PCK chain is empty")?;
-        let issuer = chain.next().filter(|issuer| pck.names_issuer(issuer));
-        let issuer = issuer.ok_or("the PCK's certificate is not followed by its issuer's")?;
-        // A byte that nothing depended on would make many quotes of one.
-        if chain.any(|other| other.der != root.der) {
-            return Err("the PCK chain has a certificate that is neither the PCK's, its issuer's nor the root's".into());
-        }
-        link("PCK issuer", &issuer, "the root", root, known)?;
-        link("PCK", &pck, "its issuer", &issuer, known)?;
-        for (what, certificate) in [("PCK issuer", &issuer), ("PCK", &pck)] {
-            window = window.and(current(what, certificate, at)?);
-            sound(what, certificate)?;
-        }
-        if !issuer.may_issue(0) || !pck.may_sign() {
-            return Err("the PCK's issuer must be a CA, and the PCK's certificate none".into());
-        }
+        let Vouched { pck, issuer, window: vouched } = Vouched::by(root, chain, at, known)?;
+        window = window.and(vouched);
         if root_list.lists(&issuer) {
             return Err("the PCK's issuer is revoked".into());
         }
@@ -201,6 +186,49 @@ impl<'a> Chains<'a> {
         }
         Ok(Self { pck, pck_issuer: issuer, tcb_signer, qe_signer, root_list, pck_list, window })
     }
+}
+
+/// A PCK certificate whose chain leads to a root; what the root and its lists say of it is another question.
+struct Vouched {
+    pck: Cert,
+    issuer: Cert,
+    window: Window,
+}
+
+impl Vouched {
+    fn by(root: &Cert, chain: Vec<Cert>, at: UnixTime, known: Option<&Signatures>) -> Result<Self, String> {
+        let mut chain = chain.into_iter();
+        let pck = chain.next().ok_or("the PCK chain is empty")?;
+        let issuer = chain.next().filter(|issuer| pck.names_issuer(issuer));
+        let issuer = issuer.ok_or("the PCK's certificate is not followed by its issuer's")?;
+        // A byte that nothing depended on would make many quotes of one.
+        if chain.any(|other| other.der != root.der) {
+            return Err("the PCK chain has a certificate that is neither the PCK's, its issuer's nor the root's".into());
+        }
+        link("PCK issuer", &issuer, "the root", root, known)?;
+        link("PCK", &pck, "its issuer", &issuer, known)?;
+        let mut window = Window { from: UnixTime(0), to: UnixTime(u64::MAX) };
+        for (what, certificate) in [("PCK issuer", &issuer), ("PCK", &pck)] {
+            window = window.and(current(what, certificate, at)?);
+            sound(what, certificate)?;
+        }
+        if !issuer.may_issue(0) || !pck.may_sign() {
+            return Err("the PCK's issuer must be a CA, and the PCK's certificate none".into());
+        }
+        Ok(Self { pck, issuer, window })
+    }
+}
+
+/// Whether a quote was signed by a platform that one of the roots vouches for, as far as the quote alone can show it: without collateral
+/// nobody knows whether the platform is revoked, or good enough.
+pub(super) fn signed_under_any(quote: &Quote, roots: &[Cert], at: UnixTime) -> bool {
+    let Ok(data) = quote.signature_data() else { return false };
+    let chain = data.pck_chain.and_then(|pem| Cert::all(trimmed(pem), 5).ok());
+    let Some(chain) = chain else { return false };
+    signed(data.attestation_key, quote.signed(), data.signature, None)
+        && roots.iter().any(|root| {
+            Vouched::by(root, chain.clone(), at, None).is_ok_and(|vouched| qe_report(&data, &vouched.pck, None).is_ok())
+        })
 }
 
 /// PEM in quotes ends with a zero byte.

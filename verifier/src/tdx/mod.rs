@@ -140,6 +140,12 @@ pub(crate) fn run(
     None
 }
 
+/// A quote whose own chain leads to a root in force; whether the platform is revoked or good enough, only collateral says.
+pub(crate) fn signed(bytes: &[u8], policy: &Policy, at: UnixTime) -> Option<Quote> {
+    let quote = Quote::parse(bytes).ok()?;
+    authenticate::signed_under_any(&quote, &roots::tdx(policy), at).then_some(quote)
+}
+
 /// The platform that signed a quote, if both are genuine.
 fn authentic(
     record: &mut Record,
