@@ -77,6 +77,7 @@ bench: build ## measure the whole path against mistral.rs alone, in one run, and
 	$(CARGO) run --release --locked -p cocoon-tests --example fleet -- $(FLEET)
 	$(CARGO) run --release --locked -p cocoon-settlement --example transfers
 	$(CARGO) run --release --locked -p cocoon-transparency --example appends
+	$(CARGO) run --release --locked -p cocoon-node --example appraisals
 	cd settlement/contracts && npm ci --no-audit --no-fund && npm run --silent costs
 
 .PHONY: fuzz

@@ -473,6 +473,7 @@ async fn start_nodes(
             peers: others().map(|log| Peer { url: log.url.clone(), witness: log.witness.clone() }).collect(),
             watched: others().map(|log| log.key.clone()).collect(),
             endorser: None,
+            refresh: cocoon_node::REFRESH,
             anchoring: None,
             limits: cocoon_node::Limits::default(),
         })?);

@@ -17,12 +17,15 @@ use cocoon_settlement::chain::Chain;
 use cocoon_settlement::toncenter::Toncenter;
 use cocoon_settlement::{Address, NetworkId, keyfile};
 use serde::{Deserialize, Serialize};
-use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config;
 
 /// How often policy and reference values are looked at for changes.
 const RELOAD: Duration = Duration::from_secs(5);
 /// How long requests under way are waited for at the end.
 const GRACE: Duration = Duration::from_secs(5);
+/// Connections at once unless configured otherwise. Each may hold a bundle of 1 MiB.
+const CONNECTIONS: usize = 1_024;
 
 /// A verifier node.
 #[derive(Debug, Args)]
@@ -146,6 +149,12 @@ pub struct EndorsementsEntry {
     /// A PCCS instead of Intel's service.
     #[serde(default)]
     pub pccs: Option<String>,
+    /// A mirror of AMD's key distribution service.
+    #[serde(default)]
+    pub amd: Option<String>,
+    /// A node's: seconds after which vendors are asked again, although nothing has lapsed.
+    #[serde(default)]
+    pub refresh: Option<u64>,
 }
 
 impl EndorsementsEntry {
@@ -158,8 +167,13 @@ impl EndorsementsEntry {
         if !self.online {
             return Ok(Endorser::offline(&folder)?);
         }
-        let addresses = Addresses::default();
-        let addresses = self.pccs.as_ref().map_or(addresses.clone(), |pccs| addresses.with_pccs(pccs));
+        let mut addresses = Addresses::default();
+        if let Some(pccs) = &self.pccs {
+            addresses = addresses.with_pccs(pccs);
+        }
+        if let Some(amd) = &self.amd {
+            addresses.amd.clone_from(amd);
+        }
         Ok(Endorser::online(&folder, addresses, Pace::default())?)
     }
 }
@@ -170,10 +184,16 @@ impl EndorsementsEntry {
 pub struct LimitsEntry {
     /// Bundles that wait or are appraised at once.
     pub queue: Option<usize>,
-    /// Authentic evidence that one provider may bring at once.
+    /// Good evidence that one provider may bring at once.
     pub burst: Option<u32>,
     /// Seconds after which it may bring one more.
     pub seconds_each: Option<u32>,
+    /// Authentic evidence that one platform may bring at once.
+    pub platform_burst: Option<u32>,
+    /// Seconds after which it may bring one more.
+    pub platform_seconds_each: Option<u32>,
+    /// Connections at once.
+    pub connections: Option<usize>,
 }
 
 /// Runs the command.
@@ -281,6 +301,9 @@ async fn serve(path: &Path, passphrase_file: Option<&Path>) -> Result<()> {
         }
     };
     let defaults = Limits::default();
+    let connections = file.limits.connections.unwrap_or(CONNECTIONS);
+    ensure!(connections > 0, "`limits.connections` is 0: nobody would be served");
+    let refresh = file.endorsements.as_ref().and_then(|entry| entry.refresh);
     let node = Arc::new(Node::open(NodeConfig {
         dir: base.join(&file.data),
         name: file.name.clone(),
@@ -295,11 +318,14 @@ async fn serve(path: &Path, passphrase_file: Option<&Path>) -> Result<()> {
         peers: file.peers.iter().map(|peer| Peer { url: peer.url.clone(), witness: peer.witness.clone() }).collect(),
         watched: file.peers.iter().map(|peer| peer.log.clone()).collect(),
         endorser,
+        refresh: refresh.map_or(cocoon_node::REFRESH, Duration::from_secs),
         anchoring,
         limits: Limits {
             queue: file.limits.queue.unwrap_or(defaults.queue),
             burst: file.limits.burst.unwrap_or(defaults.burst),
             seconds_each: file.limits.seconds_each.unwrap_or(defaults.seconds_each),
+            platform_burst: file.limits.platform_burst.unwrap_or(defaults.platform_burst),
+            platform_seconds_each: file.limits.platform_seconds_each.unwrap_or(defaults.platform_seconds_each),
             ..defaults
         },
     })?);
@@ -329,20 +355,14 @@ async fn serve(path: &Path, passphrase_file: Option<&Path>) -> Result<()> {
             }
         }
     });
-    let mut terminate = signal(SignalKind::terminate())?;
-    let stop = Arc::new(tokio::sync::Notify::new());
-    let stopping = stop.clone();
-    let served = axum::serve(cocoon_host::no_delay(listener), node.router())
-        .with_graceful_shutdown(async move { stopping.notified().await })
-        .into_future();
-    let mut served = std::pin::pin!(served);
-    tokio::select! {
-        result = &mut served => result?,
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
-    }
-    stop.notify_one();
-    let _stopped = tokio::time::timeout(GRACE, served).await;
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let bounds = cocoon_gateway::Limits { connections, grace: GRACE, ..Default::default() };
+    let served = tokio::spawn(cocoon_gateway::serve(listener, node.router(), bounds, async move {
+        let _ = stopped.await;
+    }));
+    config::interrupted().await?;
+    let _ = stop.send(());
+    served.await?;
     reload.abort();
     Ok(())
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use cocoon_attestation::{Beacon, Bundle, Claims, Digest, EvidenceId, UnixTime};
 use cocoon_protocol::statement::SignedKeyStatement;
 use cocoon_protocol::wire::{self, AttestRequest, EnclaveEvidence, NodeRefusal, SignedVerdict};
-use cocoon_protocol::work;
+use cocoon_protocol::work::{self, Stamp};
 use cocoon_settlement::account::Account;
 use cocoon_settlement::cells::{Signature, Verdict};
 use cocoon_settlement::chain::Chain;
@@ -16,6 +16,7 @@ use cocoon_settlement::contracts::RegistryParams;
 use cocoon_settlement::{Address, ops};
 use futures::future::join_all;
 use hyper::Method;
+use tokio::time::Instant;
 
 use crate::Error;
 use crate::endorse::Endorser;
@@ -40,6 +41,8 @@ pub struct Attestation {
     pub statement: SignedKeyStatement,
     /// When the registration ends.
     pub until: UnixTime,
+    /// When it was begun, by this host's clock: as old as the beacon, from which the registration counts.
+    pub begun: Instant,
     /// The image that was measured, as the Registry lists it.
     pub image: Digest,
 }
@@ -75,6 +78,7 @@ pub(crate) struct Parties<'a> {
 /// Evidence, endorsements, verdicts, registration.
 pub(crate) async fn attest(parties: &Parties<'_>, enclave: &str) -> Result<Attestation, Error> {
     let chain = parties.account.chain().as_ref();
+    let begun = Instant::now();
     let evidence = collect_evidence(enclave, chain).await?;
     let mut bundle = Bundle::from_cbor(&evidence.bundle)?;
     let claims = bundle.claims()?;
@@ -93,7 +97,7 @@ pub(crate) async fn attest(parties: &Parties<'_>, enclave: &str) -> Result<Attes
     parties.endorser.endorse(&mut bundle, claims.beacon.time).await?;
     let encoded = bundle.to_cbor();
     let params = ops::registry_params(chain, parties.registry).await?;
-    let (verdict, signatures) = verdicts(parties, &encoded, &params).await?;
+    let (verdict, signatures) = verdicts(parties, &encoded, claims.beacon.time, &params).await?;
     ops::attest(parties.account, parties.registry, &verdict, &signatures).await?.success()?;
     Ok(Attestation {
         evidence_id: bundle.evidence_id(),
@@ -101,6 +105,7 @@ pub(crate) async fn attest(parties: &Parties<'_>, enclave: &str) -> Result<Attes
         bundle: encoded,
         statement: evidence.key_statement,
         until: verdict.until,
+        begun,
         image: verdict.image,
     })
 }
@@ -109,13 +114,14 @@ pub(crate) async fn attest(parties: &Parties<'_>, enclave: &str) -> Result<Attes
 async fn verdicts(
     parties: &Parties<'_>,
     bundle: &[u8],
+    time: UnixTime,
     params: &RegistryParams,
 ) -> Result<(Verdict, Vec<(u8, Signature)>), Error> {
     let needed = usize::from(params.threshold);
     let mut groups: Vec<(Verdict, Vec<(u8, Signature)>)> = Vec::new();
     let mut why = Vec::new();
     let stamped = bundle.to_vec();
-    let stamp = tokio::task::spawn_blocking(move || work::stamp(&stamped)).await.unwrap_or_default().to_string();
+    let stamp = tokio::task::spawn_blocking(move || Stamp::make(&stamped, time).to_header()).await.unwrap_or_default();
     let stamp = &stamp;
     let asked =
         parties.nodes.iter().map(|node| async move { (node, verdict(parties.http, node, bundle, stamp).await) });

@@ -30,19 +30,36 @@ impl Node {
     }
 }
 
+/// Anchors whenever the last anchor is old enough, by the Registry's word: a node that is started again every few minutes anchors all the same,
+/// and no more often.
 pub(crate) async fn run(inner: Weak<Inner>, anchoring: Anchoring) {
     loop {
-        tokio::time::sleep(anchoring.every).await;
         let Some(inner) = inner.upgrade() else { return };
-        match inner.anchor(&anchoring.account).await {
-            Ok(true) => tracing::info!("the checkpoint was anchored"),
-            Ok(false) => {}
-            Err(error) => tracing::error!(%error, "the checkpoint was not anchored"),
+        let mut wait = anchoring.every;
+        match inner.until_due(anchoring.every).await {
+            Ok(Duration::ZERO) => match inner.anchor(&anchoring.account).await {
+                Ok(true) => tracing::info!("the checkpoint was anchored"),
+                Ok(false) => {}
+                Err(error) => tracing::error!(%error, "the checkpoint was not anchored"),
+            },
+            Ok(remains) => wait = remains,
+            Err(error) => tracing::error!(%error, "the Registry does not say what was anchored"),
         }
+        drop(inner);
+        tokio::time::sleep(wait).await;
     }
 }
 
 impl Inner {
+    /// How long until the next anchor is due.
+    async fn until_due(&self, every: Duration) -> Result<Duration, Error> {
+        let Some(known) = registry::anchored(&*self.chain, &self.registry, self.index).await? else {
+            return Ok(Duration::ZERO);
+        };
+        let (due, now) = (known.time.plus(every.as_secs()), self.chain.head().await?.time);
+        Ok(Duration::from_secs(due.0.saturating_sub(now.0)))
+    }
+
     async fn anchor(&self, account: &Account) -> Result<bool, Error> {
         let Some(published) = self.log.published() else { return Ok(false) };
         let known = registry::anchored(&*self.chain, &self.registry, self.index).await?;

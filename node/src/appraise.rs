@@ -4,17 +4,17 @@ use std::sync::{Arc, PoisonError};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use cocoon_attestation::{Bundle, Claims, EvidenceId, UnixTime};
+use cocoon_attestation::{Bundle, Claims, Digest, EvidenceId, UnixTime};
 use cocoon_protocol::wire::{MAX_BUNDLE, SignedVerdict};
 use cocoon_settlement::cells::Verdict;
 use cocoon_settlement::contracts::RegistryParams;
 use cocoon_settlement::contracts::provider::KeyState;
 use cocoon_settlement::{Address, ops};
 use cocoon_transparency::Leaf;
-use cocoon_verifier::{Appraisal, BundleAppraisal, Outcome};
+use cocoon_verifier::{Appraisal, BundleAppraisal, Outcome, is_signed};
 
 use crate::store::Record;
-use crate::{Error, Inner, MAX_BEACON_AGE, Node, Rules, Subject, VERDICT_VALIDITY, VERIFIER};
+use crate::{Error, Found, Inner, MAX_BEACON_AGE, Node, Rules, Subject, VERDICT_VALIDITY, VERIFIER, limits};
 
 impl Node {
     /// Appraises a bundle, logs it and signs a verdict. While a verdict can still be used, the same evidence gets the same one.
@@ -23,66 +23,94 @@ impl Node {
     /// [`Error::Refused`] if the bundle deserves no verdict, with a statement to show; others if the node cannot tell.
     pub async fn appraise(&self, bundle: &[u8]) -> Result<SignedVerdict, Error> {
         let inner = &self.inner;
-        let _place = inner.queue.try_acquire().map_err(|_| Error::Busy(inner.limits.queue))?;
-        let now = inner.chain.head().await?.time;
-        let mut subject = Subject { bundle, id: None, at: now };
+        let mut subject = Subject { received: Digest::of(&[bundle]), id: None, at: inner.time().await? };
         if bundle.len() > MAX_BUNDLE {
             let reason = format!("a bundle has at most {MAX_BUNDLE} bytes");
             return Err(inner.refused(&subject, Outcome::Malformed, reason, None));
         }
         let rules = inner.rules();
-        // Its own endorsements, if it has any: what a provider staples may be older than what vendors say today.
-        let endorsed = match Bundle::from_cbor(bundle) {
-            Ok(parsed) if inner.endorser.is_some() => Some(inner.endorse(parsed, now).await.to_cbor()),
-            _ => None,
-        };
-        if let Some(endorsed) = &endorsed {
-            subject.bundle = endorsed;
-        }
-        let result = inner.run(subject.bundle.to_vec(), rules.clone(), now).await?;
-        subject.id = result.evidence_id;
-        let (appraisal, claims, id) = match (result.claims, result.evidence_id) {
-            (Some(claims), Some(id)) if result.appraisal.outcome <= Outcome::Refused => (result.appraisal, claims, id),
-            // Anybody can make any amount of it, and it shows nothing about any platform: it is signed for, and not logged.
-            _ => return Err(inner.refused(&subject, result.appraisal.outcome, result.appraisal.reason, None)),
-        };
-        let turn = inner.turn(&id);
+        let found = inner.look(bundle, &rules, &mut subject).await?;
+        let turn = inner.turns.of(&found.id);
         let _turn = turn.lock().await;
-        inner.decide(&subject, &rules, appraisal, &claims, id).await
+        inner.decide(&subject, &rules, found).await
     }
 }
 
-impl Inner {
-    /// Signatures take a fraction of a millisecond: others are answered meanwhile.
-    pub(crate) async fn run(&self, bundle: Vec<u8>, rules: Arc<Rules>, at: UnixTime) -> Result<BundleAppraisal, Error> {
-        let verifier = self.verifier.clone();
-        let job = move || verifier.bundle(&bundle, &rules.policy, Some(&rules.references), at);
-        tokio::task::spawn_blocking(job).await.map_err(|error| Error::Interrupted(error.to_string()))
-    }
+/// Whether evidence is authentic, which says nothing yet of whether it is good.
+fn is_authentic(result: &BundleAppraisal) -> bool {
+    result.appraisal.outcome <= Outcome::Refused
+}
 
-    /// What vendors say today; where they do not answer, what came with the bundle.
-    pub(crate) async fn endorse(&self, bundle: Bundle, at: UnixTime) -> Bundle {
-        let Some(endorser) = &self.endorser else { return bundle };
-        let mut endorsed = bundle.clone();
-        match endorser.staple(&mut endorsed, at, false).await {
-            Ok(()) => endorsed,
-            Err(error) => {
-                tracing::warn!(evidence = %bundle.evidence_id(), %error, "no endorsements of this node's own");
-                bundle
+impl Inner {
+    /// Authenticates a stranger's bundle, then appraises it with what this node knows. Until its signatures are found to lead to a root,
+    /// nothing is asked of anybody for it but the time, and that once for all who come within a second.
+    async fn look(&self, bundle: &[u8], rules: &Arc<Rules>, subject: &mut Subject) -> Result<Found, Error> {
+        let (first, deserves) = {
+            let _place = self.queue.try_acquire().map_err(|_| Error::Busy(self.limits.queue))?;
+            self.first_look(bundle.to_vec(), rules.clone(), subject.at).await?
+        };
+        subject.id = first.evidence_id;
+        let mut result = first;
+        let mut appraised = bundle.to_vec();
+        if deserves {
+            // It may be on a block that is newer than the last one that was seen here.
+            let beacon = result.claims.as_ref().map(|claims| claims.beacon.time);
+            let newer = beacon.is_some_and(|beacon| beacon > subject.at);
+            if newer {
+                subject.at = self.chain.head().await?.time;
             }
+            if let Some(own) = &self.own {
+                let read = Bundle::from_cbor(bundle).map_err(|error| Error::Interrupted(error.to_string()))?;
+                own.fetch(&read, subject.at).await;
+                appraised = own.staple(read, subject.at).await.to_cbor();
+            }
+            if newer || self.own.is_some() {
+                result = self.run(appraised.clone(), rules.clone(), subject.at).await?;
+            }
+        }
+        let authentic = is_authentic(&result);
+        match (result.claims, result.evidence_id, Bundle::from_cbor(&appraised)) {
+            (Some(claims), Some(id), Ok(bundle)) if authentic => {
+                Ok(Found { bundle, appraisal: result.appraisal, claims, id })
+            }
+            // Anybody can make any amount of it, and it shows nothing about any platform: it is signed for, and not logged.
+            _ => Err(self.refused(subject, result.appraisal.outcome, result.appraisal.reason, None)),
         }
     }
 
-    async fn decide(
+    /// What a bundle is by itself, and whether it deserves more: it is authentic, or its signatures are and only what vendors say of it is not.
+    async fn first_look(
         &self,
-        subject: &Subject<'_>,
-        rules: &Rules,
-        appraisal: Appraisal,
-        claims: &Claims,
-        id: EvidenceId,
-    ) -> Result<SignedVerdict, Error> {
+        bundle: Vec<u8>,
+        rules: Arc<Rules>,
+        at: UnixTime,
+    ) -> Result<(BundleAppraisal, bool), Error> {
+        let (verifier, endorses) = (self.verifier.clone(), self.own.is_some());
+        self.on_a_processor(move || {
+            let result = verifier.bundle(&bundle, &rules.policy, Some(&rules.references), at);
+            let signed = || Bundle::from_cbor(&bundle).is_ok_and(|bundle| is_signed(&bundle, &rules.policy, at));
+            let deserves = is_authentic(&result) || endorses && signed();
+            (result, deserves)
+        })
+        .await
+    }
+
+    /// Appraises a bundle at a time.
+    pub(crate) async fn run(&self, bundle: Vec<u8>, rules: Arc<Rules>, at: UnixTime) -> Result<BundleAppraisal, Error> {
+        let verifier = self.verifier.clone();
+        self.on_a_processor(move || verifier.bundle(&bundle, &rules.policy, Some(&rules.references), at)).await
+    }
+
+    /// Signatures take a fraction of a millisecond: others are answered meanwhile, and no more run at once than there are processors.
+    async fn on_a_processor<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+        let _processor = self.processors.acquire().await.map_err(|error| Error::Interrupted(error.to_string()))?;
+        tokio::task::spawn_blocking(job).await.map_err(|error| Error::Interrupted(error.to_string()))
+    }
+
+    async fn decide(&self, subject: &Subject, rules: &Rules, found: Found) -> Result<SignedVerdict, Error> {
+        let Found { bundle, appraisal, claims, id } = found;
         let now = subject.at;
-        let params = ops::registry_params(&*self.chain, &self.registry).await?;
+        let params = self.params.get(ops::registry_params(&*self.chain, &self.registry)).await?;
         if params.verifiers.get(&self.index) != Some(&self.public) {
             return Err(Error::NotVerifier { index: self.index });
         }
@@ -96,7 +124,7 @@ impl Inner {
             return self.sign(&verdict, record.leaf_index).await;
         }
         let (refusal, verdict) = match appraisal.outcome {
-            Outcome::Accepted => match self.verdict(rules, &params, claims, id, now).await? {
+            Outcome::Accepted => match self.verdict(rules, &params, &claims, id, now).await? {
                 Ok(verdict) => (None, Some(verdict)),
                 Err(reason) => (Some(reason), None),
             },
@@ -123,8 +151,8 @@ impl Inner {
             // Whoever sends evidence again, with worse endorsements or too late, takes nothing from it: that is for the review alone.
             (Some(known), None) => (known.outcome != Outcome::Accepted).then_some(known.leaf_index),
             (None, _) => {
-                self.share(claims.provider.into(), now)?;
-                Some(self.record(subject.bundle, rules, &appraisal, refusal, now, record).await?.leaf_index)
+                self.share(&appraisal, verdict.is_some().then(|| claims.provider.into()), now)?;
+                Some(self.record(&bundle, rules, &appraisal, refusal, now, record).await?.leaf_index)
             }
         };
         match (verdict, leaf) {
@@ -139,24 +167,23 @@ impl Inner {
         }
     }
 
-    /// Takes one of what a provider may bring.
-    fn share(&self, provider: Address, now: UnixTime) -> Result<(), Error> {
+    /// Takes one of what a platform may bring, and of what a provider may whose evidence gets a verdict.
+    fn share(&self, appraisal: &Appraisal, provider: Option<Address>, now: UnixTime) -> Result<(), Error> {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        buckets.take(provider, &self.limits, now).map_err(Error::TooMuch)
+        buckets.take(limits::platform(appraisal), provider, &self.limits, now).map_err(Error::TooMuch)
     }
 
     /// Appends a leaf.
     pub(crate) async fn record(
         &self,
-        bundle: &[u8],
+        bundle: &Bundle,
         rules: &Rules,
         appraisal: &Appraisal,
         refusal: Option<String>,
         at: UnixTime,
         record: Record,
     ) -> Result<Record, Error> {
-        let bundle = Bundle::from_cbor(bundle).map_err(|error| Error::Interrupted(error.to_string()))?;
-        let (mut leaf, mut parts) = Leaf::new(&bundle, appraisal, at, rules.policy_part.0);
+        let (mut leaf, mut parts) = Leaf::new(bundle, appraisal, at, rules.policy_part.0);
         leaf.references = Some(rules.references_part.0);
         leaf.outcome = record.outcome;
         leaf.refusal = refusal;

@@ -27,6 +27,9 @@ pub enum Error {
     /// The node has enough to do.
     #[error("this node has {0} bundles to appraise already; send it again in a second, or ask another node")]
     Busy(usize),
+    /// Garbage came under this stamp before.
+    #[error("what came under this stamp was refused before, as it will be again: the refusal said why")]
+    Spent,
     /// A provider brings evidence faster than it may.
     #[error("the provider brought more evidence than it may: send it again in {0} s")]
     TooMuch(u64),

@@ -2,18 +2,20 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
+use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use cocoon_attestation::EvidenceId;
+use cocoon_attestation::{Digest, EvidenceId};
 use cocoon_protocol::wire::{APPRAISE_PATH, INCLUSION_PATH, MAX_BUNDLE, NodeRefusal, Refusal, WITNESS_PATH};
-use cocoon_protocol::work;
+use cocoon_protocol::work::{self, Stamp};
 use cocoon_transparency::{Source as _, WitnessError, layout};
 use cocoon_verifier::Outcome;
+use http_body_util::{BodyExt as _, Limited};
 use serde::Deserialize;
+use tokio::time::timeout;
 
 use crate::publish::blocking;
 use crate::{Error, Node};
@@ -25,7 +27,7 @@ impl Node {
     /// `POST /v1/appraise`, `GET /v1/inclusion/{evidence id}`, `POST /add-checkpoint`, and the log's files.
     pub fn router(self: Arc<Self>) -> Router {
         Router::new()
-            .route(APPRAISE_PATH, post(appraise).layer(DefaultBodyLimit::max(MAX_BUNDLE)))
+            .route(APPRAISE_PATH, post(appraise))
             .route(&format!("{INCLUSION_PATH}/{{id}}"), get(inclusion))
             .route(WITNESS_PATH, post(add_checkpoint).layer(DefaultBodyLimit::max(MAX_CHECKPOINT)))
             .fallback(get(file))
@@ -50,6 +52,7 @@ impl IntoResponse for Error {
                 (StatusCode::NOT_FOUND, "ask for an index below the checkpoint's size")
             }
             Self::Chain(_) => (StatusCode::BAD_GATEWAY, "try again later, or ask another node"),
+            Self::Spent => (StatusCode::CONFLICT, "send other evidence; a new stamp gets the statement once more"),
             Self::Busy(_) => (StatusCode::SERVICE_UNAVAILABLE, "try again, or ask another node"),
             Self::TooMuch(_) => (StatusCode::TOO_MANY_REQUESTS, "wait, and renew attestations at different times"),
             _ => (StatusCode::INTERNAL_SERVER_ERROR, "ask another node"),
@@ -71,16 +74,51 @@ impl IntoResponse for Error {
     }
 }
 
-async fn appraise(State(node): State<Arc<Node>>, headers: HeaderMap, bundle: Bytes) -> Result<Response, Error> {
-    if node.inner.limits.work {
-        let nonce = headers.get(work::HEADER).and_then(|nonce| nonce.to_str().ok()?.parse().ok());
-        if !nonce.is_some_and(|nonce| work::is_enough(&bundle, nonce)) {
-            let error = format!("the header {} has no nonce of {} zero bits for this bundle", work::HEADER, work::BITS);
-            let what_to_do = "compute one, as docs/protocol.md says; it takes some milliseconds".into();
-            return Ok((StatusCode::PRECONDITION_REQUIRED, Json(Refusal { error, what_to_do })).into_response());
+/// The work is looked at before the bundle is read: whoever did none, or sends the same garbage again, costs a node a header.
+async fn appraise(State(node): State<Arc<Node>>, headers: HeaderMap, body: Body) -> Result<Response, Error> {
+    let inner = &node.inner;
+    let limits = &inner.limits;
+    let stamp = headers.get(work::HEADER).and_then(|header| Stamp::from_header(header.to_str().ok()?));
+    let now = inner.time().await?;
+    if limits.work {
+        match &stamp {
+            None => return Ok(no_work("is absent, or shows too little work".into())),
+            Some(stamp) if !stamp.counts_at(now) => {
+                return Ok(no_work(format!("is of {}, and the chain's time is {now}", stamp.time)));
+            }
+            Some(stamp) if inner.spent.has(stamp) => return Err(Error::Spent),
+            Some(_) => {}
         }
     }
-    Ok(Json(node.appraise(&bundle).await?).into_response())
+    let read = timeout(limits.body, Limited::new(body, MAX_BUNDLE).collect()).await;
+    let bundle = match read {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+            return Ok((StatusCode::PAYLOAD_TOO_LARGE, "a bundle has at most 1 MiB\n").into_response());
+        }
+        Ok(Err(_)) => return Ok(StatusCode::BAD_REQUEST.into_response()),
+        Err(_) => {
+            let error = format!("the bundle did not come to its end within {} s", limits.body.as_secs());
+            let what_to_do = "send it faster".into();
+            return Ok((StatusCode::REQUEST_TIMEOUT, Json(Refusal { error, what_to_do })).into_response());
+        }
+    };
+    if limits.work && stamp.is_none_or(|stamp| stamp.bundle != Digest::of(&[&bundle])) {
+        return Ok(no_work("is for another bundle".into()));
+    }
+    let answer = node.appraise(&bundle).await;
+    if let (Some(stamp), Err(Error::Refused(refused))) = (&stamp, &answer)
+        && refused.outcome >= Outcome::Invalid
+    {
+        inner.spent.spend(stamp, now);
+    }
+    Ok(Json(answer?).into_response())
+}
+
+fn no_work(what: String) -> Response {
+    let error = format!("the header {} {what}: {} zero bits are asked for", work::HEADER, work::BITS);
+    let what_to_do = "compute it for this very bundle, as docs/protocol.md says; it takes some milliseconds".into();
+    (StatusCode::PRECONDITION_REQUIRED, Json(Refusal { error, what_to_do })).into_response()
 }
 
 #[derive(Deserialize)]
@@ -100,9 +138,9 @@ async fn inclusion(
 
 /// C2SP tlog-witness.
 async fn add_checkpoint(State(node): State<Arc<Node>>, body: String) -> Response {
-    let now = match node.inner.chain.head().await {
-        Ok(head) => head.time,
-        Err(error) => return Error::from(error).into_response(),
+    let now = match node.inner.time().await {
+        Ok(now) => now,
+        Err(error) => return error.into_response(),
     };
     let asked = tokio::task::spawn_blocking(move || node.inner.witness.add_checkpoint(&body, now)).await;
     match asked {

@@ -11,26 +11,31 @@ mod anchor;
 mod appraise;
 pub mod endorsements;
 mod error;
+mod glance;
 mod http;
 mod limits;
+mod own;
 mod peers;
 mod publish;
 mod review;
+mod spent;
 mod store;
+mod turns;
 
-use std::collections::HashMap;
+use std::num::NonZero;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use cocoon_attestation::{Digest, EvidenceId, ReferenceValues, UnixTime};
+use cocoon_attestation::{Bundle, Digest, EvidenceId, ReferenceValues, UnixTime};
 use cocoon_protocol::identity::SigningKey;
 use cocoon_protocol::wire::LogInclusion;
 use cocoon_settlement::Address;
-use cocoon_settlement::chain::Chain;
-use cocoon_transparency::{Leaf, Log, Witness};
+use cocoon_settlement::chain::{BlockRef, Chain};
+use cocoon_settlement::contracts::RegistryParams;
+use cocoon_transparency::{Leaf, Log, Source as _, Witness};
 use cocoon_verifier::{Outcome, Policy, Verifier};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -38,12 +43,16 @@ use zeroize::Zeroizing;
 
 pub use crate::anchor::Anchoring;
 pub use crate::error::{Error, Refused};
+use crate::glance::Glance;
 use crate::limits::Buckets;
 pub use crate::limits::Limits;
+use crate::own::Own;
 pub use crate::peers::Peer;
 use crate::peers::Peers;
 use crate::publish::Publisher;
+use crate::spent::Spent;
 use crate::store::{Record, Store};
+use crate::turns::Turns;
 
 /// Oldest beacon that is taken, in seconds before the newest block.
 pub const MAX_BEACON_AGE: u64 = 600;
@@ -51,6 +60,8 @@ pub const MAX_BEACON_AGE: u64 = 600;
 pub const VERDICT_VALIDITY: u64 = 900;
 /// How often what was accepted is appraised again.
 pub const REVIEW: Duration = Duration::from_secs(15);
+/// How old the node's own endorsements get unless configured otherwise, before vendors are asked again.
+pub const REFRESH: Duration = Duration::from_secs(3_600);
 /// What leaves name as the verifier: whoever repeats an appraisal with another version may explain a difference by it.
 pub const VERIFIER: &str = concat!("cocoon-verifier ", env!("CARGO_PKG_VERSION"));
 
@@ -82,6 +93,8 @@ pub struct NodeConfig {
     pub watched: Vec<String>,
     /// Where it gets endorsements of its own; without, it appraises again with those that a bundle brought.
     pub endorser: Option<Arc<endorsements::Endorser>>,
+    /// How old those may get before vendors are asked again, although they have not lapsed: so long a revocation may go unnoticed.
+    pub refresh: Duration,
     /// Whether and how it anchors its checkpoints in the Registry.
     pub anchoring: Option<Anchoring>,
     /// What it does for whom.
@@ -144,12 +157,20 @@ pub(crate) struct Inner {
     publisher: Publisher,
     witness: Witness,
     verifier: Arc<Verifier>,
-    endorser: Option<Arc<endorsements::Endorser>>,
+    own: Option<Own>,
     limits: Limits,
+    /// Strangers' bundles that are being verified, or wait for a processor.
     queue: Semaphore,
+    processors: Semaphore,
+    /// The newest block, and the Registry's parameters, as of a moment ago.
+    head: Glance<BlockRef>,
+    params: Glance<RegistryParams>,
     buckets: Mutex<Buckets>,
+    spent: Spent,
     /// One appraisal of a piece of evidence at a time, so that none is logged twice.
-    turns: Mutex<HashMap<EvidenceId, Weak<tokio::sync::Mutex<()>>>>,
+    turns: Turns<EvidenceId>,
+    /// One review at a time: a second would find the same.
+    reviewing: tokio::sync::Mutex<()>,
 }
 
 impl Node {
@@ -162,7 +183,7 @@ impl Node {
         let key = SigningKey::from_seed(&config.verdict_seed).map_err(|_| cocoon_transparency::Error::Key)?;
         let log = Arc::new(Log::open(&config.dir, &config.name, config.log_seed)?);
         let store = Arc::new(Store::open(&config.dir)?);
-        index(&log, &store)?;
+        index(&log, &store, config.lifetime)?;
         let witness = Witness::open(
             &config.dir.join("witness.redb"),
             &witness_name(&config.name),
@@ -184,11 +205,16 @@ impl Node {
             publisher,
             witness,
             verifier: Arc::new(Verifier::default()),
-            endorser: config.endorser,
+            own: config.endorser.clone().map(Own::new),
             queue: Semaphore::new(config.limits.queue),
+            processors: Semaphore::new(std::thread::available_parallelism().map_or(1, NonZero::get)),
+            head: Glance::new(config.limits.chain_age),
+            params: Glance::new(config.limits.chain_age),
             limits: config.limits,
             buckets: Mutex::default(),
-            turns: Mutex::default(),
+            spent: Spent::default(),
+            turns: Turns::default(),
+            reviewing: tokio::sync::Mutex::default(),
         });
         let reviewed = Arc::downgrade(&inner);
         let review = tokio::spawn(async move {
@@ -201,6 +227,9 @@ impl Node {
             }
         });
         let mut tasks = vec![publishing, review];
+        if config.endorser.is_some_and(|endorser| endorser.is_online()) {
+            tasks.push(tokio::spawn(review::keep_fresh(Arc::downgrade(&inner), config.refresh)));
+        }
         if let Some(anchoring) = config.anchoring {
             tasks.push(tokio::spawn(anchor::run(Arc::downgrade(&inner), anchoring)));
         }
@@ -235,14 +264,18 @@ impl Node {
         &self.inner.log
     }
 
-    /// Appraises under another policy and other reference values from now on, and looks again at what was accepted.
+    /// Appraises under another policy and other reference values from now on, and looks again at what was accepted. If that cannot be done now, it
+    /// is done within [`REVIEW`]: the rules are in force all the same.
     ///
     /// # Errors
-    /// The policy cannot be read: then nothing changes. Or what was accepted could not be looked at.
+    /// The policy cannot be read: then nothing changes.
     pub async fn set_rules(&self, policy: &str, references: ReferenceValues) -> Result<(), Error> {
         let rules = Arc::new(Rules::read(policy, references)?);
         *self.inner.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
-        self.inner.review().await.map(drop)
+        if let Err(error) = self.inner.review().await {
+            tracing::error!(%error, "the new rules are in force; what was accepted before is looked at again a little later");
+        }
+        Ok(())
     }
 
     /// Appraises again what was accepted and has not ended, as happens by itself every [`REVIEW`]. Says how much is not accepted any more.
@@ -283,14 +316,22 @@ pub fn public_keys(name: &str, log_seed: &[u8; 32]) -> Result<(String, String), 
     Ok((cocoon_transparency::log_key(name, log_seed)?, witness))
 }
 
-/// Reads what a crash kept from the store: the log is what counts.
-fn index(log: &Log, store: &Store) -> Result<(), Error> {
+/// Reads what a crash kept from the store: the log is what counts. What was accepted is looked at again until its attestation ends.
+fn index(log: &Log, store: &Store, lifetime: u64) -> Result<(), Error> {
     let (indexed, size) = (store.indexed()?, log.size());
     for leaf_index in indexed..size {
         let leaf = Leaf::from_cbor(&log.entry(leaf_index)?)?;
         let verdict = store.get(&leaf.evidence_id)?.and_then(|record| record.verdict);
+        let until = match leaf.outcome {
+            Outcome::Accepted => {
+                let claims = leaf.open_bundle(|digest: &Digest| log.files().part(digest).ok())?.claims();
+                let claims = claims.map_err(|error| Error::Interrupted(error.to_string()))?;
+                Some(claims.beacon.time.plus(lifetime))
+            }
+            _ => None,
+        };
         let reason = leaf.refusal.unwrap_or_default();
-        let record = Record { leaf_index, outcome: leaf.outcome, reason, verdict, until: None };
+        let record = Record { leaf_index, outcome: leaf.outcome, reason, verdict, until };
         store.put(&[(leaf.evidence_id, record)], Some(leaf_index + 1))?;
     }
     Ok(())
@@ -301,16 +342,9 @@ impl Inner {
         self.rules.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The turn of one piece of evidence.
-    fn turn(&self, id: &EvidenceId) -> Arc<tokio::sync::Mutex<()>> {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(turn) = turns.get(id).and_then(Weak::upgrade) {
-            return turn;
-        }
-        turns.retain(|_, turn| turn.strong_count() > 0);
-        let turn = Arc::default();
-        turns.insert(*id, Arc::downgrade(&turn));
-        turn
+    /// The chain's time as of a moment ago.
+    async fn time(&self) -> Result<UnixTime, Error> {
+        Ok(self.head.get(self.chain.head()).await?.time)
     }
 
     async fn prove(&self, index: u64, since: u64) -> Result<LogInclusion, Error> {
@@ -335,10 +369,9 @@ impl Inner {
     }
 
     /// Why there is no verdict, signed.
-    fn refused(&self, what: &Subject<'_>, outcome: Outcome, reason: String, inclusion: Option<LogInclusion>) -> Error {
+    fn refused(&self, what: &Subject, outcome: Outcome, reason: String, inclusion: Option<LogInclusion>) -> Error {
         let id = what.id.map_or_else(|| "-".to_owned(), |id| id.to_string());
-        let lines =
-            [&outcome.to_string(), &id, &Digest::of(&[what.bundle]).to_string(), &what.at.0.to_string(), &reason];
+        let lines = [&outcome.to_string(), &id, &what.received.to_string(), &what.at.0.to_string(), &reason];
         match self.log.state(&lines.map(String::as_str)) {
             Ok(statement) => Error::Refused(Box::new(Refused { outcome, reason, statement, inclusion })),
             Err(error) => error.into(),
@@ -347,8 +380,18 @@ impl Inner {
 }
 
 /// What a refusal is about.
-pub(crate) struct Subject<'a> {
-    bundle: &'a [u8],
+pub(crate) struct Subject {
+    /// SHA-256 of the bytes that came, whatever the node stapled to them since: whoever sent them can show that they were meant.
+    received: Digest,
     id: Option<EvidenceId>,
     at: UnixTime,
+}
+
+/// What was appraised, and what came of it.
+pub(crate) struct Found {
+    /// With the endorsements that it was appraised with.
+    bundle: Bundle,
+    appraisal: cocoon_verifier::Appraisal,
+    claims: cocoon_attestation::Claims,
+    id: EvidenceId,
 }

@@ -16,6 +16,9 @@ const LIVE: TableDefinition<'static, [u8; 32], u64> = TableDefinition::new("live
 /// Leaves of the log that are in `RECORDS`.
 const INDEXED: TableDefinition<'static, (), u64> = TableDefinition::new("indexed");
 
+/// Bytes of the database that are kept in memory: it grows with the log, and memory must not.
+const CACHE: usize = 16 << 20;
+
 /// An evidence id's place in the log and its latest verdict.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
@@ -34,7 +37,7 @@ pub(crate) struct Store(Database);
 impl Store {
     pub fn open(dir: &Path) -> Result<Self, Error> {
         std::fs::create_dir_all(dir)?;
-        let database = cocoon_settlement::database::open(&dir.join("node.redb"))?;
+        let database = cocoon_settlement::database::open_within(&dir.join("node.redb"), CACHE)?;
         let transaction = database.begin_write()?;
         transaction.open_table(RECORDS)?;
         transaction.open_table(LIVE)?;
@@ -77,13 +80,18 @@ impl Store {
         Ok(transaction.commit()?)
     }
 
-    /// Accepted evidence whose attestation has not ended. What has ended is forgotten here.
+    /// Accepted evidence whose attestation has not ended, in the order of the log, which is read fastest that way. What has ended is forgotten
+    /// here.
     pub fn live(&self, now: UnixTime) -> Result<Vec<EvidenceId>, Error> {
         let (mut alive, mut ended) = (Vec::new(), false);
-        for entry in self.0.begin_read()?.open_table(LIVE)?.iter()? {
+        let transaction = self.0.begin_read()?;
+        let records = transaction.open_table(RECORDS)?;
+        for entry in transaction.open_table(LIVE)?.iter()? {
             let (id, until) = entry?;
             if until.value() > now.0 {
-                alive.push(EvidenceId(Digest(id.value())));
+                let Some(record) = records.get(id.value())? else { continue };
+                let record: Record = serde_json::from_slice(record.value())?;
+                alive.push((record.leaf_index, EvidenceId(Digest(id.value()))));
             } else {
                 ended = true;
             }
@@ -93,6 +101,7 @@ impl Store {
             transaction.open_table(LIVE)?.retain(|_, until| until > now.0)?;
             transaction.commit()?;
         }
-        Ok(alive)
+        alive.sort_unstable_by_key(|(leaf_index, _)| *leaf_index);
+        Ok(alive.into_iter().map(|(_, id)| id).collect())
     }
 }

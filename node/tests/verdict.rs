@@ -1,160 +1,22 @@
 //! A node's verdict is taken by the contracts, stands in the node's log, and is given for good evidence only.
 
-use std::path::Path;
+mod world;
+
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use cocoon_attestation::binding::report_data;
-use cocoon_attestation::dev::{CollateralSpec, DevPlatform, TdxSpec};
-use cocoon_attestation::reference::{ImageReference, ModelReference, TdxReference};
-use cocoon_attestation::{
-    Beacon, Bundle, Claims, CpuEvidence, Digest, EnclaveKey, Endorsements, Measurement, ReferenceValues, UnixTime,
-};
-use cocoon_node::{Error, Limits, MAX_BEACON_AGE, Node, NodeConfig, Refused};
-use cocoon_protocol::identity::SigningKey;
-use cocoon_protocol::wire::LogInclusion;
-use cocoon_settlement::account::Account;
+use cocoon_attestation::dev::CollateralSpec;
+use cocoon_attestation::reference::ModelReference;
+use cocoon_attestation::{Digest, Endorsements, UnixTime};
+use cocoon_node::{Anchoring, Error, Limits, MAX_BEACON_AGE, Node};
 use cocoon_settlement::cells::Verdict;
-use cocoon_settlement::chain::Chain;
-use cocoon_settlement::contracts::{ProviderInit, RegistryInit};
-use cocoon_settlement::local::{Genesis, LocalChain, ManualClock};
-use cocoon_settlement::{Address, Nanoton, NetworkId, ops};
-use cocoon_transparency::{InclusionProof, Leaf, open_checkpoint, open_statement, verify_inclusion};
+use cocoon_settlement::ops;
+use cocoon_transparency::open_statement;
 use cocoon_verifier::Outcome;
-
-const AT: UnixTime = UnixTime(1_790_000_000);
-const VERIFIER: [u8; 32] = [21; 32];
-const KEY: EnclaveKey = EnclaveKey([1; 32]);
-const MODEL: Digest = Digest([3; 32]);
-const IMAGE: Digest = Digest([9; 32]);
-
-struct World {
-    chain: Arc<LocalChain>,
-    clock: Arc<ManualClock>,
-    account: Account,
-    registry: Address,
-    provider: Address,
-}
-
-impl World {
-    async fn new() -> Self {
-        let clock = Arc::new(ManualClock::new(AT));
-        let wallet = cocoon_settlement::wallet::Wallet::new([5; 32], NetworkId::LOCAL).unwrap().address();
-        let accounts = vec![(wallet, Nanoton(100_000_000_000))];
-        let chain = Arc::new(LocalChain::in_memory(Genesis { accounts, time: AT }, clock.clone()).unwrap());
-        let account = Account::new(chain.clone(), [5; 32]).unwrap();
-        let registry = RegistryInit {
-            network: NetworkId::LOCAL,
-            governance: wallet,
-            time_lock: 0,
-            threshold: 1,
-            max_lifetime: 86_400,
-            verifiers: vec![SigningKey::from_seed(&VERIFIER).unwrap().public()],
-            images: vec![IMAGE],
-            models: vec![MODEL],
-        };
-        let (registry, report) = ops::deploy_registry(&account, &registry).await.unwrap();
-        report.success().unwrap();
-        let provider =
-            ProviderInit { network: NetworkId::LOCAL, registry, owner: wallet, claim_window: 259_200, salt: [0; 32] };
-        let (provider, report) = ops::deploy_provider(&account, &provider).await.unwrap();
-        report.success().unwrap();
-        Self { chain, clock, account, registry, provider }
-    }
-
-    fn references() -> ReferenceValues {
-        let image = ImageReference { name: "enclave".into(), version: "1".into(), digest: IMAGE };
-        let mut references = ReferenceValues::new(image);
-        let mrtd = Measurement(TdxSpec::default().body.mr_td);
-        references.tdx.push(TdxReference::of_mrtd(mrtd));
-        references.models.push(ModelReference { name: "demo".into(), root: MODEL });
-        references
-    }
-
-    fn node(&self, dir: &Path, verdict_seed: [u8; 32]) -> Node {
-        self.node_with(dir, verdict_seed, Limits::default())
-    }
-
-    fn node_with(&self, dir: &Path, verdict_seed: [u8; 32], limits: Limits) -> Node {
-        Node::open(NodeConfig {
-            dir: dir.into(),
-            name: "node.example/log".into(),
-            index: 0,
-            verdict_seed,
-            log_seed: [22; 32],
-            policy: policy(""),
-            references: Self::references(),
-            registry: self.registry,
-            lifetime: 86_400,
-            chain: self.chain.clone(),
-            peers: Vec::new(),
-            watched: Vec::new(),
-            endorser: None,
-            anchoring: None,
-            limits,
-        })
-        .unwrap()
-    }
-
-    async fn claims(&self) -> Claims {
-        let head = self.chain.head().await.unwrap();
-        Claims {
-            enclave_key: KEY,
-            provider: self.provider.into(),
-            model_name: "demo".into(),
-            model_root: MODEL,
-            config_digest: Digest([4; 32]),
-            beacon: Beacon { seqno: head.seqno, root_hash: head.root_hash, time: head.time },
-            nonce_root: Digest::ZERO,
-            gpu_digest: None,
-        }
-    }
-}
-
-/// The development platform's root, and whatever else.
-fn policy(more: &str) -> String {
-    format!("roots = [\"{}\"]\n{more}", hex::encode(platform().tdx_root_der()))
-}
-
-fn platform() -> DevPlatform {
-    DevPlatform::from_seed([7; 32])
-}
-
-fn bundle(claims: &Claims, debug: bool) -> Bundle {
-    let claims = claims.to_cbor();
-    let mut spec = TdxSpec::default();
-    spec.body.report_data = report_data(&claims);
-    spec.body.td_attributes[0] |= u8::from(debug);
-    let collateral = CollateralSpec::issued(UnixTime(AT.0 - 3600), AT.plus(8 * 86_400));
-    Bundle {
-        claims,
-        cpu: CpuEvidence::Tdx { quote: platform().tdx_quote(&spec) },
-        gpu: Vec::new(),
-        event_log: None,
-        endorsements: Endorsements::Tdx { collateral: platform().tdx_collateral(&collateral) },
-        gpu_endorsements: Default::default(),
-    }
-}
-
-fn refused(error: Error, outcome: Outcome, reason: &str) -> Refused {
-    let Error::Refused(refused) = error else { panic!("{error}") };
-    assert_eq!(refused.outcome, outcome, "{}", refused.reason);
-    assert!(refused.reason.contains(reason), "{}", refused.reason);
-    *refused
-}
-
-/// The leaf of a proof that holds.
-fn proved(node: &Node, inclusion: &LogInclusion) -> Leaf {
-    let proof = InclusionProof {
-        index: inclusion.leaf_index,
-        tree_size: inclusion.tree_size,
-        hashes: inclusion.hashes.iter().map(|hash| hash.parse().unwrap()).collect(),
-    };
-    let leaf = STANDARD.decode(&inclusion.leaf).unwrap();
-    verify_inclusion(&leaf, &proof, &open_checkpoint(&inclusion.checkpoint, node.log_key()).unwrap()).unwrap();
-    Leaf::from_cbor(&leaf).unwrap()
-}
+use world::{AT, IMAGE, KEY, TOO_STRICT, VERIFIER, World, bundle, platform, policy, proved, refused, snp_bundle};
 
 #[tokio::test]
 async fn verdicts_register_and_renew_a_key_and_stand_in_the_log() {
@@ -267,9 +129,7 @@ async fn what_is_not_accepted_any_more_is_logged_and_told_to_whoever_asks() {
     node.appraise(&good.to_cbor()).await.unwrap();
     assert_eq!(node.review().await.unwrap(), 0);
     // A policy that this platform does not meet.
-    node.set_rules(&policy("[tdx]\nmin_tee_tcb_svn = \"ffffffffffffffffffffffffffffffff\"\n"), World::references())
-        .await
-        .unwrap();
+    node.set_rules(&policy(TOO_STRICT), World::references()).await.unwrap();
     let leaf = proved(&node, &node.inclusion(&id, 0).await.unwrap());
     assert_eq!((leaf.outcome, leaf.evidence_id), (Outcome::Refused, id));
     assert_eq!(node.log().size(), 2);
@@ -289,6 +149,22 @@ async fn what_is_not_accepted_any_more_is_logged_and_told_to_whoever_asks() {
     assert_eq!(node.review().await.unwrap(), 0);
 }
 
+/// Whoever has changed the policy must not be told that the old one goes on, when it does not.
+#[tokio::test]
+async fn new_rules_are_in_force_although_the_chain_does_not_answer() {
+    let (world, folder) = (World::new().await, tempfile::tempdir().unwrap());
+    let wire = world.wire().await;
+    let node = Node::open(cocoon_node::NodeConfig { chain: wire.chain, ..world.config(folder.path()) }).unwrap();
+    let good = bundle(&world.claims().await, false);
+    node.appraise(&good.to_cbor()).await.unwrap();
+    wire.cut.store(true, Ordering::Relaxed);
+    assert!(node.set_rules("nonsense", World::references()).await.is_err());
+    node.set_rules(&policy(TOO_STRICT), World::references()).await.unwrap();
+    assert!(node.review().await.is_err());
+    wire.cut.store(false, Ordering::Relaxed);
+    assert_eq!(node.review().await.unwrap(), 1, "looked at again as soon as it can be");
+}
+
 #[tokio::test]
 async fn a_restart_finds_everything_and_signs_the_same() {
     let (world, folder) = (World::new().await, tempfile::tempdir().unwrap());
@@ -304,6 +180,13 @@ async fn a_restart_finds_everything_and_signs_the_same() {
     let after = node.appraise(&good.to_cbor()).await.unwrap();
     assert_eq!((before.verdict, before.signature), (after.verdict, after.signature));
     assert_eq!(node.log().size(), 1);
+    // Once more: what was accepted before the crash is looked at again after it, until its attestation ends.
+    node.stop().await;
+    std::fs::remove_file(folder.path().join("node.redb")).unwrap();
+    let node = world.node(folder.path(), VERIFIER);
+    node.set_rules(&policy(TOO_STRICT), World::references()).await.unwrap();
+    let leaf = proved(&node, &node.inclusion(&good.evidence_id(), 0).await.unwrap());
+    assert_eq!((leaf.outcome, node.log().size()), (Outcome::Refused, 2));
 }
 
 #[tokio::test]
@@ -328,6 +211,36 @@ async fn a_provider_gets_its_share_and_repeats_cost_none_of_it() {
     assert_eq!(node.log().size(), 3);
 }
 
+/// Whoever has a platform of any sort can put a provider's name into what it signs: that takes nothing from the provider.
+#[tokio::test]
+async fn a_provider_pays_for_good_evidence_alone_and_a_platform_for_all_of_its_own() {
+    let (world, folder) = (World::new().await, tempfile::tempdir().unwrap());
+    let limits = Limits { burst: 2, platform_burst: 10, ..Limits::default() };
+    let node = world.node_with(folder.path(), VERIFIER, limits);
+    for number in 0..5 {
+        let debug = bundle(&world.numbered(number).await, true).to_cbor();
+        refused(node.appraise(&debug).await.unwrap_err(), Outcome::Refused, "debug");
+    }
+    // Good, on a block that the chain does not have.
+    let mut unknown = world.numbered(5).await;
+    unknown.beacon.seqno += 100;
+    refused(node.appraise(&bundle(&unknown, false).to_cbor()).await.unwrap_err(), Outcome::Refused, "no block");
+    for number in 6..8 {
+        node.appraise(&bundle(&world.numbered(number).await, false).to_cbor()).await.unwrap();
+    }
+    let third = bundle(&world.numbered(8).await, false).to_cbor();
+    assert!(matches!(node.appraise(&third).await, Err(Error::TooMuch(2))));
+    // The platform's tenth: under another provider's name too it brings nothing more.
+    let mut other = world.numbered(9).await;
+    other.provider.0[5] ^= 1;
+    refused(node.appraise(&bundle(&other, true).to_cbor()).await.unwrap_err(), Outcome::Refused, "debug");
+    other.provider.0[5] ^= 2;
+    let late = bundle(&other, true).to_cbor();
+    assert!(matches!(node.appraise(&late).await, Err(Error::TooMuch(60))));
+    // Another platform is served.
+    refused(node.appraise(&snp_bundle(&unknown).to_cbor()).await.unwrap_err(), Outcome::Refused, "no block");
+}
+
 #[tokio::test]
 async fn the_same_evidence_sent_many_times_at_once_is_logged_once() {
     let (world, folder) = (World::new().await, tempfile::tempdir().unwrap());
@@ -341,6 +254,43 @@ async fn the_same_evidence_sent_many_times_at_once_is_logged_once() {
     let signatures: std::collections::BTreeSet<_> = all.into_iter().map(|signed| signed.unwrap().signature).collect();
     assert_eq!(signatures.len(), 1);
     assert_eq!(node.log().size(), 1);
+}
+
+/// A node that is started again and again anchors all the same, and no more often than it should.
+#[tokio::test]
+async fn a_checkpoint_is_anchored_when_it_is_due_however_short_the_node_runs() {
+    let (world, folder) = (World::new().await, tempfile::tempdir().unwrap());
+    let account = Arc::new(cocoon_settlement::account::Account::new(world.chain.clone(), [5; 32]).unwrap());
+    let open = || {
+        let anchoring = Some(Anchoring { account: account.clone(), every: Duration::from_secs(3_600) });
+        Node::open(cocoon_node::NodeConfig { anchoring, ..world.config(folder.path()) }).unwrap()
+    };
+    let anchored = || async {
+        let anchored = cocoon_settlement::contracts::registry::anchored(&*world.chain, &world.registry, 0).await;
+        anchored.unwrap().map_or(0, |anchored| anchored.tree_size)
+    };
+    let until = |size| async move {
+        let started = std::time::Instant::now();
+        while anchored().await < size && started.elapsed() < Duration::from_secs(20) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        anchored().await
+    };
+    let node = open();
+    node.appraise(&bundle(&world.numbered(0).await, false).to_cbor()).await.unwrap();
+    node.stop().await;
+    let node = open();
+    assert_eq!(until(1).await, 1);
+    node.appraise(&bundle(&world.numbered(1).await, false).to_cbor()).await.unwrap();
+    node.stop().await;
+    // It is not due yet.
+    let node = open();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(anchored().await, 1);
+    node.stop().await;
+    world.clock.advance(3_600);
+    let _node = open();
+    assert_eq!(until(2).await, 2);
 }
 
 #[tokio::test]

@@ -10,9 +10,20 @@ fn storage(error: io::Error) -> DatabaseError {
     DatabaseError::Storage(StorageError::Io(error))
 }
 
+/// The same as [`open`], for a database that grows for ever: it keeps at most so many bytes of it in memory, where redb would keep a GiB.
+pub fn open_within(path: &Path, cache: usize) -> Result<Database, DatabaseError> {
+    make(path)?;
+    Database::builder().set_cache_size(cache).open(path)
+}
+
 /// Opens a database, or makes it under another name first and then moves it to its place: a file that is there is whole. The
 /// caller sees to it that nobody else makes the same one at the same time.
 pub fn open(path: &Path) -> Result<Database, DatabaseError> {
+    make(path)?;
+    Database::open(path)
+}
+
+fn make(path: &Path) -> Result<(), DatabaseError> {
     if !path.exists() {
         let unfinished = path.with_extension("unfinished");
         match fs::remove_file(&unfinished) {
@@ -24,7 +35,7 @@ pub fn open(path: &Path) -> Result<Database, DatabaseError> {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(storage)?;
     }
-    Database::open(path)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -37,7 +48,7 @@ mod tests {
         let path = folder.path().join("some.redb");
         fs::write(folder.path().join("some.unfinished"), [0; 4096]).unwrap();
         drop(open(&path).unwrap());
-        drop(open(&path).unwrap());
+        drop(open_within(&path, 1 << 20).unwrap());
         fs::write(&path, b"something else").unwrap();
         assert!(open(&path).is_err(), "a file that is no database is never replaced");
         assert_eq!(fs::read(&path).unwrap(), b"something else");

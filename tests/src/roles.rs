@@ -201,6 +201,21 @@ impl NodePlan {
         references: &ReferenceValues,
         policy: &str,
     ) -> Vec<Node> {
+        Self::start_with(plans, chain, registry, references, policy, "")
+    }
+
+    /// The same, with more tables in each configuration.
+    ///
+    /// # Panics
+    /// A file cannot be written, or a process not be run.
+    pub fn start_with(
+        plans: Vec<Self>,
+        chain: &str,
+        registry: &Address,
+        references: &ReferenceValues,
+        policy: &str,
+        more: &str,
+    ) -> Vec<Node> {
         let (signed, signer) = (references.to_signed(&RELEASE).expect("signed"), release_key());
         let mut nodes = Vec::new();
         for (index, plan) in plans.iter().enumerate() {
@@ -219,6 +234,7 @@ impl NodePlan {
                 let address = other.address;
                 config += &format!("[[peers]]\nurl = \"http://{address}\"\nlog = \"{log}\"\nwitness = \"{witness}\"\n");
             }
+            config += more;
             std::fs::write(plan.folder.join("node.toml"), config).expect("written");
             let mut node = Node {
                 folder: plan.folder.clone(),

@@ -133,6 +133,7 @@ impl Network {
             peers: Vec::new(),
             watched: Vec::new(),
             endorser: None,
+            refresh: cocoon_node::REFRESH,
             anchoring: None,
             limits: cocoon_node::Limits::default(),
         });

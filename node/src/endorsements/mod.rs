@@ -9,6 +9,7 @@ mod services;
 mod store;
 
 use std::path::Path;
+use std::time::Duration;
 
 use cocoon_attestation::{Bundle, CpuEvidence, Endorsements, GpuEndorsements, SnpEndorsements, UnixTime};
 use cocoon_verifier::{Need, needs};
@@ -96,6 +97,33 @@ impl Endorser {
         Ok(Self { folder: Folder::open(folder)?, services: None })
     }
 
+    /// The same folder, and nobody to ask.
+    pub(crate) fn kept(&self) -> Self {
+        Self { folder: self.folder.clone(), services: None }
+    }
+
+    /// Whether there is anybody to ask.
+    pub(crate) fn is_online(&self) -> bool {
+        self.services.is_some()
+    }
+
+    /// Whether the folder holds something that is current at a time.
+    pub(crate) fn has(&self, need: &Need, at: UnixTime) -> bool {
+        matches!(self.folder.get(need, at), Ok(Some(_)))
+    }
+
+    /// Whether what the folder holds lapses some day and was written longer ago, or is not there. What never lapses never gets old.
+    pub(crate) fn is_older(&self, need: &Need, age: Duration) -> bool {
+        let lapses = !matches!(need, Need::SnpKey { .. } | Need::SnpChain { .. } | Need::Rim { .. });
+        lapses && self.folder.age(need).is_none_or(|found| found >= age)
+    }
+
+    /// A manifest that the folder holds.
+    pub(crate) fn manifest(&self, need: &Need) -> Option<Vec<u8>> {
+        let Need::Rim { .. } = need else { return None };
+        self.folder.get(need, UnixTime(0)).ok()?
+    }
+
     /// One thing, current at a time. With `anew` the folder is only written to.
     ///
     /// # Errors
@@ -153,7 +181,18 @@ impl Endorser {
         anew: bool,
     ) -> Result<SnpEndorsements, Error> {
         let needs = needs::of_snp(report, product).map_err(Error::Evidence)?;
-        let mut out = SnpEndorsements { vek: vek.unwrap_or_default().to_vec(), ca: Vec::new(), crl: None };
+        self.snp_of(needs, vek.unwrap_or_default(), at, anew).await
+    }
+
+    /// The same where the certificate of the report's key is at hand, be it a VCEK or a VLEK.
+    pub(crate) async fn snp_by(&self, report: &[u8], vek: &[u8], at: UnixTime) -> Result<SnpEndorsements, Error> {
+        let mut needs = needs::of_snp(report, None).map_err(Error::Evidence)?;
+        needs.retain(|need| !matches!(need, Need::SnpKey { .. }));
+        self.snp_of(needs, vek, at, false).await
+    }
+
+    async fn snp_of(&self, needs: Vec<Need>, vek: &[u8], at: UnixTime, anew: bool) -> Result<SnpEndorsements, Error> {
+        let mut out = SnpEndorsements { vek: vek.to_vec(), ca: Vec::new(), crl: None };
         for (need, bytes) in self.all(needs, at, anew).await? {
             match need {
                 Need::SnpKey { .. } => out.vek = bytes,

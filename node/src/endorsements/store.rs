@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use cocoon_attestation::UnixTime;
 use cocoon_verifier::Need;
@@ -58,6 +59,11 @@ impl Folder {
         };
         let current = need.look(&bytes).is_ok_and(|lapses| lapses.is_none_or(|lapses| at < lapses));
         Ok(current.then_some(bytes))
+    }
+
+    /// How long ago something was written, by this machine's clock; `None` if it is not there, or from the future.
+    pub(crate) fn age(&self, need: &Need) -> Option<Duration> {
+        fs::metadata(self.0.join(need.path())).ok()?.modified().ok()?.elapsed().ok()
     }
 
     /// Keeps something. The file appears whole or not at all.

@@ -58,7 +58,9 @@ pub enum Fault {
 
 /// All vendors' services in one.
 pub struct Vendors {
-    pub collateral: Value,
+    pub collateral: Mutex<Value>,
+    /// AMD's revocation list, where it is another than the good one.
+    pub crl: Mutex<Option<Vec<u8>>>,
     /// Whether revocation lists come in hex, as a PCCS gives them.
     pub pccs: bool,
     pub faults: Mutex<HashMap<String, VecDeque<Fault>>>,
@@ -67,7 +69,7 @@ pub struct Vendors {
 
 impl Vendors {
     fn text(&self, name: &str) -> String {
-        self.collateral[name].as_str().expect("text").to_owned()
+        self.collateral.lock().expect("no panic")[name].as_str().expect("text").to_owned()
     }
 
     fn list(&self, name: &str) -> Vec<u8> {
@@ -109,7 +111,9 @@ impl Vendors {
                 });
                 pem.collect::<String>().into_response()
             }
-            ("GET", "/vcek/v1/Milan/crl") => snp.crl.clone()?.into_response(),
+            ("GET", "/vcek/v1/Milan/crl") => {
+                self.crl.lock().expect("no panic").clone().or_else(|| snp.crl.clone())?.into_response()
+            }
             ("GET", path) if path == format!("/vcek/v1/Milan/{chip}") && query == vcek_query() => {
                 snp.vek.clone().into_response()
             }
@@ -170,15 +174,19 @@ pub struct World {
     pub folder: TempDir,
 }
 
+fn json_of(spec: &CollateralSpec) -> Value {
+    serde_json::from_slice(&platform().tdx_collateral(spec)).expect("JSON")
+}
+
 impl World {
     pub async fn new() -> Self {
         Self::with(CollateralSpec::default(), false).await
     }
 
     pub async fn with(spec: CollateralSpec, pccs: bool) -> Self {
-        let collateral = serde_json::from_slice(&platform().tdx_collateral(&spec)).expect("JSON");
-        let (faults, asked) = Default::default();
-        let vendors = Arc::new(Vendors { collateral, pccs, faults, asked });
+        let collateral = Mutex::new(json_of(&spec));
+        let (faults, asked, crl) = Default::default();
+        let vendors = Arc::new(Vendors { collateral, crl, pccs, faults, asked });
         let router = Router::new().fallback(serve).with_state(vendors.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let base = format!("http://{}", listener.local_addr().expect("an address"));
@@ -200,6 +208,11 @@ impl World {
             ..Limits::default()
         };
         Endorser::online(self.folder.path(), self.addresses.clone(), limits).expect("an endorser")
+    }
+
+    /// Intel says something else from now on.
+    pub fn publish(&self, spec: &CollateralSpec) {
+        *self.vendors.collateral.lock().expect("no panic") = json_of(spec);
     }
 
     pub fn fault(&self, path: &str, faults: &[Fault]) {

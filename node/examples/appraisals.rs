@@ -1,0 +1,27 @@
+//! A million appraisals, and what they leave in memory. `make bench` runs it.
+//!
+//! `cargo run --release -p cocoon-node --example appraisals -- 1000000`
+
+#[path = "../tests/flat/mod.rs"]
+mod flat;
+#[path = "../tests/world/mod.rs"]
+mod world;
+
+/// Most that the last nine tenths may add, in KiB. Kept whole, the leaves alone would take some ten GiB.
+const NOISE: u64 = 48 << 10;
+
+#[tokio::main]
+async fn main() {
+    let total = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(1_000_000);
+    let measured = flat::run(total).await;
+    println!("\n| bundles | a second, their making included | leaves | memory after a tenth, MiB | at the end, MiB |");
+    println!("|---|---|---|---|---|");
+    println!(
+        "| {total} | {:.0} | {} | {} | {} |",
+        measured.rate,
+        measured.leaves,
+        measured.at_a_tenth / 1024,
+        measured.at_the_end / 1024
+    );
+    assert!(measured.at_the_end <= measured.at_a_tenth + NOISE, "memory grows with what was appraised");
+}
