@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -64,6 +65,15 @@ impl Logs {
         self.dir.join(format!("{}.{kind}", Digest::of(&[key.as_bytes()])))
     }
 
+    /// Replaces a file by a whole one that outlasts a power cut: what was forgotten could be shown differently the next time.
+    fn write(&self, unfinished: &Path, path: &Path, text: &str) -> std::io::Result<()> {
+        let mut file = fs::File::create(unfinished)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_data()?;
+        fs::rename(unfinished, path)?;
+        fs::File::open(&self.dir)?.sync_all()
+    }
+
     /// Leaves of the newest tree that was seen of a log.
     fn size(&self, key: &str) -> u64 {
         self.lock().get(key).map_or(0, |seen| seen.head.size)
@@ -92,8 +102,7 @@ impl Logs {
             }
         }
         let (path, unfinished) = (self.path(key, "seen"), self.path(key, "unfinished"));
-        let written =
-            fs::write(&unfinished, format!("{key}\n{checkpoint}")).and_then(|()| fs::rename(&unfinished, path));
+        let written = self.write(&unfinished, &path, &format!("{key}\n{checkpoint}"));
         written.map_err(|error| format!("what this client saw cannot be kept: {error}"))?;
         heads.insert(key.to_owned(), Seen { head: head.clone(), checkpoint: checkpoint.to_owned() });
         Ok(())

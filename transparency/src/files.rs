@@ -46,48 +46,41 @@ impl Source for Folder {
     }
 }
 
-/// Writes a file under another name, and moves it to its place: whoever finds it finds it whole.
-pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    put(path, bytes, false)
-}
-
-/// The same, and on disk when it returns.
+/// Writes a file under another name, and moves it to its place: whoever finds it finds it whole, and it is on disk when this returns. A log has
+/// no other files: what a checkpoint promises must outlast a power cut that comes after it.
 pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    put(path, bytes, true)
-}
-
-fn put(path: &Path, bytes: &[u8], durably: bool) -> Result<(), Error> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    make_folders(folder, durably)?;
+    make_folders(folder)?;
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(".unfinished");
     let mut file = File::create(&unfinished)?;
     file.write_all(bytes)?;
-    if durably {
-        file.sync_data()?;
-    }
+    file.sync_data()?;
     fs::rename(&unfinished, path)?;
-    if durably {
-        sync_folder(folder)?;
-    }
-    Ok(())
+    sync_folder(folder)
 }
 
-fn make_folders(folder: &Path, durably: bool) -> Result<(), Error> {
+/// Makes sure that a file which is there outlasts a power cut: whoever wrote it may have been killed before it was sure.
+pub(crate) fn sync(path: &Path) -> Result<(), Error> {
+    File::open(path)?.sync_all()?;
+    path.ancestors().skip(1).take(2).try_for_each(sync_folder)
+}
+
+fn make_folders(folder: &Path) -> Result<(), Error> {
     if folder.is_dir() {
         return Ok(());
     }
     let above = folder.parent().filter(|above| !above.as_os_str().is_empty());
     if let Some(above) = above {
-        make_folders(above, durably)?;
+        make_folders(above)?;
     }
     match fs::create_dir(folder) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
         _ => {}
     }
     match above {
-        Some(above) if durably => sync_folder(above),
-        _ => Ok(()),
+        Some(above) => sync_folder(above),
+        None => Ok(()),
     }
 }
 

@@ -8,11 +8,11 @@
 //! Full tiles are durable before the next journal begins, so the newest journal says where the log ends.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use cocoon_attestation::Digest;
@@ -31,6 +31,8 @@ const LOCK_ATTEMPTS: u32 = 25;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// Full tiles remembered for proofs, 8 KiB each.
 const TILES: usize = 256;
+/// Parts whose durability is remembered.
+const PARTS: usize = 65_536;
 
 /// An append-only log that one process has open.
 pub struct Log {
@@ -38,6 +40,10 @@ pub struct Log {
     public: Folder,
     signer: LogSigner,
     state: Mutex<State>,
+    /// The full tile of entries that was read last: whoever reads a log reads it in order.
+    read: Mutex<Option<(u64, Arc<Vec<u8>>)>>,
+    /// Parts that are known to be on disk.
+    durable: Mutex<HashSet<Digest>>,
     /// Held for as long as the log is open.
     _lock: File,
 }
@@ -91,7 +97,15 @@ impl Log {
         }
         let public = Folder(dir.join("public"));
         let state = State::recover(dir, &public, signer.vkey())?;
-        Ok(Self { dir: dir.into(), public, signer, state: Mutex::new(state), _lock: lock })
+        Ok(Self {
+            dir: dir.into(),
+            public,
+            signer,
+            state: Mutex::new(state),
+            read: Mutex::default(),
+            durable: Mutex::default(),
+            _lock: lock,
+        })
     }
 
     /// The key that checks this log's checkpoints, as a C2SP verifier key.
@@ -122,10 +136,21 @@ impl Log {
     /// The disk failed.
     pub fn add_parts<'a>(&self, parts: impl IntoIterator<Item = (Digest, &'a [u8])>) -> Result<(), Error> {
         for (digest, bytes) in parts {
+            let mut durable = self.durable.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if durable.contains(&digest) {
+                continue;
+            }
             let path = self.public.0.join(layout::part(&digest));
-            if !path.exists() {
+            // Whoever wrote one that is there may have been killed before it was sure to stay.
+            if path.exists() {
+                files::sync(&path)?;
+            } else {
                 files::write_durably(&path, bytes)?;
             }
+            if durable.len() >= PARTS {
+                durable.clear();
+            }
+            durable.insert(digest);
         }
         Ok(())
     }
@@ -183,12 +208,25 @@ impl Log {
             return Ok(state.entries[start + 2..start + 2 + length].to_vec());
         }
         drop(state);
-        let name = layout::entries(tile, WIDTH);
-        let bundle = self.public.read(&name)?.ok_or_else(|| Error::Damaged(format!("{name} is missing")))?;
-        Ok(crate::read_entries(&bundle, WIDTH)?[at].to_vec())
+        Ok(crate::read_entries(&self.full(tile)?, WIDTH)?[at].to_vec())
     }
 
-    /// The newest tree head, signed; its unfinished tiles are in their files, so that it can be published.
+    /// The entries of a full tile.
+    fn full(&self, tile: u64) -> Result<Arc<Vec<u8>>, Error> {
+        let mut read = self.read.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some((last, entries)) = &*read
+            && *last == tile
+        {
+            return Ok(entries.clone());
+        }
+        let name = layout::entries(tile, WIDTH);
+        let entries = self.public.read(&name)?.ok_or_else(|| Error::Damaged(format!("{name} is missing")))?;
+        let entries = Arc::new(entries);
+        *read = Some((tile, entries.clone()));
+        Ok(entries)
+    }
+
+    /// The newest tree head, signed; its unfinished tiles are in their files and on disk, so that it can be published.
     ///
     /// # Errors
     /// The disk failed.
@@ -200,11 +238,11 @@ impl Log {
             return Ok(Head { tree, checkpoint });
         }
         for (level, index, hashes) in state.edge.partial() {
-            files::write(&self.public.0.join(layout::hashes(level, index, hashes.len() as u64 / 32)), hashes)?;
+            files::write_durably(&self.public.0.join(layout::hashes(level, index, hashes.len() as u64 / 32)), hashes)?;
         }
         let width = tree.size % WIDTH;
         if width > 0 {
-            files::write(&self.public.0.join(layout::entries(tree.size / WIDTH, width)), &state.entries)?;
+            files::write_durably(&self.public.0.join(layout::entries(tree.size / WIDTH, width)), &state.entries)?;
         }
         drop(state);
         let checkpoint = self.signer.sign(&tree)?;
