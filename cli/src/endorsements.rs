@@ -9,8 +9,8 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand};
 use cocoon_attestation::{Bundle, UnixTime};
 use cocoon_node::endorsements::{Addresses, Endorser, Folder, Limits};
-use cocoon_verifier::needs;
 use cocoon_verifier::roots::Product;
+use cocoon_verifier::{Need, needs};
 use serde::Serialize;
 
 use crate::verify::{evidence, gpus, read};
@@ -37,6 +37,14 @@ enum Command {
         /// Fetch everything anew.
         #[arg(long)]
         anew: bool,
+        #[command(flatten)]
+        services: ServiceArgs,
+    },
+    /// Fetch anew whatever in a folder lapses some day: on the day of a revocation or of a TCB recovery, for all platforms at once. A node that
+    /// uses the folder looks again at what it accepted within 15 seconds
+    Refresh {
+        /// The folder.
+        folder: PathBuf,
         #[command(flatten)]
         services: ServiceArgs,
     },
@@ -188,6 +196,10 @@ pub async fn run(args: EndorsementsArgs) -> Result<()> {
             let entries = Folder::open(&into)?.entries()?.len();
             format!("{entries} endorsement(s) in {}, {} of them new\n", into.display(), entries.saturating_sub(before))
         }
+        Command::Refresh { folder, services } => {
+            Folder::open(&folder).with_context(|| format!("cannot open {}", folder.display()))?;
+            refresh(&Endorser::online(&folder, services.addresses(), Limits::default())?, &folder).await?
+        }
         Command::Show { folder, at, json } => show(&folder, time(at)?, json)?,
         Command::Export { input, from, out } => {
             ensure!(!out.exists(), "{} exists already: name another --out", out.display());
@@ -196,6 +208,41 @@ pub async fn run(args: EndorsementsArgs) -> Result<()> {
         }
     };
     std::io::stdout().write_all(text.as_bytes()).context("cannot write")
+}
+
+/// Asks for everything again whose path says what to ask. One service that fails keeps nobody from the others.
+async fn refresh(endorser: &Endorser, path: &Path) -> Result<String> {
+    let (folder, at) = (Folder::open(path)?, time(None)?);
+    let (mut text, mut failed, mut fetched) = (String::new(), 0, 0);
+    for entry in folder.entries()? {
+        let Some(need) = Need::of_path(&entry.path) else {
+            // An answer about a certificate that is not in the folder.
+            if entry.path.starts_with("nvidia/ocsp/") {
+                text.push_str(&format!("left as it is: {}, which is asked for with its evidence (pull)\n", entry.path));
+            }
+            continue;
+        };
+        let before = folder.read(&entry)?;
+        match endorser.get(&need, at, true).await {
+            Ok(now) if now == before => text.push_str(&format!("the same: {}\n", entry.path)),
+            Ok(_) => text.push_str(&format!("NEW: {}\n", entry.path)),
+            Err(error) => {
+                failed += 1;
+                text.push_str(&format!("FAILED: {}: {error}\n", entry.path));
+                continue;
+            }
+        }
+        fetched += 1;
+    }
+    text.push_str(&format!("{fetched} endorsement(s) in {} fetched anew\n", path.display()));
+    if failed > 0 {
+        // What was fetched is in the folder, and worth saying.
+        print!("{text}");
+        bail!(
+            "{failed} endorsement(s) could not be fetched: the old ones are still there; try again, or name a mirror"
+        );
+    }
+    Ok(text)
 }
 
 /// What evidence needs, as files: one without a name, or several with names.

@@ -84,3 +84,42 @@ fn main() -> ExitCode {
 fn run(job: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(job)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What stands for something of the reader's own.
+    const PLACEHOLDERS: [(&str, &str); 6] = [
+        ("REGISTRY", "0:0000000000000000000000000000000000000000000000000000000000000000"),
+        ("PROVIDER", "0:0000000000000000000000000000000000000000000000000000000000000001"),
+        ("KEY", "0101010101010101010101010101010101010101010101010101010101010101"),
+        ("EVIDENCE_ID", "0202020202020202020202020202020202020202020202020202020202020202"),
+        ("SECONDS", "3600"),
+        ("TON", "0.1"),
+    ];
+
+    /// On the day when it counts nobody has time to find out what a guide meant.
+    #[test]
+    fn every_command_of_the_guide_to_an_incident_can_be_typed_as_it_stands() {
+        let guide = include_str!("../../docs/guides/incident.md");
+        let mut commands = Vec::new();
+        for (n, text) in guide.split("```").enumerate() {
+            if n % 2 == 1 {
+                commands.extend(text.lines().filter(|line| line.starts_with("cocoon ")));
+            } else {
+                let spans = text.split('`').skip(1).step_by(2);
+                commands.extend(spans.filter(|span| span.starts_with("cocoon ")));
+            }
+        }
+        assert!(commands.len() >= 10, "{commands:?}");
+        for command in commands {
+            let words = command
+                .split_whitespace()
+                .map(|word| PLACEHOLDERS.iter().find(|(name, _)| *name == word).map_or(word, |(_, value)| *value));
+            if let Err(error) = Args::try_parse_from(words) {
+                panic!("`{command}` cannot be typed: {error}");
+            }
+        }
+    }
+}

@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::routing::{get, post};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use cocoon_attestation::dev::{CollateralSpec, GpuChainSpec, GpuSpec, TdxSpec};
+use cocoon_attestation::dev::{CollateralSpec, GpuChainSpec, GpuSpec, SnpSpec, TdxSpec};
 use cocoon_attestation::reference::{ImageReference, ModelReference, TdxReference};
 use cocoon_attestation::{
     Bundle, Claims, CpuEvidence, Digest, Endorsements, GpuEndorsements, Measurement, ReferenceValues, UnixTime, binding,
@@ -294,4 +294,41 @@ async fn up_staples_what_its_folder_of_endorsements_holds() {
     let offline = ["--endorsements", &folder, "--offline"].map(str::to_owned).to_vec();
     drop(start(offline).await.unwrap());
     assert_eq!(vendors.asked(), asked, "nothing is fetched again");
+}
+
+/// On the day of a recovery: all of a folder anew, current or not, and what one service does not give keeps nobody from the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_is_fetched_anew_at_one_word() {
+    let now = cocoon_client::SystemClock::time();
+    let mut spec = CollateralSpec::issued(UnixTime(now.0 - 3_600), now.plus(86_400));
+    let vendors = World::with(spec.clone(), false).await;
+    let (quote, report) = (platform().tdx_quote(&TdxSpec::default()), platform().snp_report(&SnpSpec::default()));
+    vendors.online().tdx(&quote, now, false).await.unwrap();
+    vendors.online().snp(&report, None, None, now, false).await.unwrap();
+    let before = vendors.asked();
+    let (folder, url) = (vendors.folder.path().to_owned(), vendors.addresses.intel.clone());
+    let refresh = || {
+        let (folder, url) = (folder.clone(), url.clone());
+        let run = move || {
+            let mut command = std::process::Command::new(cocoon_tests::cocoon_binary());
+            command.args(["endorsements", "refresh"]).arg(folder).args(["--pccs", &url, "--amd", &url]);
+            let output = command.output().unwrap();
+            (output.status.success(), String::from_utf8(output.stdout).unwrap())
+        };
+        async move { tokio::task::spawn_blocking(run).await.unwrap() }
+    };
+    spec.tcb_info.tcb_evaluation_data_number += 1;
+    vendors.publish(&spec);
+    let (success, said) = refresh().await;
+    assert!(success && said.contains("NEW: tdx/c0c000000000-platform.json"), "{said}");
+    assert!(said.contains("the same: snp/Milan/vcek.crl") && said.contains("2 endorsement(s)"), "{said}");
+    // Four answers of Intel's and one list of AMD's; certificates never lapse.
+    assert_eq!(vendors.asked() - before, 5);
+    vendors.fault("/tdx/certification/v4/tcb", &[vendors::Fault::Status(404)]);
+    let before = vendors.asked();
+    let (success, said) = refresh().await;
+    assert!(!success && said.contains("FAILED: tdx/c0c000000000-platform.json"), "{said}");
+    assert!(said.contains("the same: snp/Milan/vcek.crl") && vendors.asked() - before == 2, "{said}");
+    let offline = cocoon_node::endorsements::Endorser::offline(&folder).unwrap();
+    offline.tdx(&quote, now, false).await.expect("what was there is still there");
 }

@@ -116,6 +116,24 @@ impl Need {
         }
     }
 
+    /// What a path asks for, where the path alone says it and the answer lapses some day: collateral, and revocation lists. What never lapses need
+    /// not be asked for again, and an OCSP question stands in certificates.
+    pub fn of_path(path: &str) -> Option<Self> {
+        let (folder, name) = path.rsplit_once('/')?;
+        let need = match (folder.strip_prefix("snp/"), name) {
+            (Some(product), "vcek.crl" | "vlek.crl") => {
+                let vlek = name == "vlek.crl";
+                Self::SnpCrl { product: Product::from_name(product)?, vlek }
+            }
+            _ => {
+                let (fmspc, ca) = name.strip_suffix(".json")?.split_once('-')?;
+                let ca = [PckCa::Platform, PckCa::Processor].into_iter().find(|known| known.to_string() == ca)?;
+                Self::TdxCollateral { fmspc: hex::decode(fmspc).ok()?.try_into().ok()?, ca }
+            }
+        };
+        (need.path() == path).then_some(need)
+    }
+
     /// The body of an OCSP request (RFC 6960), DER; `None` for what is not asked that way.
     pub fn ocsp_request(&self) -> Option<Vec<u8>> {
         let Self::Ocsp { certificate, issuer } = self else { return None };

@@ -188,3 +188,29 @@ fn an_ocsp_question_names_the_certificate_and_an_answer_must_be_about_it() {
     }
     assert!(ocsp[0].look(b"no answer").is_err());
 }
+
+#[test]
+fn a_path_asks_for_what_it_names() {
+    let quote = platform().tdx_quote(&TdxSpec::default());
+    let [collateral] = &needs::of_tdx(&quote).unwrap()[..] else { panic!("collateral") };
+    let processor = Need::TdxCollateral { fmspc: [0xab; 6], ca: PckCa::Processor };
+    let list = |product, vlek| Need::SnpCrl { product, vlek };
+    for need in [collateral, &processor, &list(Product::Genoa, false), &list(Product::Turin, true)] {
+        assert_eq!(Need::of_path(&need.path()).as_ref(), Some(need));
+    }
+    for other in [
+        "",
+        "tdx",
+        "tdx/ab-platform.json",
+        "tdx/C0C000000000-platform.json",
+        "tdx/c0c000000000-other.json",
+        "other/c0c000000000-platform.json",
+        "snp/Rome/vcek.crl",
+        "snp/Milan-B0/vcek.crl",
+        "snp/Milan/vcek-chain.pem",
+        "nvidia/rim/NV_GPU_DRIVER_GH100_580.xml",
+        "../tdx/c0c000000000-platform.json",
+    ] {
+        assert_eq!(Need::of_path(other), None, "{other}");
+    }
+}
