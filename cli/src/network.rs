@@ -109,6 +109,8 @@ pub struct Options {
     pub endorser: Option<Arc<dyn Endorser>>,
     /// When the provider claims by itself.
     pub claims: Option<ClaimRule>,
+    /// How long an attestation lasts, in seconds from its beacon; it is renewed at two thirds of that.
+    pub lifetime: u64,
     /// Where progress goes.
     pub ui: Ui,
 }
@@ -232,7 +234,7 @@ impl Network {
         let document = policy(&platform);
         let policy = Policy::from_toml(&document)?;
         let (nodes, node_urls, logs) =
-            start_nodes(data, &chain, &document, &references, registry, &mut tasks, ui).await?;
+            start_nodes(data, &chain, &document, &references, (registry, options.lifetime), &mut tasks, ui).await?;
 
         let gateway = GatewayConfig {
             tap: options.tap.clone().map(|tap| tap as Arc<dyn cocoon_gateway::Tap>),
@@ -252,7 +254,7 @@ impl Network {
             guest,
             endorser: options.endorser,
             models: model_name.split(',').map(str::to_owned).collect(),
-            lifetime: ATTESTATION_LIFETIME,
+            lifetime: options.lifetime,
             settings: options.guest,
             prices: PRICES,
             nodes: node_urls.clone(),
@@ -291,7 +293,7 @@ impl Network {
             required_witnesses: usize::from(THRESHOLD) - 1,
             registry,
             require_registered: true,
-            max_beacon_age: Some(ATTESTATION_LIFETIME),
+            max_beacon_age: Some(options.lifetime),
             channel: channel_init,
             client_key: data.secret("client-key")?,
             voucher_step: VOUCHER_STEP,
@@ -443,7 +445,7 @@ async fn start_nodes(
     chain: &Arc<LocalChain>,
     policy: &str,
     references: &ReferenceValues,
-    registry: Address,
+    (registry, lifetime): (Address, u64),
     tasks: &mut Vec<JoinHandle<()>>,
     ui: Ui,
 ) -> Result<(Vec<Arc<Node>>, Vec<String>, Vec<LogKey>)> {
@@ -468,7 +470,7 @@ async fn start_nodes(
             policy: policy.to_owned(),
             references: references.clone(),
             registry,
-            lifetime: ATTESTATION_LIFETIME,
+            lifetime,
             chain: chain.clone() as Arc<dyn Chain>,
             peers: others().map(|log| Peer { url: log.url.clone(), witness: log.witness.clone() }).collect(),
             watched: others().map(|log| log.key.clone()).collect(),

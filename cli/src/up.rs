@@ -85,6 +85,7 @@ pub async fn run(args: UpArgs) -> Result<ExitCode> {
             max_age: CLAIM_AGE,
             again: false,
         }),
+        lifetime: crate::network::ATTESTATION_LIFETIME,
         ui,
     };
     let mut terminate = signal(SignalKind::terminate())?;

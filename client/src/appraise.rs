@@ -25,6 +25,8 @@ const STANDING_SECONDS: u64 = 30;
 const REFUSED_SECONDS: u64 = 60;
 /// The same for evidence that chain or logs did not stand behind: they may do so soon.
 const UNSUPPORTED_SECONDS: u64 = 5;
+/// Why evidence is refused whose enclave has renewed its attestation: what is registered now is listed in a moment.
+pub(crate) const RENEWED: &str = "its key is registered with other evidence";
 /// Pieces of evidence remembered at once.
 const CACHE_ENTRIES: usize = 10_000;
 
@@ -280,7 +282,7 @@ async fn registered(config: &ClientConfig, claims: &Claims, evidence: &EvidenceI
         return Err(Error::refused("registration", "the registration of its key has ended: the host must attest anew"));
     }
     if record.evidence_id != evidence.0 {
-        return Err(Error::refused("registration", "its key is registered with other evidence"));
+        return Err(Error::refused("registration", RENEWED));
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use cocoon_attestation::{Digest, EnclaveKey};
@@ -18,13 +19,18 @@ use futures::TryStreamExt;
 use http_body_util::BodyExt;
 
 use crate::Error;
-use crate::appraise::{Appraised, Appraiser};
+use crate::appraise::{Appraised, Appraiser, RENEWED};
 use crate::config::ClientConfig;
 use crate::net::{Http, whole};
 use crate::state::{Account, State};
 
 /// How long a list of enclaves is used before it is fetched again, in seconds.
 const DIRECTORY_SECONDS: u64 = 5;
+/// How often the list is fetched again where the only enclave has renewed its attestation and is not yet announced with it: that takes its host
+/// a fraction of a second.
+const RELISTS: u32 = 40;
+/// Pause before each of these.
+const RELIST: Duration = Duration::from_millis(250);
 /// How often a cap is raised for one request before it gives up.
 const RAISES: u32 = 16;
 
@@ -362,11 +368,20 @@ impl Client {
         body: Vec<u8>,
     ) -> Result<Answer, Error> {
         let mut why = "its gateways list none".to_owned();
-        for attempt in 0..2 {
+        let mut renewed = false;
+        for attempt in 0..=RELISTS {
+            // A second list may hold what the first did not; further ones are for an enclave that has just renewed its attestation.
+            if attempt > 1 {
+                if !renewed {
+                    break;
+                }
+                tokio::time::sleep(RELIST).await;
+            }
             if attempt > 0 {
                 self.refresh();
             }
             let (enclaves, refused) = self.enclaves().await?;
+            renewed = matches!(&refused, Some(Error::Refused { reason, .. }) if reason == RENEWED);
             if let Some(refused) = refused {
                 why = refused.to_string();
             }

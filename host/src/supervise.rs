@@ -99,8 +99,9 @@ async fn serve(
     attestation: Attestation,
 ) -> Result<Attestation, Error> {
     let lifetime = attestation.until.0.saturating_sub(attestation.claims.beacon.time.0);
-    let renew = Instant::now() + Duration::from_secs(lifetime * 2 / 3);
-    let end = Instant::now() + Duration::from_secs(lifetime);
+    // Both count from the beacon, not from when the chain had taken the attestation, which may have been minutes later.
+    let renew = attestation.begun + Duration::from_secs(lifetime * 2 / 3);
+    let end = attestation.begun + Duration::from_secs(lifetime);
     let mut statement = attestation.statement.clone();
     loop {
         let announcement = announcement(shared, &attestation, &statement.to_bytes());

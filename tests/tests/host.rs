@@ -49,6 +49,7 @@ async fn tapped_world(tee: Tee, tap: Option<Arc<Recorder>>) -> World {
         tap,
         endorser: None,
         claims: None,
+        lifetime: cocoon_cli::network::ATTESTATION_LIFETIME,
         ui: Ui::new(Output::Json),
     };
     World { network: Network::start(&data, options).await.unwrap(), data, _folder: folder }

@@ -88,6 +88,7 @@ async fn show(args: DemoArgs) -> Result<Shown> {
         tap: Some(recorder.clone()),
         endorser: None,
         claims: None,
+        lifetime: crate::network::ATTESTATION_LIFETIME,
         ui,
     };
     let (enclave_binary, model) = (options.enclave.clone(), options.model.clone());

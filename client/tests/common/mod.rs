@@ -99,6 +99,11 @@ impl World {
 
     /// Registers the claims' key with this evidence until then.
     pub async fn register(&self, claims: &Claims, evidence_id: Digest, until: UnixTime) {
+        self.register_anew(claims, evidence_id, until, 0).await;
+    }
+
+    /// The same as the attestation of this number: the first is 0.
+    pub async fn register_anew(&self, claims: &Claims, evidence_id: Digest, until: UnixTime, generation: u32) {
         let verdict = Verdict {
             network: NetworkId::LOCAL,
             registry: self.registry,
@@ -107,7 +112,7 @@ impl World {
             evidence_id,
             image: IMAGE,
             model_root: MODEL,
-            generation: 0,
+            generation,
             until,
             expiry: AT.plus(3_600),
             set_epoch: ops::registry_params(self.chain.as_ref(), &self.registry).await.unwrap().set_epoch,

@@ -230,6 +230,7 @@ async fn main() -> Result<()> {
         tap: None,
         endorser: None,
         claims: None,
+        lifetime: cocoon_cli::network::ATTESTATION_LIFETIME,
         ui: Ui::new(Output::Json),
     };
     let network = Network::start(&DataDir::open(folder.path())?, options).await?;

@@ -46,6 +46,7 @@ async fn a_machine_proves_what_it_runs_and_whatever_differs_is_refused_by_name()
         tap: None,
         endorser: None,
         claims: None,
+        lifetime: cocoon_cli::network::ATTESTATION_LIFETIME,
         ui,
     };
     let network = Network::start(&data, options).await.unwrap();

@@ -28,6 +28,7 @@ fn options(model: PathBuf) -> Options {
         tap: None,
         endorser: None,
         claims: None,
+        lifetime: cocoon_cli::network::ATTESTATION_LIFETIME,
         ui: Ui::new(Output::Json),
     }
 }

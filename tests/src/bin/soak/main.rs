@@ -166,6 +166,7 @@ async fn soak(args: &Args) -> Result<bool> {
         tap: None,
         endorser: None,
         claims: None,
+        lifetime: cocoon_cli::network::ATTESTATION_LIFETIME,
         ui: Ui::new(Output::Json),
     };
     let network = Arc::new(Network::start(&data, options).await?);
