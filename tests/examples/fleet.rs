@@ -4,10 +4,9 @@
 //! `cargo run --release -p cocoon-tests --example fleet -- --enclaves 10000 --days 30`
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED, ECDSA_P384_SHA384_FIXED_SIGNING,
@@ -16,11 +15,12 @@ use aws_lc_rs::signature::{
 use clap::Parser;
 use cocoon_attestation::UnixTime;
 use cocoon_settlement::chain::Chain;
-use cocoon_tests::fleet::{self, EvidenceKind, FleetChain, FleetLog, History, Spec, chain, history};
+use cocoon_tests::fleet::memory::{self, replay_log};
+use cocoon_tests::fleet::{self, EvidenceKind, FleetChain, History, Spec, chain, history};
 use cocoon_transparency::Folder;
+use cocoon_transparency::replay::State;
 use cocoon_transparency::replay::chain::{ChainInput, ReplayedLog, reconcile};
 use cocoon_transparency::replay::report::{Findings, Report};
-use cocoon_transparency::replay::{Job, LogInput, LogResult, State, replay};
 use cocoon_verifier::Verifier;
 
 /// Measures replay.
@@ -89,12 +89,6 @@ const ROUNDS: usize = 7;
 /// Least share that the bare signature checks of an evidence have of its replay.
 const SHARE: f64 = 0.75;
 
-fn replay_log(log: &FleetLog, others: &[String], state: &State, verifier: &Verifier, jobs: usize) -> Result<LogResult> {
-    let (source, stop) = (Folder(log.folder.join("public")), AtomicBool::new(false));
-    let input = LogInput { source: &source, key: &log.key, witnesses: others, checkpoints: &log.checkpoints, from: 0 };
-    Ok(replay(&input, state, &Job { jobs, verifier, progress: &|_, _| {}, stop: &stop })?)
-}
-
 fn kinds(args: &Args, folder: &Path) -> Result<()> {
     let p256 = bare(&ECDSA_P256_SHA256_FIXED_SIGNING, &ECDSA_P256_SHA256_FIXED, 632);
     let p384 = bare(&ECDSA_P384_SHA384_FIXED_SIGNING, &ECDSA_P384_SHA384_FIXED, 1_000);
@@ -162,40 +156,14 @@ fn kinds(args: &Args, folder: &Path) -> Result<()> {
 
 /// Memory does not grow with a log: one of four times the leaves, of the same platforms, takes no more.
 fn bounded(folder: &Path) -> Result<()> {
-    /// What one replay may take more than another, in MB.
-    const NOISE: u64 = 16;
-    let enclaves = 500;
-    let mut made = Vec::new();
-    for days in [5, 20] {
-        let spec = Spec { enclaves, days, per_machine: 8, faults: false, ..Spec::default() };
-        let here = folder.join(days.to_string());
-        made.push((history::make(&here, &spec, chain::provider_of(enclaves)?, |_| {})?, here));
-    }
-    let mut peaks = Vec::new();
-    for (history, here) in &made {
-        if !forget_peak() {
-            bail!("the highest memory cannot be reset here, so nothing can be said about it");
-        }
-        let state = State::open(&here.join("state.redb"))?;
-        let result = replay_log(&history.logs[0], &[], &state, &Verifier::with_capacity(8_192), 2)?;
-        ensure!(result.whole, "something was found");
-        peaks.push((result.size, memory()));
-    }
-    println!("\nHighest memory: {} MB with {} leaves, {} MB with {}.", peaks[0].1, peaks[0].0, peaks[1].1, peaks[1].0);
-    ensure!(peaks[1].1 <= peaks[0].1 + NOISE, "memory grows with the log");
+    let [short, long] = memory::of_replays(folder, 500, [5, 20])?;
+    println!(
+        "\nHighest memory: {} MB with {} leaves, {} MB with {}.",
+        short.peak, short.leaves, long.peak, long.leaves
+    );
+    ensure!(long.peak <= short.peak + memory::NOISE, "memory grows with the log");
     std::fs::remove_dir_all(folder)?;
     Ok(())
-}
-
-fn memory() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    peak.and_then(|peak| peak.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) / 1024
-}
-
-/// Ends the peak's memory of what was before, if that is allowed.
-fn forget_peak() -> bool {
-    std::fs::write("/proc/self/clear_refs", "5").is_ok()
 }
 
 async fn large(args: &Args, folder: &Path) -> Result<()> {
@@ -235,7 +203,7 @@ async fn large(args: &Args, folder: &Path) -> Result<()> {
         contracts.seconds,
         contracts.attestations as f64 / contracts.seconds
     );
-    forget_peak();
+    memory::forget_peak();
     let verifier = Verifier::with_capacity(8_192);
     let (mut results, mut states) = (Vec::new(), Vec::new());
     let (started, before) = (Instant::now(), cpu());
@@ -252,7 +220,7 @@ async fn large(args: &Args, folder: &Path) -> Result<()> {
         "- replayed {leaves} leaves in {wall:.0} s on {jobs} threads: {:.0} leaves/s, {:.0} per second of processor time; highest memory {} MB",
         leaves as f64 / wall,
         leaves as f64 / busy,
-        memory()
+        memory::peak()
     );
     let sources: Vec<Folder> = history.logs.iter().map(|log| Folder(log.folder.join("public"))).collect();
     let logs: Vec<_> = results
@@ -300,7 +268,7 @@ async fn large(args: &Args, folder: &Path) -> Result<()> {
         expected.len() - missed.len(),
         unexpected.len(),
         page.len() / 1024,
-        memory()
+        memory::peak()
     );
     if let Some(path) = &args.page {
         std::fs::write(path, page)?;

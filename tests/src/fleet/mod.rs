@@ -3,6 +3,7 @@
 
 pub mod chain;
 pub mod history;
+pub mod memory;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
