@@ -1,5 +1,6 @@
 //! What the end-to-end tests share: where the built binaries and the demo model are.
 
+pub mod browser;
 pub mod fleet;
 pub mod http;
 pub mod memory;

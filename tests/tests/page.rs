@@ -5,35 +5,46 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cocoon_attestation::UnixTime;
-use cocoon_tests::fleet::{self, Spec, chain, history};
+use cocoon_settlement::chain::Chain;
+use cocoon_tests::browser::{Browser, chromium};
+use cocoon_tests::fleet::{self, FleetChain, Spec, chain, history, memory};
 use cocoon_transparency::Folder;
+use cocoon_transparency::replay::State;
+use cocoon_transparency::replay::chain::{ChainInput, ReplayedLog, reconcile};
 use cocoon_transparency::replay::report::{Findings, Report};
-use cocoon_transparency::replay::{Job, LogInput, State, replay};
 use cocoon_verifier::Verifier;
 use serde_json::Value;
 
-fn chromium() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    let names = ["chromium", "chromium-browser", "google-chrome"];
-    std::env::split_paths(&path).flat_map(|folder| names.map(|name| folder.join(name))).find(|path| path.is_file())
-}
-
-/// A report with findings of several kinds.
-fn page(folder: &Path) -> String {
+/// A report with findings of several kinds, of logs and of a chain on which money moved.
+async fn page(folder: &Path) -> String {
     let spec = Spec { enclaves: 20, days: 6, ..Spec::default() };
     let history = history::make(folder, &spec, chain::provider_of(20).unwrap(), |_| {}).unwrap();
-    let (verifier, stop) = (Verifier::default(), std::sync::atomic::AtomicBool::new(false));
+    let mut contracts = FleetChain::deploy(None, spec.enclaves).await.unwrap();
+    contracts.attest(&history, |_| {}).await.unwrap();
+    let mut expected = contracts.claim(&history, &[0, 3, 7], true).await.unwrap();
+    expected.extend(history.expected.iter().chain(&history.expected_on_chain).cloned());
+    let verifier = Verifier::default();
     let mut replayed = Vec::new();
     for (n, log) in history.logs.iter().enumerate() {
         let state = State::open(&folder.join(format!("{n}.redb"))).unwrap();
-        let source = Folder(log.folder.join("public"));
-        let input = LogInput { source: &source, key: &log.key, witnesses: &[], checkpoints: &log.checkpoints, from: 0 };
-        let job = Job { jobs: 1, verifier: &verifier, progress: &|_, _| {}, stop: &stop };
-        replayed.push((log.key.clone(), replay(&input, &state, &job).unwrap(), state));
+        let others = history.logs.iter().enumerate().filter(|(m, _)| *m != n);
+        let others: Vec<String> = others.map(|(_, log)| log.witness.clone()).collect();
+        let result = memory::replay_log(log, &others, &state, &verifier, 1).unwrap();
+        replayed.push((Folder(log.folder.join("public")), result, state));
     }
-    let logs = replayed.iter().map(|(key, result, state)| (key.clone(), result.clone(), state)).collect();
-    let report = Report::new(UnixTime(1_790_000_000), logs, None, Findings::default()).unwrap();
-    assert_eq!(fleet::compare(&report, &history.logs, &history.expected), (Vec::new(), Vec::new()));
+    let logs = replayed.iter().zip(0..);
+    let logs: Vec<_> =
+        logs.map(|((source, result, state), n)| ReplayedLog { result, state, source, verifier: Some(n) }).collect();
+    let (work, mut findings) = (folder.join("work"), Findings::default());
+    let as_of = contracts.chain.head().await.unwrap().time;
+    let chain: &dyn Chain = &*contracts.chain;
+    let (registry, progress): (_, &(dyn Fn(u64) + Sync)) = (contracts.registry, &|_| {});
+    let input = ChainInput { chain, registry, logs: &logs, channels: &[], as_of, work: &work, progress };
+    let result = reconcile(&input, &mut findings).await.unwrap();
+    let logs = history.logs.iter().zip(&replayed);
+    let logs = logs.map(|(log, (_, result, state))| (log.key.clone(), result.clone(), state)).collect();
+    let report = Report::new(UnixTime(1_790_000_000), logs, Some(result), findings).unwrap();
+    assert_eq!(fleet::compare(&report, &history.logs, &expected), (Vec::new(), Vec::new()));
     cocoon_cli::audit::html::page(&report)
 }
 
@@ -54,6 +65,9 @@ frame.onload = () => {
     const value = contrast(view.getComputedStyle(el).color, back(el));
     if (value < worst) { worst = value; where = el.tagName + "." + el.className; }
   }
+  const flow = doc.querySelector("figure.flow"), drawn = flow.querySelector("svg[role=img]");
+  const parts = [...drawn.querySelectorAll("g")].filter(part => part.querySelector("rect").getBoundingClientRect().width > 0);
+  const fills = parts.map(part => contrast(view.getComputedStyle(part.querySelector("rect")).fill, back(flow)));
   const hidden = el => { const closed = el.parentElement.closest("details:not([open])"); return closed && !(el.tagName === "SUMMARY" && el.parentElement === closed); };
   const focusable = [...doc.querySelectorAll("a[href], summary, [tabindex]")].filter(el => !hidden(el));
   const unseen = focusable.filter(el => { el.focus(); return doc.activeElement !== el; }).length;
@@ -63,6 +77,11 @@ frame.onload = () => {
     wide: doc.documentElement.scrollWidth, width: view.innerWidth, contrast: worst, where, focusable: focusable.length, unseen,
     opens: details.open, patterns: doc.querySelectorAll("pattern").length, patterned: doc.querySelectorAll("rect[fill^='url(#p-']").length,
     named: [...doc.querySelectorAll("svg[role=img]")].every(svg => svg.getAttribute("aria-label").length > 8), scripts: doc.scripts.length, headings: [...doc.querySelectorAll("h1,h2")].map(h => h.textContent),
+    flow: {
+      parts: parts.length, least: Math.min(...fills), names: parts.map(part => part.querySelector("title").textContent), label: drawn.getAttribute("aria-label"),
+      covered: parts.map(part => part.querySelector("rect").getBoundingClientRect().width).reduce((a, b) => a + b, 0) / drawn.getBoundingClientRect().width,
+      right: drawn.getBoundingClientRect().right, legend: [...flow.querySelectorAll(".legend > span")].map(el => el.textContent), said: flow.textContent,
+    },
     back: view.getComputedStyle(doc.documentElement).backgroundColor, sheets: doc.styleSheets.length,
     fetched: view.performance.getEntriesByType("resource").length,
   });
@@ -90,16 +109,22 @@ frame.onload = () => {
     serde_json::from_str(&dom[start..=end].replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">")).unwrap()
 }
 
-#[test]
-fn a_browser_shows_the_report_in_light_and_dark_at_any_width_and_by_keyboard() {
+/// The browser and the page in a folder; nothing where there is no browser and nobody insists.
+async fn opened() -> Option<(PathBuf, tempfile::TempDir)> {
     let Some(chromium) = chromium() else {
         let missing = "there is no Chromium in PATH (scripts/vm-tools unpacks one, and make test calls it): the report was not looked at";
         assert!(std::env::var("CI").as_deref() != Ok("true"), "{missing}");
         eprintln!("skipped: {missing}");
-        return;
+        return None;
     };
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("report.html"), page(folder.path())).unwrap();
+    std::fs::write(folder.path().join("report.html"), page(folder.path()).await).unwrap();
+    Some((chromium, folder))
+}
+
+#[tokio::test]
+async fn a_browser_shows_the_report_in_light_and_dark_at_any_width() {
+    let Some((chromium, folder)) = opened().await else { return };
     let mut backs = Vec::new();
     for (width, dark) in [(1280, false), (1280, true), (320, false), (320, true)] {
         let found = measure(&chromium, folder.path(), width, dark);
@@ -117,7 +142,76 @@ fn a_browser_shows_the_report_in_light_and_dark_at_any_width_and_by_keyboard() {
         assert!(number("patterns") >= 8.0 && number("patterned") > 4.0 && found["named"] == true, "{found}");
         let headings: Vec<&str> = found["headings"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
         assert!(headings[0].contains("things were found") && headings[1] == "Findings", "{headings:?}");
+        // Where the money went: three parts that fill the drawing, each named, and told from what is behind them.
+        let flow = &found["flow"];
+        assert_eq!((&flow["parts"], flow["label"].as_str()), (&3.into(), Some("Where deposits went")), "{flow}");
+        assert!((flow["covered"].as_f64().unwrap() - 1.0).abs() < 0.01 && number_of(flow, "least") >= 3.0, "{flow}");
+        assert!(number_of(flow, "right") <= f64::from(width), "{flow}");
+        let texts = |name: &str| -> Vec<String> {
+            flow[name].as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
+        };
+        for (name, word) in texts("names").iter().zip(["paid to providers", "refunded to clients", "held by channels"])
+        {
+            assert!(name.contains(word) && name.contains("TON"), "{name}");
+            assert!(texts("legend").iter().any(|text| text.contains(word)), "the legend lacks {word}: {flow}");
+        }
+        assert!(flow["said"].as_str().unwrap().contains("Clients put in"), "{flow}");
         backs.push(found["back"].as_str().unwrap().to_owned());
     }
     assert_ne!(backs[0], backs[1], "light and dark are the same");
+}
+
+fn number_of(value: &Value, name: &str) -> f64 {
+    value[name].as_f64().unwrap_or(f64::NAN)
+}
+
+/// Where the focus is, among all that may have it, and how that is shown.
+const FOCUS: &str = r#"(() => {
+  const all = [...document.querySelectorAll("a[href], summary, [tabindex]")], el = document.activeElement;
+  const style = getComputedStyle(el), place = el.getBoundingClientRect();
+  return { at: all.indexOf(el), style: style.outlineStyle, width: parseFloat(style.outlineWidth), color: style.outlineColor,
+    seen: place.width > 0 && place.right > 0 && place.bottom > 0 && place.left < innerWidth && place.top < innerHeight };
+})()"#;
+
+/// All that a key can reach, in the order of the page, and how it is shown without the focus.
+const REACHABLE: &str = r#"(() => {
+  const closed = el => { const details = el.parentElement.closest("details:not([open])"); return details && !(el.tagName === "SUMMARY" && el.parentElement === details); };
+  return [...document.querySelectorAll("a[href], summary, [tabindex]")].map((el, n) => [el, n]).filter(([el]) => !closed(el))
+    .map(([el, n]) => ({ at: n, style: getComputedStyle(el).outlineStyle }));
+})()"#;
+
+/// By the keys alone, as the browser takes them: Tab goes through all of it in its order, what has the focus shows it, Enter opens and follows.
+#[tokio::test]
+async fn the_keyboard_alone_reaches_and_opens_all_of_it() {
+    let Some((chromium, folder)) = opened().await else { return };
+    let url = format!("file://{}", folder.path().join("report.html").display());
+    let mut browser = Browser::open(&chromium, folder.path(), &url);
+    for (width, dark) in [(1_280, false), (320, true)] {
+        browser.show(width, dark);
+        browser.value("document.activeElement.blur(); location.hash = ''; scrollTo(0, 0)");
+        let reachable = browser.value(REACHABLE);
+        let reachable = reachable.as_array().unwrap();
+        assert!(reachable.len() > 12, "{} places", reachable.len());
+        for place in reachable {
+            assert_eq!(place["style"], "none", "it is outlined without the focus: {place}");
+            browser.press("Tab");
+            let focus = browser.value(FOCUS);
+            assert_eq!(focus["at"], place["at"], "{focus}");
+            assert_eq!((focus["style"].as_str(), &focus["seen"]), (Some("solid"), &Value::Bool(true)), "{focus}");
+            assert!(number_of(&focus, "width") >= 2.0, "{focus}");
+        }
+        // The first leads past what is above the findings.
+        browser.value("document.activeElement.blur()");
+        browser.value("document.querySelector('a[href]').focus()");
+        browser.press("Enter");
+        assert_ne!(browser.value("location.hash"), "", "the first link leads nowhere");
+        // What is closed opens, and closes again, and what is in it comes next.
+        let closed = "document.querySelector('details:not([open]) > summary')";
+        browser.value(&format!("window.opened = {closed}; opened.focus()"));
+        for open in [true, false, true] {
+            browser.press("Enter");
+            assert_eq!(browser.value("opened.parentElement.open"), open);
+        }
+        browser.value("opened.parentElement.open = false");
+    }
 }
