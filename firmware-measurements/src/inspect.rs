@@ -79,7 +79,7 @@ const KNOWN: [(&str, Inspection); 2] = [
 impl Inspection {
     /// What [`Inspection::of`] finds in an image with this SHA-256, where that is known beforehand.
     pub fn known(sha256: &[u8; 32]) -> Option<Self> {
-        let name = hex::encode(sha256);
+        let name: String = sha256.iter().map(|byte| format!("{byte:02x}")).collect();
         KNOWN.iter().find(|(known, _)| *known == name).map(|(_, found)| *found)
     }
 

@@ -40,7 +40,7 @@ async fn one(world: &World, node: &Node, number: u32) {
         // One of its own ten, or one of long ago.
         5..8 => {
             let ten = number / 10;
-            let before = if ten % 2 == 0 { ten } else { ten / 2 } * 10 + number % 4;
+            let before = if ten.is_multiple_of(2) { ten } else { ten / 2 } * 10 + number % 4;
             (node.appraise(&bundle(&world.numbered(before).await, false).to_cbor()).await, Outcome::Accepted)
         }
         8 => (node.appraise(&number.to_be_bytes()).await, Outcome::Malformed),
