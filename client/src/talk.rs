@@ -27,7 +27,7 @@ use crate::state::{Account, State};
 /// How long a list of enclaves is used before it is fetched again, in seconds.
 const DIRECTORY_SECONDS: u64 = 5;
 /// How often the list is fetched again where the only enclave has renewed its attestation and is not yet announced with it: that takes its host
-/// a fraction of a second.
+/// a fraction of a second, or seconds on a busy machine.
 const RELISTS: u32 = 40;
 /// Pause before each of these.
 const RELIST: Duration = Duration::from_millis(250);
