@@ -48,12 +48,23 @@ impl Browser {
         let to = File::options().write(true).open(&to).expect("a pipe");
         let from = BufReader::new(File::open(&from).expect("a pipe"));
         let mut browser = Self { process, to, from, last: 0, session: None };
-        let target = browser.call("Target.createTarget", json!({ "url": url }))["targetId"].clone();
+        let target = browser.call("Target.createTarget", json!({ "url": "about:blank" }))["targetId"].clone();
         let attached = browser.call("Target.attachToTarget", json!({ "targetId": target, "flatten": true }));
         browser.session = Some(attached["sessionId"].as_str().expect("a session").to_owned());
         browser.call("Emulation.setFocusEmulationEnabled", json!({ "enabled": true }));
-        browser.wait_for("document.readyState === 'complete' && location.href !== 'about:blank'");
+        browser.go(url);
         browser
+    }
+
+    /// Opens a page anew: nothing has the focus, and nothing is open.
+    ///
+    /// # Panics
+    /// The browser does not open it.
+    pub fn go(&mut self, url: &str) {
+        for (url, there) in [("about:blank", "==="), (url, "!==")] {
+            self.call("Page.navigate", json!({ "url": url }));
+            self.wait_for(&format!("document.readyState === 'complete' && location.href {there} 'about:blank'"));
+        }
     }
 
     /// Shows the page at a width, in a scheme.
@@ -98,7 +109,9 @@ impl Browser {
 
     fn wait_for(&mut self, condition: &str) {
         for _ in 0..600 {
-            if self.value(condition) == true {
+            // Between two pages there is none to ask.
+            let asked = json!({ "expression": condition, "returnByValue": true });
+            if self.ask("Runtime.evaluate", asked).is_ok_and(|answer| answer["result"]["value"] == true) {
                 return;
             }
             std::thread::sleep(std::time::Duration::from_millis(50));
@@ -107,6 +120,10 @@ impl Browser {
     }
 
     fn call(&mut self, method: &str, params: Value) -> Value {
+        self.ask(method, params).unwrap_or_else(|error| panic!("{method}: {error}"))
+    }
+
+    fn ask(&mut self, method: &str, params: Value) -> Result<Value, Value> {
         self.last += 1;
         let mut message = json!({ "id": self.last, "method": method, "params": params });
         if let Some(session) = &self.session {
@@ -121,8 +138,8 @@ impl Browser {
             let mut answer: Value = serde_json::from_slice(&answer).expect("JSON");
             // What it tells unasked has no number.
             if answer["id"] == self.last {
-                assert!(answer["error"].is_null(), "{method}: {answer}");
-                return answer["result"].take();
+                let error = answer["error"].take();
+                return if error.is_null() { Ok(answer["result"].take()) } else { Err(error) };
             }
         }
     }

@@ -142,18 +142,22 @@ async fn a_browser_shows_the_report_in_light_and_dark_at_any_width() {
         assert!(number("patterns") >= 8.0 && number("patterned") > 4.0 && found["named"] == true, "{found}");
         let headings: Vec<&str> = found["headings"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
         assert!(headings[0].contains("things were found") && headings[1] == "Findings", "{headings:?}");
-        // Where the money went: three parts that fill the drawing, each named, and told from what is behind them.
+        // Where the money went: parts that fill the drawing, each named, and told from what is behind them.
         let flow = &found["flow"];
-        assert_eq!((&flow["parts"], flow["label"].as_str()), (&3.into(), Some("Where deposits went")), "{flow}");
+        assert_eq!(flow["label"], "Where deposits went", "{flow}");
         assert!((flow["covered"].as_f64().unwrap() - 1.0).abs() < 0.01 && number_of(flow, "least") >= 3.0, "{flow}");
         assert!(number_of(flow, "right") <= f64::from(width), "{flow}");
         let texts = |name: &str| -> Vec<String> {
             flow[name].as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
         };
-        for (name, word) in texts("names").iter().zip(["paid to providers", "refunded to clients", "held by channels"])
-        {
-            assert!(name.contains(word) && name.contains("TON"), "{name}");
-            assert!(texts("legend").iter().any(|text| text.contains(word)), "the legend lacks {word}: {flow}");
+        // Something was paid, and something is held.
+        assert!(texts("names").len() >= 2, "{flow}");
+        for word in ["paid to providers", "refunded to clients", "held by channels"] {
+            assert_eq!(texts("legend").iter().filter(|text| text.contains(word)).count(), 1, "{word}: {flow}");
+        }
+        for name in texts("names") {
+            let (amount, what) = name.split_once(": ").unwrap();
+            assert!(texts("legend").iter().any(|text| text.contains(amount) && text.contains(what)), "{name}: {flow}");
         }
         assert!(flow["said"].as_str().unwrap().contains("Clients put in"), "{flow}");
         backs.push(found["back"].as_str().unwrap().to_owned());
@@ -187,8 +191,8 @@ async fn the_keyboard_alone_reaches_and_opens_all_of_it() {
     let url = format!("file://{}", folder.path().join("report.html").display());
     let mut browser = Browser::open(&chromium, folder.path(), &url);
     for (width, dark) in [(1_280, false), (320, true)] {
+        browser.go(&url);
         browser.show(width, dark);
-        browser.value("document.activeElement.blur(); location.hash = ''; scrollTo(0, 0)");
         let reachable = browser.value(REACHABLE);
         let reachable = reachable.as_array().unwrap();
         assert!(reachable.len() > 12, "{} places", reachable.len());
@@ -212,6 +216,5 @@ async fn the_keyboard_alone_reaches_and_opens_all_of_it() {
             browser.press("Enter");
             assert_eq!(browser.value("opened.parentElement.open"), open);
         }
-        browser.value("opened.parentElement.open = false");
     }
 }
