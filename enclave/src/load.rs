@@ -199,7 +199,7 @@ async fn prompt(engine: &Engine, question: &str) -> Result<Prompt> {
 async fn record_one(engine: &Engine, question: &str) -> Result<KnownAnswer> {
     let mut known = KnownAnswer { question: question.to_owned(), answer: None, tokens: Vec::new(), vector: None };
     if engine.kind() == Kind::Embedding {
-        known.vector = Some(engine.embed(engine.text(question.to_owned()).await?).await?);
+        known.vector = Some(engine.embed(engine.text(question.to_owned()).await?, engine.turn().await?).await?);
         return Ok(known);
     }
     let prompt = prompt(engine, question).await?;
@@ -226,7 +226,7 @@ async fn record_one(engine: &Engine, question: &str) -> Result<KnownAnswer> {
 async fn try_one(engine: Engine, known: KnownAnswer) -> Result<()> {
     if let Some(vector) = &known.vector {
         ensure!(engine.kind() == Kind::Embedding, "a vector was recorded, and this model does not embed");
-        let found = engine.embed(engine.text(known.question).await?).await?;
+        let found = engine.embed(engine.text(known.question).await?, engine.turn().await?).await?;
         let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
         let alike = dot(vector, &found) >= ALIKE * (dot(vector, vector) * dot(&found, &found)).sqrt();
         ensure!(vector.len() == found.len() && alike, "it has another vector here");

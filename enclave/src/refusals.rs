@@ -2,7 +2,7 @@
 
 use cocoon_engine::Event;
 
-use crate::openai::{ApiError, Calls, Generate, Style};
+use crate::openai::{ApiError, Calls, Embed, Generate, Style};
 use crate::{ledger, limits};
 
 pub(crate) fn failure() -> ApiError {
@@ -34,21 +34,20 @@ pub(crate) fn limits_error(error: limits::Error) -> ApiError {
     }
 }
 
-pub(crate) fn engine_error(error: &cocoon_engine::Error) -> ApiError {
+/// What the engine refuses. `param`: where the prompt came from.
+pub(crate) fn engine_error(error: &cocoon_engine::Error, param: &str) -> ApiError {
     use cocoon_engine::Error;
     match error {
         Error::Busy => {
             ApiError { retry_after: Some(1), ..ApiError::other(429, "rate_limit_error", "busy", error.to_string()) }
         }
         Error::ContextFull { .. } => ApiError {
-            param: Some("messages".into()),
+            param: Some(param.to_owned()),
             ..ApiError::other(400, "invalid_request_error", "context_length_exceeded", error.to_string())
         },
-        Error::Template => ApiError::invalid("messages", error.to_string()),
-        Error::EmptyPrompt | Error::NoSuchToken { .. } | Error::Tokenizer => {
-            ApiError::invalid("prompt", error.to_string())
+        Error::Template | Error::EmptyPrompt | Error::NoSuchToken { .. } | Error::Tokenizer | Error::TooShort => {
+            ApiError::invalid(param, error.to_string())
         }
-        Error::TooShort => ApiError::invalid("input", error.to_string()),
         Error::Incapable(_) => ApiError::invalid("model", error.to_string()),
         Error::Schema => ApiError::invalid("response_format", error.to_string()),
         Error::Failed => failure(),
@@ -94,4 +93,30 @@ pub(crate) fn whole_fits(generate: &Generate, most: u64, room: usize) -> Result<
         "this answer could have {most} tokens with {scores} log-probabilities each, more than an answer in one piece may have: ask for fewer, or set stream to true"
     );
     Err(ApiError::invalid(if scores > 0 { "logprobs" } else { "max_tokens" }, message))
+}
+
+/// The most tokens of texts to embed in one request, as with OpenAI: they take their turns one after another, and others wait meanwhile.
+const MAX_EMBEDDED: u64 = 300_000;
+
+pub(crate) fn embeddable(tokens: u64) -> Result<(), ApiError> {
+    if tokens <= MAX_EMBEDDED {
+        return Ok(());
+    }
+    let message =
+        format!("these texts have {tokens} tokens, and one request may have {MAX_EMBEDDED}: ask for fewer at once");
+    Err(ApiError::invalid("input", message))
+}
+
+/// Whether so many vectors have the length that was asked for, and can be kept until they are whole.
+pub(crate) fn vectors_fit(embed: &Embed, vectors: usize, dimensions: usize, room: usize) -> Result<(), ApiError> {
+    if embed.dimensions.is_some_and(|wanted| wanted != dimensions as u64) {
+        let message = format!("this model's vectors have {dimensions} dimensions: leave it out");
+        return Err(ApiError::invalid("dimensions", message));
+    }
+    let most = room / (dimensions * size_of::<f32>()).max(1);
+    if vectors > most {
+        let message = format!("one answer has room for {most} vectors of this model: ask for fewer at once");
+        return Err(ApiError::invalid("input", message));
+    }
+    Ok(())
 }

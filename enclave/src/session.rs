@@ -22,7 +22,9 @@ use crate::limits::Limits;
 use crate::models::{Model, Models};
 use crate::openai::{self, Answer, ApiError, Embed, Generate, Input};
 use crate::out::{Gone, Out};
-use crate::refusals::{crowded, engine_error, failed_error, ledger_error, limits_error, most_whole, whole_fits};
+use crate::refusals::{
+    crowded, embeddable, engine_error, failed_error, ledger_error, limits_error, most_whole, vectors_fit, whole_fits,
+};
 use crate::running::{Next, Running};
 use crate::unread::{Full, Unread};
 
@@ -176,7 +178,14 @@ impl Enclave {
         })
     }
 
-    async fn prompts(&self, model: &Model, places: &Places, inputs: Vec<Input>) -> Result<Vec<Prompt>, ApiError> {
+    /// Turns inputs into tokens. `param`: where they came from.
+    async fn prompts(
+        &self,
+        model: &Model,
+        places: &Places,
+        inputs: Vec<Input>,
+        param: &str,
+    ) -> Result<Vec<Prompt>, ApiError> {
         let mut prompts = Vec::new();
         for input in inputs {
             let prompt = match input {
@@ -187,7 +196,7 @@ impl Enclave {
                 Input::Text(text) => model.engine.text_in(places.clone(), text).await,
                 Input::Tokens(tokens) => model.engine.tokens_in(places.clone(), tokens),
             };
-            prompts.push(prompt.map_err(|error| engine_error(&error))?);
+            prompts.push(prompt.map_err(|error| engine_error(&error, param))?);
         }
         Ok(prompts)
     }
@@ -200,13 +209,22 @@ impl Enclave {
         mut out: Out,
     ) -> Result<(), Gone> {
         let inputs = std::mem::take(&mut embed.inputs);
+        let waiting = self.unread.begin();
         let prepared = async {
             let model = self.model(&embed.model)?;
             // One vector is computed after another: however many there are, they take one place.
             let entered = self.limits.enter(voucher.voucher.channel, 1, Instant::now()).map_err(limits_error)?;
-            let places = model.engine.enter(1).map_err(|error| engine_error(&error))?;
-            let prompts = self.prompts(model, &places, inputs).await?;
+            let places = model.engine.enter(1).map_err(|error| engine_error(&error, "input"))?;
+            let prompts = self.prompts(model, &places, inputs, "input").await?;
+            // Whatever would be refused is, before anything is computed that nobody would pay for.
+            let dimensions = model.engine.dimensions();
+            for prompt in &prompts {
+                model.engine.can_embed(prompt).map_err(|error| engine_error(&error, "input"))?;
+            }
+            vectors_fit(&embed, prompts.len(), dimensions, self.unread.most())?;
+            waiting.add(prompts.len() * dimensions * size_of::<f32>()).map_err(|_| crowded())?;
             let tokens = prompts.iter().map(Prompt::tokens).sum();
+            embeddable(tokens)?;
             let reservation = self.ledger.reserve(&voucher.voucher, tokens, 0).map_err(|error| ledger_error(&error))?;
             Ok((model, prompts, reservation, entered))
         };
@@ -216,15 +234,17 @@ impl Enclave {
             Err(error) => return out.refuse(&error).await,
         };
         let tokens = TokenCounts::default();
-        let mut served =
-            Served { enclave: self, model, voucher, context, tokens, most: 0, reservation: Some(reservation) };
+        let mut served = Served { enclave: self, model, voucher, context, tokens, reservation: Some(reservation) };
         let written = served.write_vectors(&embed, prompts, &mut out).await;
         entered.used(served.tokens.prompt);
         match written {
             Ok(true) => served.end("stop", out).await,
             Ok(false) => out.finish(&[]).await,
             Err(Gone) => {
-                served.settle();
+                // Whoever goes away before anything was computed has cost nothing.
+                if served.tokens.prompt > 0 {
+                    served.settle();
+                }
                 Err(Gone)
             }
         }
@@ -259,8 +279,9 @@ impl Enclave {
                 let message = format!("this model has tokens 0 to {}", model.engine.vocabulary().saturating_sub(1));
                 return Err(ApiError::invalid("logit_bias", message));
             }
-            let places = model.engine.enter(at_once).map_err(|error| engine_error(&error))?;
-            let prompts = self.prompts(model, &places, inputs).await?;
+            let param = generate.style.input();
+            let places = model.engine.enter(at_once).map_err(|error| engine_error(&error, param))?;
+            let prompts = self.prompts(model, &places, inputs, param).await?;
             let prompt_tokens = prompts.iter().map(Prompt::tokens).sum::<u64>();
             let room = |prompt: &Prompt| model.engine.context() - prompt.tokens();
             let wanted = |prompt: &Prompt| generate.max_tokens.unwrap_or(u64::MAX).min(room(prompt));
@@ -268,9 +289,9 @@ impl Enclave {
             whole_fits(&generate, most, self.unread.most())?;
             let reservation =
                 self.ledger.reserve(&voucher.voucher, prompt_tokens, most).map_err(|error| ledger_error(&error))?;
-            Ok((model, entered, at_once, prompts, prompt_tokens, most, reservation))
+            Ok((model, entered, at_once, prompts, reservation))
         };
-        let (model, entered, at_once, prompts, prompt_tokens, most, reservation) = match prepared.await {
+        let (model, entered, at_once, prompts, reservation) = match prepared.await {
             Ok(prepared) => prepared,
             Err(error) => return out.refuse(&error).await,
         };
@@ -284,14 +305,13 @@ impl Enclave {
         if let Some(top) = generate.sampling.logprobs {
             out.pad_to(PADDED + (top + 1) * PADDED_SCORE);
         }
-        let tokens = TokenCounts { prompt: prompt_tokens, ..TokenCounts::default() };
+        let tokens = TokenCounts::default();
         let running = Running::start(model, &generate, &prompts, at_once, self.unread.begin());
         // From here on a place in the queue is held by what is being generated, not by what is waiting to be read.
         drop(prompts);
-        let mut served =
-            Served { enclave: self, model, voucher, context, tokens, most, reservation: Some(reservation) };
-        let ended = served.run(&generate, answer, running, &echoed, out).await;
-        entered.used(prompt_tokens + served.tokens.completion + served.tokens.reasoning);
+        let mut served = Served { enclave: self, model, voucher, context, tokens, reservation: Some(reservation) };
+        let (used, ended) = served.run(&generate, answer, running, &echoed, out).await;
+        entered.used(used);
         ended
     }
 }
@@ -319,8 +339,6 @@ struct Served<'a> {
     voucher: &'a SignedVoucher,
     context: Context,
     tokens: TokenCounts,
-    /// Generated tokens that money was set aside for: never more are charged.
-    most: u64,
     /// Taken when the answer is charged: nothing is charged twice.
     reservation: Option<Reservation<'a>>,
 }
@@ -333,22 +351,24 @@ impl Served<'_> {
         mut running: Running,
         echoed: &[Option<String>],
         mut out: Out,
-    ) -> Result<(), Gone> {
+    ) -> (u64, Result<(), Gone>) {
+        let all = |tokens: TokenCounts| tokens.prompt + tokens.completion + tokens.reasoning;
         let written = self.write(generate, &mut answer, &mut running, echoed, &mut out).await;
         match written {
-            Ok(Some(reasons)) => self.end(&reasons, out).await,
+            Ok(Some(reasons)) => (all(self.tokens), self.end(&reasons, out).await),
             // The engine failed: an error was sent, and the answer is free.
             Ok(None) => {
-                self.tokens = TokenCounts::default();
-                out.finish(&[]).await
+                let used = all(running.counted());
+                drop(running);
+                (used, out.finish(&[]).await)
             }
             Err(Gone) => {
-                // What was generated and not yet written counts as what the last written token was.
-                let all = running.tokens().min(self.most);
-                drop(running);
-                self.tokens.completion = all.saturating_sub(self.tokens.reasoning);
-                self.settle();
-                Err(Gone)
+                // Written or not, it was generated. Where nothing was even begun, there is nothing to charge, and nothing to sign.
+                self.tokens = running.stop().await.unwrap_or_default();
+                if self.tokens.prompt > 0 {
+                    self.settle();
+                }
+                (all(self.tokens), Err(Gone))
             }
         }
     }
@@ -358,30 +378,41 @@ impl Served<'_> {
         let mut vectors = Vec::new();
         for prompt in prompts {
             let tokens = prompt.tokens();
-            // Not cut short: the engine goes on with what it has begun, and what comes next would be computed beside it.
-            let error = match self.model.engine.embed(prompt).await {
-                Ok(vector) if embed.dimensions.is_none_or(|wanted| vector.len() as u64 == wanted) => {
-                    vectors.push(vector);
-                    self.tokens.prompt += tokens;
-                    if out.is_closed() {
-                        return Err(Gone);
-                    }
-                    continue;
-                }
-                Ok(vector) => {
-                    let message = format!("this model's vectors have {} dimensions: leave it out", vector.len());
-                    ApiError::invalid("dimensions", message)
-                }
-                Err(error) => engine_error(&error),
+            let turn = tokio::select! {
+                turn = self.model.engine.turn() => turn,
+                () = out.closed() => return Err(Gone),
             };
-            // Free, whether or not anybody still reads why.
-            self.reservation = None;
-            out.error(&error).await?;
-            return Ok(false);
+            let vector = match turn {
+                // Not cut short: the engine goes on with what it has begun, and what comes next would be computed beside it.
+                Ok(turn) => self.model.engine.embed(prompt, turn).await,
+                Err(error) => Err(error),
+            };
+            match vector {
+                Ok(vector) => vectors.push(vector),
+                Err(error) => {
+                    // Free, whether or not anybody still reads why.
+                    self.reservation = None;
+                    out.error(&engine_error(&error, "input")).await?;
+                    return Ok(false);
+                }
+            }
+            self.tokens.prompt += tokens;
+            if out.is_closed() {
+                return Err(Gone);
+            }
         }
         let id = openai::answer::identifier("embd-");
         out.head(200, "application/json", &[(RECEIPT_HEADER, id)]).await?;
-        out.data(&openai::embeddings(&embed.model, &vectors, embed.base64, self.tokens.prompt)).await?;
+        // Written bit by bit: as text they take several times as much.
+        let mut waiting = Vec::new();
+        for part in openai::embeddings(&embed.model, &vectors, embed.base64, self.tokens.prompt) {
+            waiting.extend(part);
+            if waiting.len() >= TOGETHER {
+                out.data(&waiting).await?;
+                waiting.clear();
+            }
+        }
+        out.data(&waiting).await?;
         Ok(true)
     }
 
@@ -413,6 +444,7 @@ impl Served<'_> {
                     () = out.closed() => return Err(Gone),
                 };
                 if let Next::Said(_, failed @ (Event::Failed | Event::Schema)) = &next {
+                    self.reservation = None;
                     out.error(&failed_error(failed, generate)).await?;
                     return Ok(None);
                 }
@@ -429,7 +461,7 @@ impl Served<'_> {
                 }
             }
         }
-        let mut reasons: Vec<Option<&'static str>> = vec![None; running.splitters.len()];
+        let mut reasons: Vec<Option<&'static str>> = vec![None; running.choices()];
         while reasons.contains(&None) {
             // What has come meanwhile goes out together.
             let next = match first.take().or_else(|| running.try_next()) {
@@ -451,34 +483,28 @@ impl Served<'_> {
                 Next::TooMuch(_) if generate.stream => return Err(Gone),
                 Next::TooMuch(Full::Own) => break,
                 Next::TooMuch(Full::All) => {
+                    self.reservation = None;
                     out.error(&crowded()).await?;
                     return Ok(None);
                 }
             };
-            let splitter = &mut running.splitters[choice];
+            let pieces = running.take(choice, &event);
             let written = match event {
-                Event::Token(token) => {
-                    let kind =
-                        if splitter.thinking() { &mut self.tokens.reasoning } else { &mut self.tokens.completion };
-                    *kind += 1;
-                    let pieces = splitter.push(&token.text);
-                    answer.pieces(choice, pieces, token.scores.filter(|_| !token.end))
-                }
-                Event::Rest(text) => {
-                    let pieces = splitter.push(&text);
-                    answer.pieces(choice, pieces, None)
-                }
+                Event::Token(token) => answer.pieces(choice, pieces, token.scores.filter(|_| !token.end)),
+                Event::Rest(_) => answer.pieces(choice, pieces, None),
                 Event::Done { reason, .. } => {
-                    let mut written = answer.pieces(choice, splitter.finish(), None);
-                    let reason = openai::answer::reason_text(reason, splitter.calls());
+                    let mut written = answer.pieces(choice, pieces, None);
+                    let reason = openai::answer::reason_text(reason, running.calls(choice));
                     written.extend(answer.end_choice(choice, reason));
                     reasons[choice] = Some(reason);
                     written
                 }
                 failed => {
+                    // Free, whether or not anybody still reads why.
+                    self.reservation = None;
                     let error = failed_error(&failed, generate);
                     if generate.stream {
-                        waiting.extend(openai::error_event(generate.style, &error));
+                        waiting.extend(answer.error(&error));
                         out.data(&waiting).await?;
                     } else {
                         out.error(&error).await?;
@@ -498,6 +524,7 @@ impl Served<'_> {
                     Ok(()) => {}
                     Err(Full::Own) => break,
                     Err(Full::All) => {
+                        self.reservation = None;
                         out.error(&crowded()).await?;
                         return Ok(None);
                     }
@@ -506,13 +533,14 @@ impl Served<'_> {
         }
         if reasons.contains(&None) {
             // It has become as long as an answer in one piece may be: it ends there, and is charged so far.
-            running.stop();
+            running.abort();
             for (choice, reason) in reasons.iter_mut().enumerate().filter(|(_, reason)| reason.is_none()) {
-                answer.pieces(choice, running.splitters[choice].finish(), None);
+                answer.pieces(choice, running.finish(choice), None);
                 answer.end_choice(choice, "length");
                 *reason = Some("length");
             }
         }
+        self.tokens = running.counted();
         if generate.stream {
             // The end comes in a piece of its own: a client passes it on only with the receipt.
             if !waiting.is_empty() {

@@ -29,7 +29,11 @@ wanted = {"title": "Trip", "type": "object", "properties": {"days": {"type": "in
 assert 1 <= chat.with_structured_output(wanted, method="json_schema").invoke(QUESTION)["days"] <= 9
 if os.environ.get("COCOON_EMBEDDER"):
     embedder = OpenAIEmbeddings(model=os.environ["COCOON_EMBEDDER"], base_url=BASE, api_key="unused", check_embedding_ctx_length=False)
-    assert len(embedder.embed_query("a query")) > 8
+    one = embedder.embed_query("a query")
+    assert len(one) > 8
+    # In requests of a thousand texts, as the adapter sends them by itself.
+    many = embedder.embed_documents([f"document {number}" for number in range(1200)] + ["a query"])
+    assert len(many) == 1201 and many[0] != many[1] and max(abs(a - b) for a, b in zip(many[-1], one)) < 1e-5
 
 ask = dict(model=f"openai/{DEMO}", api_base=BASE, api_key="unused", messages=[{"role": "user", "content": QUESTION}], temperature=0)
 whole = litellm.completion(**ask)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mistralrs::core::Constraint;
 use mistralrs::{CustomLogitsProcessor, NormalRequest, RequestMessage, Response, SamplingParams};
-use tokio::sync::{OwnedRwLockReadGuard, OwnedSemaphorePermit, mpsc};
+use tokio::sync::{Notify, OwnedRwLockReadGuard, OwnedSemaphorePermit, mpsc};
 
 use crate::sampler::{Chooser, Chosen, Sampling};
 use crate::stop::StopFilter;
@@ -65,6 +65,8 @@ pub enum Event {
     Failed,
     /// The engine cannot follow the schema.
     Schema,
+    /// It was stopped before its end: see [`Generation::stop`].
+    Stopped,
 }
 
 /// Shows no content.
@@ -76,6 +78,7 @@ impl std::fmt::Debug for Event {
             Self::Done { reason, tokens } => write!(f, "Done({reason:?}, {tokens} tokens)"),
             Self::Failed => f.write_str("Failed"),
             Self::Schema => f.write_str("Schema"),
+            Self::Stopped => f.write_str("Stopped"),
         }
     }
 }
@@ -84,6 +87,7 @@ impl std::fmt::Debug for Event {
 pub struct Generation {
     events: mpsc::UnboundedReceiver<Event>,
     chooser: Arc<Chooser>,
+    stop: Arc<Notify>,
 }
 
 impl Drop for Generation {
@@ -116,7 +120,9 @@ impl Generation {
         let chooser = Arc::new(chooser);
         // Holds no more than the answer: it is as long as its limit of tokens.
         let (sender, events) = mpsc::unbounded_channel();
+        let stop = Arc::new(Notify::new());
         let follower = Follower {
+            stopped: stop.clone(),
             stop: StopFilter::new(&sampling.stop),
             schema: sampling.schema,
             engine,
@@ -131,10 +137,17 @@ impl Generation {
             follower.run().await;
             drop(running);
         });
-        Self { events, chooser }
+        Self { events, chooser, stop }
     }
 
-    /// The next event; after [`Event::Done`], [`Event::Failed`] and [`Event::Schema`] there is none.
+    /// Stops the engine's work on it, as dropping it does. What was generated until then still comes, and [`Event::Stopped`] behind it, unless
+    /// the answer has come to another end meanwhile.
+    pub fn stop(&self) {
+        self.chooser.cancel();
+        self.stop.notify_one();
+    }
+
+    /// The next event; the last one is [`Event::Done`], [`Event::Failed`], [`Event::Schema`] or [`Event::Stopped`].
     pub async fn next(&mut self) -> Event {
         self.events.recv().await.unwrap_or(Event::Failed)
     }
@@ -142,21 +155,6 @@ impl Generation {
     #[cfg(test)]
     pub(crate) fn chooser(&self) -> Arc<Chooser> {
         self.chooser.clone()
-    }
-
-    /// Counts its tokens, also when it is gone.
-    pub fn meter(&self) -> Meter {
-        Meter(self.chooser.clone())
-    }
-}
-
-/// Counts the tokens of one generation.
-pub struct Meter(Arc<Chooser>);
-
-impl Meter {
-    /// Tokens generated so far: what a cancelled answer costs.
-    pub fn tokens(&self) -> u64 {
-        self.0.count() as u64
     }
 }
 
@@ -182,6 +180,7 @@ struct Follower {
     schema: Option<serde_json::Value>,
     max_tokens: usize,
     events: mpsc::UnboundedSender<Event>,
+    stopped: Arc<Notify>,
     stop: StopFilter,
     decoder: Decoder,
     /// Choices that were turned into events.
@@ -210,7 +209,7 @@ impl Follower {
                 Attempt::Ended(reason) => Some(Event::Done { reason, tokens: self.chooser.count() as u64 }),
                 Attempt::Refused if self.schema.is_some() => Some(Event::Schema),
                 Attempt::Broken | Attempt::Refused => Some(Event::Failed),
-                Attempt::Unwanted => Some(Event::Failed),
+                Attempt::Unwanted => Some(Event::Stopped),
             };
             let over = last.is_some();
             if let Some(last) = last {
@@ -260,6 +259,11 @@ impl Follower {
                 response = responses.recv() => response,
                 () = self.events.closed() => {
                     self.chooser.cancel();
+                    return Attempt::Unwanted;
+                }
+                () = self.stopped.notified() => {
+                    // Under a schema the last choice may still have been forbidden: nobody pays for it.
+                    self.pass_on(usize::from(self.schema.is_some()));
                     return Attempt::Unwanted;
                 }
             };

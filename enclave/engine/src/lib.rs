@@ -28,7 +28,7 @@ use serde_json::Value as Json;
 use tokio::sync::{OwnedSemaphorePermit, RwLock, Semaphore, mpsc};
 
 pub use error::Error;
-pub use generation::{Event, FinishReason, Generation, Logprob, Meter, Token};
+pub use generation::{Event, FinishReason, Generation, Logprob, Token};
 use prompt::SpecialTokens;
 pub use sampler::Sampling;
 use template::Template;
@@ -94,6 +94,8 @@ pub(crate) struct Inner {
     template: Template,
     special: SpecialTokens,
     kind: Kind,
+    /// Numbers in a vector; none where it does not embed.
+    dimensions: usize,
     context: usize,
     running: Arc<Semaphore>,
     admitted: Arc<Semaphore>,
@@ -105,6 +107,9 @@ pub(crate) struct Inner {
 /// Places in the queue, given back when the last clone is dropped.
 #[derive(Clone)]
 pub struct Places(#[expect(dead_code, reason = "held, never read")] Arc<OwnedSemaphorePermit>);
+
+/// The right to have the engine compute: others wait until it is dropped.
+pub struct Turn(#[expect(dead_code, reason = "held, never read")] OwnedSemaphorePermit);
 
 /// A prompt in tokens, admitted to the queue; clones share its places.
 #[derive(Clone)]
@@ -127,6 +132,10 @@ impl Prompt {
         Self { tokens: Arc::new([self.tokens.as_slice(), answer].concat()), ..self.clone() }
     }
 }
+
+/// Tokens of the shortest text that has a vector: mistral.rs 0.8.1 panics on one of a single token (`qwen3_embedding.rs`). Tokenizers of
+/// models that embed add a token of their own.
+const LEAST_EMBEDDED: usize = 2;
 
 /// Texts up to this length are turned into tokens at once; longer ones on a thread where they keep nobody waiting.
 const SHORT: usize = 16 << 10;
@@ -166,24 +175,33 @@ impl Engine {
         let model = loading.await.map_err(|_| Error::Load("the engine does not know this kind of file".into()))??;
         let context = model.max_sequence_length().map_err(|error| Error::Load(error.to_string()))?;
         let context = context.map(|context| if ON_GPU { context.min(config.cache_tokens) } else { context });
-        let inner = Inner {
+        let mut inner = Inner {
             model,
             tokenizer,
             template,
             special,
             kind,
+            dimensions: 0,
             context: context.ok_or_else(|| Error::Load("the model does not say how long its context is".into()))?,
             running: Arc::new(Semaphore::new(concurrent)),
             admitted: Arc::new(Semaphore::new(concurrent + config.waiting)),
             places: concurrent + config.waiting,
             together: Arc::new(RwLock::new(())),
         };
+        if kind == Kind::Embedding {
+            inner.dimensions = inner.vector(vec![0; LEAST_EMBEDDED]).await?.len();
+        }
         Ok(Self { inner: Arc::new(inner) })
     }
 
     /// What the model does.
     pub fn kind(&self) -> Kind {
         self.inner.kind
+    }
+
+    /// Numbers in each of its vectors; none where it does not embed.
+    pub fn dimensions(&self) -> usize {
+        self.inner.dimensions
     }
 
     /// Tokens that prompt and answer may have together.
@@ -328,21 +346,44 @@ impl Engine {
         Generation::start(self.clone(), prompt, sampling, max_tokens, running)
     }
 
-    /// The vector of a text.
+    /// Whether a prompt has a vector here, without computing it.
     ///
     /// # Errors
-    /// This is no embedding model, or the engine fails.
-    pub async fn embed(&self, prompt: Prompt) -> Result<Vec<f32>, Error> {
+    /// This is no embedding model, or the prompt is too short for it.
+    pub fn can_embed(&self, prompt: &Prompt) -> Result<(), Error> {
         if self.inner.kind != Kind::Embedding {
             return Err(Error::Incapable("embed: ask one that does"));
         }
-        // mistral.rs 0.8.1 panics on it (`qwen3_embedding.rs`); tokenizers of models that embed add a token of their own.
-        if prompt.tokens.len() < 2 {
-            return Err(Error::TooShort);
-        }
-        let _running = self.inner.running.clone().acquire_owned().await.map_err(|_| Error::Ended)?;
+        if prompt.tokens.len() < LEAST_EMBEDDED { Err(Error::TooShort) } else { Ok(()) }
+    }
+
+    /// Waits until it is somebody's turn to have a vector computed.
+    ///
+    /// # Errors
+    /// The engine has ended.
+    pub async fn turn(&self) -> Result<Turn, Error> {
+        self.inner.running.clone().acquire_owned().await.map(Turn).map_err(|_| Error::Ended)
+    }
+
+    /// The vector of a text.
+    ///
+    /// # Errors
+    /// As for [`Self::can_embed`], or the engine fails.
+    pub async fn embed(&self, prompt: Prompt, _turn: Turn) -> Result<Vec<f32>, Error> {
+        self.can_embed(&prompt)?;
+        self.inner.vector(prompt.tokens.to_vec()).await
+    }
+
+    /// Gives a request to the engine's thread, which is started again if it has died.
+    pub(crate) async fn submit(&self, request: NormalRequest) -> Result<(), Error> {
+        self.inner.submit(request).await
+    }
+}
+
+impl Inner {
+    async fn vector(&self, tokens: Vec<u32>) -> Result<Vec<f32>, Error> {
         let (sender, mut answer) = mpsc::channel(4);
-        let message = RequestMessage::EmbeddingTokens { prompt: prompt.tokens.to_vec() };
+        let message = RequestMessage::EmbeddingTokens { prompt: tokens };
         let request = NormalRequest::new_simple(message, SamplingParams::deterministic(), sender, 0, None, None);
         self.submit(request).await?;
         match answer.recv().await {
@@ -351,11 +392,10 @@ impl Engine {
         }
     }
 
-    /// Gives a request to the engine's thread, which is started again if it has died.
-    pub(crate) async fn submit(&self, request: NormalRequest) -> Result<(), Error> {
+    async fn submit(&self, request: NormalRequest) -> Result<(), Error> {
         let mut request = Request::Normal(Box::new(request));
         for _ in 0..100 {
-            let sender = self.inner.model.inner().get_sender(None).map_err(|_| Error::Ended)?;
+            let sender = self.model.inner().get_sender(None).map_err(|_| Error::Ended)?;
             match sender.send(request).await {
                 Ok(()) => return Ok(()),
                 // The thread is ending: soon it will count as dead, and be replaced.

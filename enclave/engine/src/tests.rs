@@ -186,6 +186,57 @@ async fn who_goes_away_stops_the_work_within_a_token_and_who_does_not_read_holds
     }
 }
 
+/// Whoever is charged for what was generated is charged for what the engine chose: read or not, and nothing behind it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_stopped_says_all_that_was_generated_and_nothing_more() {
+    let engine = load().await;
+    let schema = Some(json!({"type": "array", "items": {"enum": [1, 2]}, "minItems": 400}));
+    for sampling in [endless(), Sampling { schema, ..Sampling::default() }] {
+        for pause in [0, 1, 7, 40] {
+            let uncertain = usize::from(sampling.schema.is_some());
+            let prompt = engine.chat(user(QUESTION)).await.unwrap();
+            let mut generation = engine.generate(prompt, sampling.clone(), 900).await.unwrap();
+            let chooser = generation.chooser();
+            for _ in 0..5 {
+                assert!(matches!(generation.next().await, Event::Token(_)));
+            }
+            // What comes meanwhile is not read.
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            generation.stop();
+            let mut said = 5;
+            loop {
+                match generation.next().await {
+                    Event::Token(_) => said += 1,
+                    Event::Rest(_) => {}
+                    Event::Stopped | Event::Done { .. } => break,
+                    other => panic!("{other:?}"),
+                }
+            }
+            let _all = engine.inner.running.acquire().await.unwrap();
+            let chosen = chooser.count();
+            assert!((said..=said + uncertain).contains(&chosen), "{said} tokens were said and {chosen} chosen");
+            assert!(chosen < 900);
+        }
+    }
+}
+
+#[test]
+fn a_model_that_the_engine_computes_wrongly_is_refused() {
+    let folder = std::env::temp_dir().join(format!("cocoon-routed-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let refused = |method: Option<&str>| {
+        let config = json!({"architectures": ["DeepseekV2ForCausalLM"], "topk_method": method});
+        std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
+        crate::computes_rightly(&folder).err().map(|error| error.to_string())
+    };
+    let why = refused(Some("group_limited_greedy")).expect("refused");
+    assert!(why.contains("group_limited_greedy") && why.contains("serve another model"), "{why}");
+    for good in [Some("greedy"), Some("noaux_tc"), None] {
+        assert_eq!(refused(good), None, "{good:?}");
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_goes_away_stops_the_work_also_where_a_schema_does_not_allow_the_end() {
     let engine = load().await;

@@ -4,6 +4,7 @@ use cocoon_engine::{FinishReason, Logprob};
 use cocoon_protocol::receipt::TokenCounts;
 use serde_json::{Value, json};
 
+use super::ApiError;
 use super::request::Style;
 use super::tools::{Call, Piece};
 
@@ -238,6 +239,16 @@ impl Answer {
         }
     }
 
+    /// An error in the middle of a stream.
+    pub fn error(&mut self, error: &ApiError) -> Vec<u8> {
+        match self.style {
+            Style::Response => {
+                self.event("error", json!({"code": error.code, "message": error.message, "param": error.param}))
+            }
+            _ => [b"data: ".as_slice(), &error.body(), b"\n\n"].concat(),
+        }
+    }
+
     /// A choice is whole.
     pub fn end_choice(&mut self, choice: usize, reason: &'static str) -> Vec<u8> {
         self.said[choice].reason = reason;
@@ -338,9 +349,8 @@ impl Answer {
         });
         let mut response = json!({
             "id": self.id, "object": "response", "created_at": self.created, "status": status, "error": null,
-            "incomplete_details": incomplete, "model": self.model, "output": output, "parallel_tool_calls": true,
-            "previous_response_id": null, "reasoning": {"effort": null, "summary": null}, "store": false,
-            "tool_choice": "auto", "tools": [], "truncation": "disabled", "usage": usage, "user": null, "metadata": {},
+            "incomplete_details": incomplete, "model": self.model, "output": output, "previous_response_id": null,
+            "store": false, "truncation": "disabled", "usage": usage,
         });
         if let (Value::Object(response), Value::Object(repeated)) = (&mut response, &self.repeated) {
             response.extend(repeated.clone());

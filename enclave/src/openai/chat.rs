@@ -26,7 +26,11 @@ pub fn parse(body: &[u8]) -> Result<Generate, ApiError> {
     let mut chat = Chat { messages: messages(fields.take("messages"))?, ..Chat::default() };
     let (stream, include_usage) = request::stream(&mut fields)?;
     let old = fields.integer("max_tokens", 1, u64::MAX)?;
-    let max_tokens = fields.integer("max_completion_tokens", 1, u64::MAX)?.or(old);
+    let new = fields.integer("max_completion_tokens", 1, u64::MAX)?;
+    if old.is_some() && new.is_some() && old != new {
+        return Err(ApiError::invalid("max_tokens", "differs from max_completion_tokens: leave one of them out"));
+    }
+    let max_tokens = new.or(old);
     let mut sampling = request::sampling(&mut fields)?;
     let wanted = fields.boolean("logprobs")?.unwrap_or(false);
     sampling.logprobs = match (wanted, fields.integer("top_logprobs", 0, 20)?) {
@@ -53,19 +57,31 @@ pub fn parse(body: &[u8]) -> Result<Generate, ApiError> {
     tools::read(&mut fields, true, &mut chat, &mut generate)?;
     fields.harmless(HARMLESS, NEUTRAL);
     fields.end("")?;
-    finish(&mut generate, &mut chat);
+    finish(&mut generate, &mut chat)?;
     generate.inputs.push(Input::Chat(chat));
     Ok(generate)
 }
 
 /// What follows a schema does not think first: its thoughts would have to be JSON.
-pub(super) fn finish(generate: &mut Generate, chat: &mut Chat) {
+///
+/// # Errors
+/// It was asked to think.
+pub(super) fn finish(generate: &mut Generate, chat: &mut Chat) -> Result<(), ApiError> {
     if generate.sampling.schema.is_some() {
+        if chat.thinking == Some(true) {
+            return Err(ApiError::invalid(
+                THINKING,
+                "an answer that follows a schema, as a call that must come does, begins without thoughts: leave one of them out",
+            ));
+        }
         chat.thinking = Some(false);
         chat.constrained = true;
         generate.thoughts = false;
     }
+    Ok(())
 }
+
+const THINKING: &str = "chat_template_kwargs.enable_thinking";
 
 /// `reasoning_effort` none, and vLLM's `chat_template_kwargs.enable_thinking`.
 fn thinking(fields: &mut Fields) -> Result<Option<bool>, ApiError> {
@@ -80,7 +96,10 @@ fn thinking(fields: &mut Fields) -> Result<Option<bool>, ApiError> {
     let mut options = Fields::of("chat_template_kwargs", options)?;
     let switch = options.boolean("enable_thinking")?;
     options.end("chat_template_kwargs.")?;
-    Ok(effort.or(switch))
+    if effort.is_some() && switch == Some(true) {
+        return Err(ApiError::invalid(THINKING, "contradicts reasoning_effort: leave one of them out"));
+    }
+    Ok(switch.or(effort))
 }
 
 /// Refuses what this model's template would ignore.
@@ -167,12 +186,17 @@ pub(super) fn content_text(path: &str, content: Value) -> Result<String, ApiErro
         Value::String(text) => Ok(text),
         Value::Array(parts) => {
             let mut joined = String::new();
-            for part in parts {
-                let kind = part.get("type").and_then(Value::as_str);
-                match (kind, part.get("text").and_then(Value::as_str)) {
-                    (Some("text" | "input_text" | "output_text"), Some(text)) => joined.push_str(text),
+            for (index, part) in parts.into_iter().enumerate() {
+                let wrong = |_| ApiError::invalid(path, "only parts of type text can be read");
+                let at = format!("{path}[{index}]");
+                let mut part = Fields::of(&at, part).map_err(wrong)?;
+                match (part.text("type").map_err(wrong)?.as_deref(), part.text("text").map_err(wrong)?) {
+                    (Some("text" | "input_text" | "output_text"), Some(text)) => joined.push_str(&text),
                     _ => return Err(ApiError::invalid(path, "only parts of type text can be read")),
                 }
+                // As parts of answers have them, which are sent back as they came.
+                part.harmless(&[], &[("annotations", "[]"), ("logprobs", "[]")]);
+                part.end(&format!("{at}."))?;
             }
             Ok(joined)
         }
@@ -183,10 +207,15 @@ pub(super) fn content_text(path: &str, content: Value) -> Result<String, ApiErro
 /// A call of an earlier turn, with its arguments as an object: templates write them as JSON themselves.
 pub(super) fn past_call(path: &str, call: Value) -> Result<Value, ApiError> {
     let wrong = || ApiError::invalid(path, "each call needs an id, and a function with name and arguments as text");
-    let function = call.get("function").ok_or_else(wrong)?;
-    let name = function.get("name").and_then(Value::as_str).ok_or_else(wrong)?;
-    let text = function.get("arguments").and_then(Value::as_str).ok_or_else(wrong)?;
-    let id = call.get("id").and_then(Value::as_str).unwrap_or_default();
-    let arguments: Value = serde_json::from_str(text).unwrap_or_else(|_| text.into());
+    let text = |fields: &mut Fields, name: &str| fields.text(name).ok().flatten().ok_or_else(wrong);
+    let mut call = Fields::of(path, call)?;
+    let id = text(&mut call, "id")?;
+    let mut function = Fields::of(path, call.take("function").ok_or_else(wrong)?)?;
+    let (name, written) = (text(&mut function, "name")?, text(&mut function, "arguments")?);
+    function.end(&format!("{path}.function."))?;
+    // Calls put together from a stream keep the place that they had there; here it is their place in the list.
+    call.harmless(&["index"], &[("type", r#""function""#)]);
+    call.end(&format!("{path}."))?;
+    let arguments: Value = serde_json::from_str(&written).unwrap_or_else(|_| written.into());
     Ok(json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}))
 }

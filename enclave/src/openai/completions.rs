@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::fields::Fields;
-use super::request::{self, Calls, Embed, HARMLESS, Style};
+use super::request::{self, Calls, Embed, HARMLESS, Input, MAX_EMBEDDED, MAX_PROMPTS, Style};
 use super::{ApiError, Generate};
 
 /// OpenAI's default.
@@ -16,7 +16,7 @@ const MAX_TOKENS: u64 = 16;
 pub fn parse(body: &[u8]) -> Result<Generate, ApiError> {
     let mut fields = Fields::of_body(body)?;
     let model = request::model(&mut fields)?;
-    let inputs = request::inputs("prompt", fields.take("prompt"))?;
+    let inputs = request::inputs("prompt", fields.take("prompt"), MAX_PROMPTS)?;
     let (stream, include_usage) = request::stream(&mut fields)?;
     let max_tokens = fields.integer("max_tokens", 1, u64::MAX)?.unwrap_or(MAX_TOKENS);
     let mut sampling = request::sampling(&mut fields)?;
@@ -27,6 +27,9 @@ pub fn parse(body: &[u8]) -> Result<Generate, ApiError> {
             "echo",
             "there are no log-probabilities of a prompt: leave echo or logprobs out",
         ));
+    }
+    if echo && inputs.iter().any(|input| matches!(input, Input::Tokens(_))) {
+        return Err(ApiError::invalid("echo", "only text can be repeated: send the prompt as text, or leave echo out"));
     }
     let choices = request::choices(&mut fields)?;
     fields.harmless(HARMLESS, &[("best_of", "1"), ("suffix", r#""""#)]);
@@ -54,7 +57,7 @@ pub fn parse(body: &[u8]) -> Result<Generate, ApiError> {
 pub fn parse_embed(body: &[u8]) -> Result<Embed, ApiError> {
     let mut fields = Fields::of_body(body)?;
     let model = request::model(&mut fields)?;
-    let inputs = request::inputs("input", fields.take("input"))?;
+    let inputs = request::inputs("input", fields.take("input"), MAX_EMBEDDED)?;
     let base64 = match fields.text("encoding_format")?.as_deref() {
         None | Some("float") => false,
         Some("base64") => true,

@@ -32,6 +32,10 @@ impl Fields {
         Self(fields)
     }
 
+    pub(super) fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
+    }
+
     pub(super) fn take(&mut self, name: &str) -> Option<Value> {
         self.0.remove(name)
     }

@@ -23,17 +23,6 @@ pub use error::ApiError;
 pub use request::{Calls, Embed, Generate, Input, Style};
 pub use tools::{Piece, Splitter};
 
-/// An error in the middle of a stream.
-pub fn error_event(style: Style, error: &ApiError) -> Vec<u8> {
-    match style {
-        Style::Response => {
-            let event = json!({"type": "error", "code": error.code, "message": error.message, "param": error.param, "sequence_number": 0});
-            format!("event: error\ndata: {event}\n\n").into_bytes()
-        }
-        _ => [b"data: ".as_slice(), &error.body(), b"\n\n"].concat(),
-    }
-}
-
 /// One model, as `/v1/models` lists it.
 pub fn model(name: &str) -> Value {
     json!({"id": name, "object": "model", "created": 0, "owned_by": "cocoon"})
@@ -44,22 +33,23 @@ pub fn models<'a>(names: impl Iterator<Item = &'a str>) -> Vec<u8> {
     json!({"object": "list", "data": names.map(model).collect::<Vec<_>>()}).to_string().into_bytes()
 }
 
-/// Vectors, as `/v1/embeddings` gives them.
-pub fn embeddings(model: &str, vectors: &[Vec<f32>], base64: bool, tokens: u64) -> Vec<u8> {
-    let write = |vector: &Vec<f32>| -> Value {
+/// Vectors, as `/v1/embeddings` gives them, in parts that follow one another.
+pub fn embeddings(model: &str, vectors: &[Vec<f32>], base64: bool, tokens: u64) -> impl Iterator<Item = Vec<u8>> {
+    let write = move |vector: &[f32]| -> Value {
         if base64 {
             let bytes: Vec<u8> = vector.iter().flat_map(|value| value.to_le_bytes()).collect();
             STANDARD.encode(bytes).into()
         } else {
-            vector.as_slice().into()
+            vector.into()
         }
     };
-    let data: Vec<Value> = vectors
-        .iter()
-        .enumerate()
-        .map(|(index, vector)| json!({"object": "embedding", "index": index, "embedding": write(vector)}))
-        .collect();
-    json!({"object": "list", "data": data, "model": model, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}})
-        .to_string()
-        .into_bytes()
+    let head = json!({"object": "list", "model": model, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}});
+    let head = head.to_string();
+    let open = format!(r#"{},"data":["#, head.strip_suffix('}').unwrap_or(&head));
+    let items = vectors.iter().enumerate().map(move |(index, vector)| {
+        let comma = if index > 0 { "," } else { "" };
+        let item = json!({"object": "embedding", "index": index, "embedding": write(vector)});
+        format!("{comma}{item}").into_bytes()
+    });
+    std::iter::once(open.into_bytes()).chain(items).chain(std::iter::once(b"]}".to_vec()))
 }

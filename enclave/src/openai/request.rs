@@ -28,6 +28,17 @@ pub enum Style {
     Response,
 }
 
+impl Style {
+    /// The parameter that holds what the model continues.
+    pub fn input(self) -> &'static str {
+        match self {
+            Self::Chat => "messages",
+            Self::Completion => "prompt",
+            Self::Response => "input",
+        }
+    }
+}
+
 /// How tools may be called.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Calls {
@@ -90,7 +101,10 @@ const MAX_STOPS: usize = 4;
 /// The longest stop string, in bytes: text that may begin one is held back, and compared with it at each token.
 pub(super) const MAX_STOP: usize = 1_024;
 const MAX_CHOICES: u64 = 8;
-const MAX_INPUTS: usize = 64;
+/// Prompts of one completion.
+pub(super) const MAX_PROMPTS: usize = 64;
+/// Texts of which one request may want vectors, as with OpenAI. What bounds them is their tokens.
+pub(super) const MAX_EMBEDDED: usize = 2_048;
 const MAX_BIASES: usize = 1_024;
 /// The largest schema, in bytes of JSON: the engine works through it before the first token.
 const MAX_SCHEMA: usize = 64 << 10;
@@ -234,11 +248,10 @@ pub(super) fn format(name: &str, value: Option<Value>) -> Result<Option<Value>, 
     }
 }
 
-/// `input` and `prompt`: a text, tokens, or a list of either.
-pub(super) fn inputs(name: &str, value: Option<Value>) -> Result<Vec<Input>, ApiError> {
-    let wrong = || {
-        ApiError::invalid(name, format!("must be a text, a list of tokens, or a list of at most {MAX_INPUTS} of them"))
-    };
+/// `input` and `prompt`: a text, tokens, or a list of at most so many of either.
+pub(super) fn inputs(name: &str, value: Option<Value>, most: usize) -> Result<Vec<Input>, ApiError> {
+    let wrong =
+        || ApiError::invalid(name, format!("must be a text, a list of tokens, or a list of at most {most} of them"));
     let tokens = |items: &[Value]| -> Option<Input> {
         let tokens = items.iter().map(|token| u32::try_from(token.as_u64()?).ok());
         Some(Input::Tokens(tokens.collect::<Option<_>>()?))
@@ -248,7 +261,7 @@ pub(super) fn inputs(name: &str, value: Option<Value>) -> Result<Vec<Input>, Api
         Some(Value::Array(items)) if items.first().is_some_and(Value::is_number) => {
             tokens(&items).map(|input| vec![input]).ok_or_else(wrong)
         }
-        Some(Value::Array(items)) if (1..=MAX_INPUTS).contains(&items.len()) => items
+        Some(Value::Array(items)) if (1..=most).contains(&items.len()) => items
             .into_iter()
             .map(|item| match item {
                 Value::String(text) => Ok(Input::Text(text)),

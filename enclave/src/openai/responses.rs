@@ -49,6 +49,7 @@ pub fn parse(body: &[u8]) -> Result<Generate, ApiError> {
         }
     };
     let schema = request::format("text.format", format.clone())?;
+    let effort = fields.get("reasoning").and_then(|reasoning| reasoning.get("effort")).cloned();
     if let Some(reasoning) = fields.take("reasoning") {
         let mut reasoning = Fields::of("reasoning", reasoning)?;
         match reasoning.text("effort")?.as_deref() {
@@ -63,10 +64,15 @@ pub fn parse(body: &[u8]) -> Result<Generate, ApiError> {
         }
         reasoning.end("reasoning.")?;
     }
+    let asked = |name: &str, otherwise: Value| fields.get(name).cloned().unwrap_or(otherwise);
     let repeated = json!({
         "instructions": instructions, "max_output_tokens": max_tokens,
         "temperature": shared.temperature, "top_p": shared.top_p.unwrap_or(1.0),
         "text": {"format": format.unwrap_or_else(|| json!({"type": "text"}))},
+        "tools": asked("tools", json!([])), "tool_choice": asked("tool_choice", "auto".into()),
+        "parallel_tool_calls": asked("parallel_tool_calls", true.into()),
+        "reasoning": {"effort": effort, "summary": null},
+        "metadata": asked("metadata", json!({})), "user": asked("user", Value::Null),
     });
     let mut generate = Generate {
         model,
@@ -85,7 +91,7 @@ pub fn parse(body: &[u8]) -> Result<Generate, ApiError> {
     tools::read(&mut fields, false, &mut chat, &mut generate)?;
     fields.harmless(HARMLESS, NEUTRAL);
     fields.end("")?;
-    finish(&mut generate, &mut chat);
+    finish(&mut generate, &mut chat)?;
     generate.inputs.push(Input::Chat(chat));
     Ok(generate)
 }
@@ -132,7 +138,7 @@ fn items(input: Option<Value>) -> Result<Vec<Value>, ApiError> {
                 messages.push(json!({"role": "tool", "tool_call_id": id, "content": output}));
             }
             // Its summary is for people; models are not given their old thoughts.
-            Some("reasoning") => continue,
+            Some("reasoning") => fields.harmless(&["summary", "content"], &[]),
             Some(_) => {
                 return Err(ApiError::invalid(
                     &at("type"),

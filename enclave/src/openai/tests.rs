@@ -55,6 +55,125 @@ fn a_parameter_that_would_be_ignored_is_refused_by_name() {
     assert!(!hostile.message.contains('\n'));
 }
 
+/// Two parameters that say different things, of which one would be ignored.
+#[test]
+fn a_contradiction_is_refused_by_name() {
+    const THINKING: &str = "chat_template_kwargs.enable_thinking";
+    let think = r#","chat_template_kwargs":{"enable_thinking":true}"#;
+    let schema = r#","response_format":{"type":"json_object"}"#;
+    for (extra, name) in [
+        (r#","max_tokens":5,"max_completion_tokens":6"#.to_owned(), "max_tokens"),
+        (format!("{think}{schema}"), THINKING),
+        (format!(r#"{think}{TOOL},"tool_choice":"required""#), THINKING),
+        (format!(r#"{think},"reasoning_effort":"none""#), THINKING),
+    ] {
+        let error = chat(&extra).unwrap_err();
+        assert_eq!((error.code, error.param.as_deref()), ("invalid_value", Some(name)), "{extra}");
+    }
+    let thinking = |extra: &str| {
+        let Input::Chat(found) = chat(extra).unwrap().inputs.remove(0) else { panic!() };
+        (found.thinking, found.constrained)
+    };
+    assert_eq!(chat(r#","max_tokens":5,"max_completion_tokens":5"#).unwrap().max_tokens, Some(5));
+    assert_eq!(thinking(think), (Some(true), false));
+    assert_eq!(
+        thinking(&format!("{think}{TOOL}")),
+        (Some(true), false),
+        "a call that may come leaves room for thoughts"
+    );
+    assert_eq!(
+        thinking(r#","reasoning_effort":"none","chat_template_kwargs":{"enable_thinking":false}"#),
+        (Some(false), false)
+    );
+    assert_eq!(thinking(schema), (Some(false), true));
+    assert_eq!(thinking(&format!(r#"{TOOL},"tool_choice":"required""#)), (Some(false), true));
+}
+
+/// Whatever lies inside messages is looked at as closely as what lies beside them.
+#[test]
+fn what_would_be_ignored_inside_a_message_is_refused_by_name() {
+    let part = |more: &str| json!({"role": "user", "content": [serde_json::from_str::<Value>(&format!(r#"{{"type":"text","text":"a"{more}}}"#)).unwrap()]});
+    let call = |outer: &str, inner: &str| -> Value {
+        let text = format!(
+            r#"{{"role":"assistant","tool_calls":[{{"id":"1","type":"function","function":{{"name":"f","arguments":"{{}}"{inner}}}{outer}}}]}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    };
+    let chats = |message: &Value| {
+        let body = json!({"model": "m", "messages": [message, {"role": "user", "content": "x"}]});
+        chat::parse(body.to_string().as_bytes()).map(drop)
+    };
+    for (message, name) in [
+        (part(r#","cache_control":{"type":"ephemeral"}"#), "messages[0].content[0].cache_control"),
+        (part(r#","annotations":[{"type":"url_citation"}]"#), "messages[0].content[0].annotations"),
+        (call(r#","extra_content":{}"#, ""), "messages[0].tool_calls.extra_content"),
+        (call("", r#","strict":true"#), "messages[0].tool_calls.function.strict"),
+    ] {
+        let error = chats(&message).unwrap_err();
+        assert_eq!((error.code, error.param.as_deref()), ("unsupported_parameter", Some(name)), "{message}");
+    }
+    for message in
+        [part(r#","annotations":[],"logprobs":[]"#), part(r#","cache_control":null"#), call(r#","index":0"#, "")]
+    {
+        chats(&message).unwrap_or_else(|error| panic!("{message}: {error:?}"));
+    }
+    let no_id = json!({"role": "assistant", "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": "{}"}}]});
+    assert_eq!(chats(&no_id).unwrap_err().param.as_deref(), Some("messages[0].tool_calls"));
+
+    let item = |more: &str| {
+        let thoughts = format!(
+            r#"{{"type":"reasoning","id":"rs_1","summary":[],"content":[{{"type":"reasoning_text","text":"hm"}}]{more}}}"#
+        );
+        let body = format!(r#"{{"model":"m","input":[{thoughts},{{"role":"user","content":"x"}}]}}"#);
+        responses::parse(body.as_bytes()).map(|request| request.inputs.len())
+    };
+    assert_eq!(item(r#","status":"completed","encrypted_content":null"#).unwrap(), 1);
+    let error = item(r#","encrypted_content":"secret""#).unwrap_err();
+    assert_eq!(error.param.as_deref(), Some("input[0].encrypted_content"));
+}
+
+#[test]
+fn a_response_repeats_what_it_was_asked() {
+    let tools = r#"[{"type":"function","name":"f","parameters":{"type":"object"},"description":"d"}]"#;
+    let body = |more: &str| format!(r#"{{"model":"m","input":"x"{more}}}"#);
+    let repeated = |more: &str| {
+        let asked = responses::parse(body(more).as_bytes()).unwrap();
+        let mut answer = Answer::new(asked.style, "m", 7, 1, true, asked.repeated);
+        let whole = serde_json::from_slice::<Value>(&answer.whole(TokenCounts::default())).unwrap();
+        let first = events(&answer.begin()).remove(0)["response"].take();
+        for name in ["tools", "tool_choice", "parallel_tool_calls", "reasoning", "metadata", "user"] {
+            assert_eq!(first[name], whole[name], "{name}");
+        }
+        whole
+    };
+    let asked = repeated(&format!(
+        r#","tools":{tools},"tool_choice":"required","parallel_tool_calls":false,"metadata":{{"a":"b"}},"user":"u""#
+    ));
+    assert_eq!(asked["tools"], serde_json::from_str::<Value>(tools).unwrap());
+    assert_eq!((&asked["tool_choice"], &asked["parallel_tool_calls"]), (&json!("required"), &json!(false)));
+    assert_eq!((&asked["metadata"], &asked["user"]), (&json!({"a": "b"}), &json!("u")));
+    let bare = repeated("");
+    assert_eq!(
+        (&bare["tools"], &bare["tool_choice"], &bare["parallel_tool_calls"]),
+        (&json!([]), &json!("auto"), &json!(true))
+    );
+    assert_eq!(repeated(r#","reasoning":{"effort":"none"}"#)["reasoning"]["effort"], "none");
+}
+
+/// An event that says how a stream failed has its place among the others.
+#[test]
+fn an_error_in_a_stream_is_numbered_like_any_event() {
+    let mut answer = Answer::new(Style::Response, "m", 7, 1, true, json!({}));
+    let mut stream = answer.begin();
+    stream.extend(answer.pieces(0, vec![Piece::Text("a".into())], None));
+    stream.extend(answer.error(&ApiError::invalid("text.format", "cannot be followed")));
+    let events = events(&stream);
+    assert_eq!(events.last().unwrap()["type"], "error");
+    assert!(events.iter().enumerate().all(|(number, event)| event["sequence_number"] == number), "{events:?}");
+    let chat = Answer::new(Style::Chat, "m", 7, 1, true, json!({})).error(&ApiError::invalid("x", "y"));
+    assert!(chat.starts_with(b"data: {\"error\":"));
+}
+
 #[test]
 fn a_value_out_of_range_is_refused_by_name_and_no_error_quotes_content() {
     let deep = format!(
@@ -251,18 +370,37 @@ fn responses_become_conversations() {
 
 #[test]
 fn completions_and_embeddings_take_text_and_tokens() {
-    let many = completions::parse(br#"{"model":"m","prompt":["a",[1,2]],"echo":true,"logprobs":null}"#).unwrap();
+    let many = completions::parse(br#"{"model":"m","prompt":["a",[1,2]],"echo":false,"logprobs":null}"#).unwrap();
+    assert!(completions::parse(br#"{"model":"m","prompt":"a","echo":true}"#).unwrap().echo);
     assert!(matches!(many.inputs.as_slice(), [Input::Text(_), Input::Tokens(_)]) && many.max_tokens == Some(16));
     for (body, name) in [
         (r#"{"model":"m","prompt":[[-1]]}"#, "prompt"),
         (r#"{"model":"m","prompt":[]}"#, "prompt"),
         (r#"{"model":"m","prompt":"x","suffix":"y"}"#, "suffix"),
         (r#"{"model":"m","prompt":"x","best_of":3}"#, "best_of"),
+        // Tokens are not turned back into text.
+        (r#"{"model":"m","prompt":[1,2],"echo":true}"#, "echo"),
+        (r#"{"model":"m","prompt":["a",[1,2]],"echo":true}"#, "echo"),
     ] {
         assert_eq!(completions::parse(body.as_bytes()).unwrap_err().param.as_deref(), Some(name));
     }
+    let list = |field: &str, many: usize| format!(r#"{{"model":"m","{field}":{}}}"#, json!(vec!["a"; many]));
+    let prompts = |many| completions::parse(list("prompt", many).as_bytes()).map(|request| request.inputs.len()).ok();
+    assert_eq!((prompts(64), prompts(65)), (Some(64), None));
+    let texts =
+        |many| completions::parse_embed(list("input", many).as_bytes()).map(|request| request.inputs.len()).ok();
+    assert_eq!((texts(2_048), texts(2_049)), (Some(2_048), None));
     let embed = completions::parse_embed(br#"{"model":"m","input":"x","encoding_format":"base64"}"#).unwrap();
     assert!(embed.base64);
-    let body: Value = serde_json::from_slice(&embeddings("m", &[vec![1.0, -2.0]], true, 3)).unwrap();
-    assert_eq!(body["data"][0]["embedding"], "AACAPwAAAMA=");
+    let vectors = [vec![1.0, -2.0], vec![0.5, 3.0]];
+    let written = |base64| -> Value {
+        serde_json::from_slice(&embeddings("m", &vectors, base64, 3).flatten().collect::<Vec<_>>()).unwrap()
+    };
+    assert_eq!(written(true)["data"][0]["embedding"], "AACAPwAAAMA=");
+    let item = |index: usize| json!({"object": "embedding", "index": index, "embedding": vectors[index]});
+    let usage = json!({"prompt_tokens": 3, "total_tokens": 3});
+    let whole = json!({"object": "list", "model": "m", "usage": usage, "data": [item(0), item(1)]});
+    assert_eq!(written(false), whole);
+    let empty: Value = serde_json::from_slice(&embeddings("m", &[], true, 0).flatten().collect::<Vec<_>>()).unwrap();
+    assert_eq!(empty["data"], json!([]));
 }

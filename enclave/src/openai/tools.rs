@@ -141,7 +141,6 @@ pub(super) fn read(fields: &mut Fields, nested: bool, chat: &mut Chat, into: &mu
         let whole = if let [one] = calls.as_slice() { one.clone() } else { json!({"anyOf": calls}) };
         into.sampling.schema = Some(hoisted(whole));
         into.calls = Calls::Forced;
-        chat.thinking = Some(false);
         chat.opening = format!("{OPEN}\n");
     }
     chat.tools = tools.into_iter().map(|tool| tool.definition).collect();

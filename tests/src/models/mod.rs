@@ -66,6 +66,28 @@ pub enum Shape {
     Large,
 }
 
+/// Writes a copy of the demo model whose template opens its thoughts. It never closes them.
+///
+/// # Errors
+/// The folder cannot be written, or the demo model not read.
+pub fn thinker(folder: &Path) -> io::Result<()> {
+    const ANSWER: &str = r"<|im_start|>assistant\\n' }}";
+    fs::create_dir_all(folder)?;
+    for file in fs::read_dir(demo_model())? {
+        let file = file?;
+        let mut bytes = fs::read(file.path())?;
+        if file.file_name() == "tokenizer_config.json" {
+            let text = String::from_utf8(bytes).map_err(io::Error::other)?;
+            if !text.contains(ANSWER) {
+                return Err(io::Error::other("the demo model's template begins its answers otherwise"));
+            }
+            bytes = text.replace(ANSWER, r"<|im_start|>assistant\\n<think>\\n' }}").into_bytes();
+        }
+        fs::write(folder.join(file.file_name()), bytes)?;
+    }
+    Ok(())
+}
+
 /// Writes a model folder. The folder is made; files of those names in it are overwritten.
 ///
 /// # Errors

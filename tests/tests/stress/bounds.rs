@@ -71,6 +71,12 @@ fn what_is_beyond_a_bound_is_refused_by_name_and_costs_nothing() {
     let expected = Some(("context_length_exceeded".to_owned(), "messages".to_owned()));
     assert_eq!(refused(&ask(&client, &long(3_000))), expected);
     assert_eq!(refused(&ask(&within, &long(30))), None);
+    // Each API has its own name for what is too long.
+    for (path, name) in [("/v1/completions", "prompt"), ("/v1/responses", "input")] {
+        let body = json!({"model": "cocoon-demo", name: "word ".repeat(3_000)});
+        let answer = enclave.ask(client.seal(evidence, "POST", path, &body.to_string()));
+        assert_eq!(refused(&answer), Some(("context_length_exceeded".to_owned(), name.to_owned())), "{path}");
+    }
     assert_eq!(enclave.receipt(&client), Some(paid), "no refusal was charged");
 }
 

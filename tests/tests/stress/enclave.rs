@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -51,8 +52,17 @@ impl Enclave {
 
     /// One with a small model that embeds.
     pub fn embedding(more: &str) -> Self {
+        Self::with_model(more, |folder| models::write(folder, Shape::Embedding).unwrap())
+    }
+
+    /// One with a model whose template opens its thoughts, which it never closes.
+    pub fn thinking(more: &str) -> Self {
+        Self::with_model(more, |folder| models::thinker(folder).unwrap())
+    }
+
+    fn with_model(more: &str, write: impl FnOnce(&Path)) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        models::write(folder.path(), Shape::Embedding).unwrap();
+        write(folder.path());
         let recorded =
             Command::new(cocoon_tests::enclave_binary()).args(["record", "--model"]).arg(folder.path()).output();
         assert!(recorded.unwrap().status.success());
@@ -117,6 +127,27 @@ impl Enclave {
                 _ => assert!(Instant::now() < deadline, "no receipt behind number {sequence}"),
             }
             std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until a request has ended. Gives the newest receipt of the client's channel, if it has any.
+    pub fn ended(&self, client: &Client, request: &Digest) -> Option<SettlementReceipt> {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            match self.receipt_with(client, request) {
+                Ok(receipt) => return Some(receipt),
+                Err(404) => return None,
+                Err(status) => assert!(status == 202 && Instant::now() < deadline, "status {status}"),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits until a request was opened and accepted.
+    pub fn accepted(&self, client: &Client, request: &Digest) {
+        let deadline = Instant::now() + DEADLINE;
+        while self.receipt_with(client, request) != Err(202) {
+            assert!(Instant::now() < deadline, "the request was not opened");
         }
     }
 
