@@ -162,6 +162,7 @@ impl Engine {
         }
         let special = SpecialTokens::load(&folder.join("tokenizer.json"))?;
         let tokenizer = Tokenizer::load(&folder.join("tokenizer.json"))?;
+        special.check(&tokenizer)?;
         let template = Template::load(folder, &tokenizer)?;
         let kind = if folder.join("modules.json").is_file() { Kind::Embedding } else { Kind::Text };
         if kind == Kind::Text && template.ends.is_empty() {

@@ -43,6 +43,14 @@ fn text(value: Option<&Json>) -> Option<String> {
     value.as_str().or_else(|| value.get("content")?.as_str()).map(str::to_owned)
 }
 
+/// Calls are read and forced in one form alone: JSON with name and arguments between tags. Qwen3-Coder writes others between the same tags.
+fn offers_tools(source: &str) -> bool {
+    source.contains("tools")
+        && source.contains("<tool_call>")
+        && source.contains("arguments")
+        && !source.contains("<function=")
+}
+
 impl Template {
     /// Reads `tokenizer_config.json`, `chat_template.jinja` if there is one, and `generation_config.json`.
     pub(crate) fn load(folder: &Path, tokenizer: &Tokenizer) -> Result<Self, Error> {
@@ -83,8 +91,7 @@ impl Template {
         let of = |name: &str| text(config.get(name));
         let special = serde_json::json!({"bos": of("bos_token"), "eos": of("eos_token"), "unk": of("unk_token")});
         Ok(Self {
-            // Calls are read and forced in this form alone.
-            tools: source.contains("tools") && source.contains("<tool_call>"),
+            tools: offers_tools(&source),
             thinks: source.contains("<think>"),
             thinking_switch: source.contains("enable_thinking"),
             environment: environment(&source)?,
@@ -216,6 +223,24 @@ mod tests {
         let long = "{% for a in range(99999) %}{{ messages[0] }}{% endfor %}";
         assert!(matches!(template(long).render(&[json!("x".repeat(1000))], &[], None), Err(Error::Template)));
         assert!(started.elapsed().as_secs() < 5);
+    }
+
+    /// Qwen3-Coder's calls stand between the same tags and are no JSON: they would be taken for text.
+    #[test]
+    fn a_template_whose_calls_are_written_otherwise_offers_no_tools() {
+        let demo =
+            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/demo/tokenizer_config.json"));
+        assert!(offers_tools(&demo.unwrap()));
+        let json = "{% if tools %}<tool_call>{\"name\": <name>, \"arguments\": <arguments>}</tool_call>{% endif %}";
+        assert!(offers_tools(json));
+        let tagged = "{% if tools %}<tool_call><function=example><parameter=p>arguments</parameter></function></tool_call>{% endif %}";
+        for other in [
+            tagged,
+            "{% if tools %}<tool_call>name(key=value)</tool_call>{% endif %}",
+            "{% if tools %}arguments{% endif %}",
+        ] {
+            assert!(!offers_tools(other), "{other}");
+        }
     }
 
     #[test]

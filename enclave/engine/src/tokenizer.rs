@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use tokenizers::Tokenizer as Inner;
+use tokenizers::{Model as _, Tokenizer as Inner};
 
 use crate::Error;
 
@@ -50,6 +50,11 @@ impl Tokenizer {
 
     pub(crate) fn id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
+    }
+
+    /// The tokens that the model of the tokenizer alone makes of a text: not normalized, and without tokens that were added.
+    pub(crate) fn bare(&self, text: &str) -> Vec<u32> {
+        self.inner.get_model().tokenize(text).unwrap_or_default().into_iter().map(|token| token.id).collect()
     }
 
     pub(crate) fn size(&self) -> usize {
