@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
+use cocoon_allowance::Allowing;
 use cocoon_attestation::tsm::{ConfigfsTsm, SocketTsm, Tsm};
 use cocoon_enclave::attester::Attester;
 use cocoon_enclave::config::Config;
@@ -25,9 +26,9 @@ use cocoon_engine::EngineConfig;
 use zeroizing_alloc::ZeroAlloc;
 
 /// Overwrites memory when it is freed: prompts and answers pass through strings of JSON, of templates and of the tokenizer, which nobody
-/// else overwrites.
+/// else overwrites. Templates are rendered in threads with a bound of memory (`cocoon_engine`).
 #[global_allocator]
-static ALLOCATOR: ZeroAlloc<std::alloc::System> = ZeroAlloc(std::alloc::System);
+static ALLOCATOR: ZeroAlloc<Allowing<std::alloc::System>> = ZeroAlloc(Allowing(std::alloc::System));
 
 #[derive(Parser)]
 #[command(version, about = "The guest of Cocoon: answers sealed prompts inside a confidential virtual machine")]

@@ -16,6 +16,11 @@ mod template;
 mod tests;
 mod tokenizer;
 
+/// As in the enclave: the tests give templates a bound of memory too.
+#[cfg(test)]
+#[global_allocator]
+static ALLOCATOR: cocoon_allowance::Allowing<std::alloc::System> = cocoon_allowance::Allowing(std::alloc::System);
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -91,7 +96,7 @@ pub struct Engine {
 pub(crate) struct Inner {
     model: Model,
     pub(crate) tokenizer: Tokenizer,
-    template: Template,
+    template: Arc<Template>,
     special: SpecialTokens,
     kind: Kind,
     /// Numbers in a vector; none where it does not embed.
@@ -163,7 +168,7 @@ impl Engine {
         let special = SpecialTokens::load(&folder.join("tokenizer.json"))?;
         let tokenizer = Tokenizer::load(&folder.join("tokenizer.json"))?;
         special.check(&tokenizer)?;
-        let template = Template::load(folder, &tokenizer)?;
+        let template = Arc::new(Template::load(folder, &tokenizer)?);
         let kind = if folder.join("modules.json").is_file() { Kind::Embedding } else { Kind::Text };
         if kind == Kind::Text && template.ends.is_empty() {
             return Err(Error::Load("no file of the model names a token that ends an answer (eos_token)".into()));
@@ -266,8 +271,12 @@ impl Engine {
         let work = move || {
             let plain =
                 |values: Vec<Json>| values.into_iter().map(|value| inner.special.plain(value)).collect::<Vec<_>>();
-            let (messages, tools) = (plain(chat.messages), plain(chat.tools));
-            let mut text = inner.template.render(&messages, &tools, chat.thinking)?;
+            (plain(chat.messages), plain(chat.tools))
+        };
+        let (messages, tools) = aside(size > SHORT, move || Ok(work())).await?;
+        let mut text = template::render(&self.inner.template, messages, tools, chat.thinking).await?;
+        let inner = self.inner.clone();
+        let work = move || {
             let mut thinking = text.trim_end().ends_with("<think>");
             if thinking && chat.constrained {
                 text.push_str("\n</think>\n\n");

@@ -2,10 +2,14 @@
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use minijinja::value::Kwargs;
 use minijinja::{Environment, ErrorKind, Value, context};
 use serde_json::Value as Json;
+use tokio::sync::oneshot;
 
 use crate::Error;
 use crate::tokenizer::Tokenizer;
@@ -14,6 +18,12 @@ use crate::tokenizer::Tokenizer;
 const FUEL: u64 = 5_000_000;
 /// Bytes that it may write.
 const MAX_RENDERED: usize = 8 << 20;
+/// Bytes that it may have in memory at once. Two strings are put together in one step, however long they are.
+const MAX_MEMORY: usize = 128 << 20;
+/// How long it may take.
+const MAX_TIME: Duration = Duration::from_secs(5);
+/// Renderings that never come back: with so many of them a template is not rendered any more.
+const MAX_LOST: usize = 2;
 const NAME: &str = "chat";
 
 /// Ends of a turn that a tokenizer's configuration does not always name.
@@ -31,6 +41,44 @@ pub(crate) struct Template {
     pub(crate) thinking_switch: bool,
     /// Tokens that end an answer.
     pub(crate) ends: Vec<u32>,
+    /// Renderings that nobody waits for any more.
+    lost: AtomicUsize,
+}
+
+/// [`Template::render`], in a thread of its own with a bound of memory: one that asks for more is held for ever, and the request is refused after
+/// a while, like one that takes too long.
+pub(crate) async fn render(
+    template: &Arc<Template>,
+    messages: Vec<Json>,
+    tools: Vec<Json>,
+    thinking: Option<bool>,
+) -> Result<String, Error> {
+    if template.lost.load(Ordering::Relaxed) >= MAX_LOST {
+        return Err(Error::Template);
+    }
+    let (sender, rendered) = oneshot::channel();
+    // Set by whoever of the two is first: the thread that has come back, or who does not wait for it any more.
+    let over = Arc::new(AtomicBool::new(false));
+    let (working, back) = (template.clone(), over.clone());
+    let work = move || {
+        let text = cocoon_allowance::within(MAX_MEMORY, || working.render(&messages, &tools, thinking));
+        let _ = sender.send(text);
+        if back.swap(true, Ordering::Relaxed) {
+            working.lost.fetch_sub(1, Ordering::Relaxed);
+        }
+    };
+    std::thread::Builder::new().name("template".into()).spawn(work).map_err(|_| Error::Busy)?;
+    match tokio::time::timeout(MAX_TIME, rendered).await {
+        Ok(rendered) => rendered.map_err(|_| Error::Template)?,
+        Err(_) => {
+            template.lost.fetch_add(1, Ordering::Relaxed);
+            if over.swap(true, Ordering::Relaxed) {
+                template.lost.fetch_sub(1, Ordering::Relaxed);
+            }
+            tracing::error!("a chat template asked for too much memory or time");
+            Err(Error::Template)
+        }
+    }
 }
 
 fn read(folder: &Path, name: &str) -> Option<Json> {
@@ -97,6 +145,7 @@ impl Template {
             environment: environment(&source)?,
             special,
             ends,
+            lost: AtomicUsize::new(0),
         })
     }
 
@@ -203,6 +252,7 @@ mod tests {
             thinks: false,
             thinking_switch: false,
             ends: Vec::new(),
+            lost: AtomicUsize::new(0),
         }
     }
 
@@ -223,6 +273,42 @@ mod tests {
         let long = "{% for a in range(99999) %}{{ messages[0] }}{% endfor %}";
         assert!(matches!(template(long).render(&[json!("x".repeat(1000))], &[], None), Err(Error::Template)));
         assert!(started.elapsed().as_secs() < 5);
+    }
+
+    /// The allocator holds what asks for too much, in whatever way a template comes to it; those who ask next are told at once.
+    #[tokio::test]
+    async fn a_template_that_takes_all_memory_costs_its_own_requests_only() {
+        let doubling = "{% set ns = namespace(x='xxxxxxxx') %}{% for i in range(40) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}{{ ns.x | length }}";
+        let calling =
+            "{% macro f(x, n) %}{% if n %}{{ f(x ~ x, n - 1) }}{% endif %}{% endmacro %}{{ f('xxxxxxxx', 40) }}";
+        let captured =
+            "{% set x %}{% for i in range(99999) %}{{ messages[0] }}{% endfor %}{% endset %}{{ x | length }}";
+        let long = vec![json!("x".repeat(100_000))];
+        for source in [doubling, calling, captured] {
+            let hostile = Arc::new(template(source));
+            let started = std::time::Instant::now();
+            let asked =
+                (render(&hostile, long.clone(), Vec::new(), None), render(&hostile, long.clone(), Vec::new(), None));
+            let (one, other) = tokio::join!(asked.0, asked.1);
+            assert!(matches!((one, other), (Err(Error::Template), Err(Error::Template))), "{source}");
+            assert!(started.elapsed() < 2 * MAX_TIME);
+            let started = std::time::Instant::now();
+            assert!(matches!(render(&hostile, long.clone(), Vec::new(), None).await, Err(Error::Template)));
+            assert!(started.elapsed() < MAX_TIME / 10, "there are as many of these threads as may be");
+        }
+        let good = Arc::new(template("{{ messages[0] }}"));
+        assert_eq!(render(&good, long.clone(), Vec::new(), None).await.unwrap().len(), 100_000);
+    }
+
+    /// The most that a request can hold, in the forms that take the most memory, has room.
+    #[tokio::test]
+    async fn no_request_is_held_for_what_it_may_send() {
+        let source = "{% for m in messages %}{{ m['content'] }}{% endfor %}{% for t in tools %}{{ t | tojson }}{% endfor %}{{ messages | tojson }}";
+        let good = Arc::new(template(source));
+        let tool = || json!({"parameters": vec![json!([]); 18_000]});
+        let messages = vec![json!({"role": "user", "content": "<".repeat(100_000)})];
+        let text = render(&good, messages, (0..14).map(|_| tool()).collect(), None).await.unwrap();
+        assert!(text.len() > 700_000, "{}", text.len());
     }
 
     /// Qwen3-Coder's calls stand between the same tags and are no JSON: they would be taken for text.
