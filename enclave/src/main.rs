@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -136,6 +137,7 @@ fn main() -> Result<()> {
         .with_env_filter(tracing_subscriber::EnvFilter::new("off,cocoon_enclave=info,cocoon_engine=info"))
         .init();
     process::harden();
+    without_nccl()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match Args::parse().command {
         Command::Serve { config, model, listen, platform } => runtime.block_on(serve(config, model, listen, platform)),
@@ -161,6 +163,20 @@ fn main() -> Result<()> {
     }
 }
 
+/// mistral.rs 0.8.1 built with NCCL makes a socket for every request, from which it would send the prompt as JSON to copies of this program, one
+/// for each further GPU; its engine panics where it may not (`replicate_request_to_daemons`). With this variable it does neither, and spreads
+/// the layers of a model over the GPUs instead.
+fn without_nccl() -> Result<()> {
+    const OFF: &str = "MISTRALRS_NO_NCCL";
+    if !cfg!(feature = "nccl") || std::env::var(OFF).is_ok_and(|value| value == "1") {
+        return Ok(());
+    }
+    let again =
+        std::process::Command::new(std::env::current_exe()?).args(std::env::args_os().skip(1)).env(OFF, "1").exec();
+    Err(again)
+        .with_context(|| format!("this program was built with NCCL, and cannot start again without it: set {OFF}=1"))
+}
+
 /// Answers that may be open, generated and not yet read included, for each place in the queue.
 const OPEN_ANSWERS: usize = 4;
 
@@ -174,10 +190,7 @@ async fn serve(config: PathBuf, model: PathBuf, listen: Listen, platform: Platfo
     };
     let (config, config_digest) = Config::load(&config)?;
     let listener = listen.bind().await?;
-    // Several GPUs find one another through sockets of this machine (NCCL), so there it is closed once they have.
-    if !cfg!(feature = "nccl") {
-        egress::close()?;
-    }
+    egress::close()?;
     let gpus = gpus(platform)?;
     let started = std::time::Instant::now();
     let staged = tokio::task::spawn_blocking(move || Staged::copy(&model)).await??;
@@ -194,9 +207,6 @@ async fn serve(config: PathBuf, model: PathBuf, listen: Listen, platform: Platfo
     let unread = Unread::new(config.unread_mib.saturating_mul(1 << 20));
     let attester = Attester::new(config, config_digest, root, tsm, gpus)?;
     let enclave = Arc::new(Enclave { attester, ledger, models, limits, unread, open: OpenRequests::default() });
-    if cfg!(feature = "nccl") {
-        egress::close()?;
-    }
     println!("{}", serde_json::json!({"listening": listener.address()?}));
     listener.serve(cocoon_enclave::http::router(enclave)).await?;
     Ok(())
