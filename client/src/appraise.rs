@@ -54,8 +54,8 @@ struct Entry {
     development: bool,
     /// Until when the appraisal holds.
     good_until: UnixTime,
-    /// Until when the registration need not be looked up again.
-    standing_until: UnixTime,
+    /// Until when chain and logs need not be asked again; `None` where they have not been.
+    standing_until: Option<UnixTime>,
 }
 
 /// What is remembered of evidence.
@@ -78,6 +78,8 @@ impl Known {
 pub struct Appraiser {
     /// By the SHA-256 of the very bytes that were appraised.
     known: Mutex<HashMap<Digest, Known>>,
+    /// Held while evidence is appraised: whoever has the same waits for what comes of it.
+    appraising: Mutex<()>,
     appraisals: AtomicU64,
     logs: Logs,
 }
@@ -88,7 +90,12 @@ impl Appraiser {
     /// # Errors
     /// The folder cannot be read or written.
     pub(crate) fn open(data: &std::path::Path) -> Result<Self, Error> {
-        Ok(Self { known: Mutex::default(), appraisals: AtomicU64::new(0), logs: Logs::open(data)? })
+        Ok(Self {
+            known: Mutex::default(),
+            appraising: Mutex::default(),
+            appraisals: AtomicU64::new(0),
+            logs: Logs::open(data)?,
+        })
     }
 
     /// How often evidence was really appraised.
@@ -126,30 +133,25 @@ impl Appraiser {
         let now = config.clock.now();
         let named = statement.statement.evidence_id;
         let bytes = Digest::of(&[bundle]);
-        let known = self.lock().get(&bytes).filter(|known| !known.says_nothing_at(now)).cloned();
-        let entry = match known {
-            Some(Known::Refused { check, reason, .. }) => return Err(Error::Refused { check, reason }),
-            Some(Known::Accepted(entry)) if entry.standing_until >= now => *entry,
-            Some(Known::Accepted(entry)) => {
-                let entry = *entry;
-                let still = self.standing(config, http, &entry, now).await;
-                self.remember(bytes, entry, still, UNSUPPORTED_SECONDS, now)?
-            }
-            None => {
-                let appraised = self.appraise(config, bundle, now);
-                let entry = self.remember_refusal(bytes, appraised, REFUSED_SECONDS, now)?;
-                let behind = self.standing(config, http, &entry, now).await;
-                self.remember(bytes, entry, behind, UNSUPPORTED_SECONDS, now)?
-            }
-        };
+        let mut entry = self.appraised(config, bytes, bundle, now)?;
+        if entry.standing_until.is_none_or(|until| until < now) {
+            let behind = self.standing(config, http, &entry, now).await;
+            self.remember_refusal(bytes, behind, UNSUPPORTED_SECONDS, now)?;
+            entry.standing_until = Some(now.plus(STANDING_SECONDS));
+            self.put(bytes, Known::Accepted(Box::new(entry.clone())), now);
+        }
         if entry.evidence_id != named {
             return Err(Error::refused("key-statement", "the key statement is for other evidence than came with it"));
         }
         let Entry { claims, development, .. } = entry;
-        let verified = statement
-            .verify(&claims.enclave_key, &named, now)
-            .map_err(|error| Error::refused("key-statement", error))?
-            .clone();
+        let verified = statement.verify(&claims.enclave_key, &named, now).map_err(|error| match error {
+            // A good enclave's is never long out of date: it is as likely this machine that is.
+            late @ cocoon_protocol::Error::StatementTime { .. } => {
+                Error::refused("key-statement", format!("{late}, and see whether this machine's clock is right"))
+            }
+            error => Error::refused("key-statement", error),
+        })?;
+        let verified = verified.clone();
         Ok(Appraised {
             evidence_id: named,
             claims,
@@ -189,19 +191,26 @@ impl Appraiser {
         result
     }
 
-    /// Remembers that all stands behind an enclave, or what does not.
-    fn remember(
-        &self,
-        bytes: Digest,
-        entry: Entry,
-        behind: Result<(), Error>,
-        seconds: u64,
-        now: UnixTime,
-    ) -> Result<Entry, Error> {
-        self.remember_refusal(bytes, behind, seconds, now)?;
-        let entry = Entry { standing_until: now.plus(STANDING_SECONDS), ..entry };
-        self.put(bytes, Known::Accepted(Box::new(entry.clone())), now);
-        Ok(entry)
+    /// What is known of evidence; appraised now if nothing is, and remembered before anybody else is asked about it.
+    fn appraised(&self, config: &ClientConfig, bytes: Digest, bundle: &[u8], now: UnixTime) -> Result<Entry, Error> {
+        let known = || self.lock().get(&bytes).filter(|known| !known.says_nothing_at(now)).cloned();
+        let mut found = known();
+        let mut appraising = None;
+        if found.is_none() {
+            appraising = Some(self.appraising.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+            found = known();
+        }
+        let _one = appraising;
+        match found {
+            Some(Known::Refused { check, reason, .. }) => Err(Error::Refused { check, reason }),
+            Some(Known::Accepted(entry)) => Ok(*entry),
+            None => {
+                let appraised = self.appraise(config, bundle, now);
+                let entry = self.remember_refusal(bytes, appraised, REFUSED_SECONDS, now)?;
+                self.put(bytes, Known::Accepted(Box::new(entry.clone())), now);
+                Ok(entry)
+            }
+        }
     }
 
     /// Whether chain and logs stand behind an enclave now.
@@ -232,7 +241,7 @@ impl Appraiser {
             claims,
             development: result.appraisal.development,
             good_until: if ages { lapses.min(now.plus(STANDING_SECONDS)) } else { lapses },
-            standing_until: now,
+            standing_until: None,
         })
     }
 }

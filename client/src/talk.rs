@@ -1,6 +1,7 @@
 //! One request: choose an enclave, promise to pay, seal, relay, open, verify the receipt.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -48,6 +49,10 @@ pub struct Client {
     directory: Mutex<Option<(u64, Vec<Appraised>)>>,
     /// The latest promise to each enclave: a new one is signed only for a higher cap or before it expires.
     promises: Mutex<HashMap<EnclaveKey, SignedVoucher>>,
+    /// Held while the list is fetched: whoever needs it meanwhile waits for what comes of it.
+    listing: tokio::sync::Mutex<()>,
+    /// Lists without an enclave that is accepted.
+    fruitless: AtomicU64,
     /// Held while a cap is raised.
     raising: tokio::sync::Mutex<()>,
 }
@@ -92,6 +97,8 @@ impl Client {
             state,
             directory: Mutex::default(),
             promises: Mutex::default(),
+            listing: tokio::sync::Mutex::default(),
+            fruitless: AtomicU64::new(0),
             raising: tokio::sync::Mutex::default(),
         }))
     }
@@ -151,13 +158,33 @@ impl Client {
     /// # Errors
     /// No gateway answers.
     pub async fn enclaves(&self) -> Result<(Vec<Appraised>, Option<Error>), Error> {
-        let now = self.config.clock.now().0;
-        if let Some((at, enclaves)) = &*self.directory.lock().unwrap_or_else(PoisonError::into_inner)
-            && at + DIRECTORY_SECONDS > now
-            && !enclaves.is_empty()
-        {
-            return Ok((enclaves.clone(), None));
+        let fruitless = self.fruitless.load(Ordering::Relaxed);
+        if let Some(enclaves) = self.listed() {
+            return Ok((enclaves, None));
         }
+        let listing = self.listing.lock().await;
+        if let Some(enclaves) = self.listed() {
+            return Ok((enclaves, None));
+        }
+        // Where whoever was first found nothing, those who waited all look at once: one after another they would wait for ever longer.
+        let _listing = (self.fruitless.load(Ordering::Relaxed) == fruitless).then_some(listing);
+        let found = self.list_all().await;
+        if !matches!(&found, Ok((enclaves, _)) if !enclaves.is_empty()) {
+            self.fruitless.fetch_add(1, Ordering::Relaxed);
+        }
+        found
+    }
+
+    /// The list, where it is not too old and holds any.
+    fn listed(&self) -> Option<Vec<Appraised>> {
+        let now = self.config.clock.now().0;
+        let directory = self.directory.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = directory.as_ref().filter(|(at, enclaves)| at + DIRECTORY_SECONDS > now && !enclaves.is_empty());
+        fresh.map(|(_, enclaves)| enclaves.clone())
+    }
+
+    async fn list_all(&self) -> Result<(Vec<Appraised>, Option<Error>), Error> {
+        let now = self.config.clock.now().0;
         let (mut accepted, mut refused, mut answered): (Vec<Appraised>, _, _) = (Vec::new(), None, false);
         for gateway in &self.config.gateways {
             let list = match self.list(gateway).await {
@@ -202,7 +229,7 @@ impl Client {
     }
 
     /// The promise to pay the next request with: the last one while half a step of it is left, else one that covers a step more than the
-    /// enclave has earned so far.
+    /// enclave has earned so far, or all that channel or spending limit have left where that is less.
     ///
     /// # Errors
     /// The prices are above this client's limits, or the channel cannot pay.
@@ -216,8 +243,13 @@ impl Client {
         }
         match self.raised_voucher(enclave, account.total.saturating_add(step)).await {
             // What is left may do for this request, and the enclave says so if it does not.
-            Err(Error::ChannelEmpty | Error::SpendingLimit { .. }) if left > Nanoton(0) => {
-                self.voucher_with_cap(enclave, account.cap)
+            Err(Error::ChannelEmpty | Error::SpendingLimit { .. }) => {
+                match self.raised_voucher(enclave, account.cap.saturating_add(Nanoton(1))).await {
+                    Err(Error::ChannelEmpty | Error::SpendingLimit { .. }) if left > Nanoton(0) => {
+                        self.voucher_with_cap(enclave, account.cap)
+                    }
+                    signed => signed,
+                }
             }
             signed => signed,
         }

@@ -8,38 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::http::StatusCode;
 use axum::routing::{get, post};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use cocoon_client::{Client, Error};
-use cocoon_protocol::sealed::Receiver;
-use cocoon_protocol::statement::KeyStatement;
-use cocoon_protocol::wire::{Announcement, ENCLAVES_PATH, RELAY_PATH, Refusal};
+use cocoon_protocol::wire::{ENCLAVES_PATH, RELAY_PATH, Refusal};
 use cocoon_settlement::{Nanoton, ops};
-use common::{AT, MRTD, PRICES, World, bundle, enclave, platform, serve};
+use common::{World, listed, serve};
 use tokio::io::AsyncReadExt;
-
-/// What a gateway lists: one enclave, with a key that can be sealed to.
-async fn listed(world: &World) -> Announcement {
-    let claims = world.claims().await;
-    let bundle = bundle(&platform(), MRTD, &claims);
-    world.register(&claims, bundle.evidence_id().0, AT.plus(80_000)).await;
-    let epoch = Receiver::new().rotate(AT, 86_400, 60).unwrap();
-    let statement = KeyStatement {
-        evidence_id: bundle.evidence_id(),
-        key_config: epoch.key_config,
-        not_before: epoch.not_before,
-        not_after: epoch.not_after,
-    };
-    Announcement {
-        evidence_id: bundle.evidence_id().to_string(),
-        host_url: "http://127.0.0.1:1".into(),
-        models: vec!["demo".into()],
-        provider: world.provider,
-        prices: PRICES,
-        bundle: STANDARD.encode(bundle.to_cbor()),
-        key_statement: STANDARD.encode(statement.sign(&enclave()).to_bytes()),
-    }
-}
 
 /// Asks through a gateway with a record of its own; gives the error.
 async fn ask(world: &World, gateway: String) -> Error {

@@ -50,3 +50,20 @@ async fn a_cap_ends_at_the_spending_limit() {
     assert!(matches!(refused, Err(Error::SpendingLimit { promised, .. }) if promised == limit));
     assert_eq!(client.voucher(&enclave).await.unwrap().voucher.cap, limit);
 }
+
+/// Less than a step is money too: it can all be promised before anybody is told that there is none.
+#[tokio::test]
+async fn a_limit_or_a_channel_below_a_step_is_promised_to_its_end() {
+    let limit = Nanoton(STEP / 2);
+    let (_world, limited, enclave, _) = client(|config| config.spending_limit = Some(limit)).await;
+    assert_eq!(limited.voucher(&enclave).await.unwrap().voucher.cap, limit);
+    assert_eq!(limited.voucher(&enclave).await.unwrap().voucher.cap, limit, "what is left is used");
+    let refused = limited.raised_voucher(&enclave, Nanoton(limit.0 + 1)).await;
+    assert!(matches!(refused, Err(Error::SpendingLimit { promised, .. }) if promised == limit));
+
+    let (_world, poor, enclave, available) = client(|config| config.voucher_step = Nanoton(4 * STEP)).await;
+    assert_eq!(poor.voucher(&enclave).await.unwrap().voucher.cap, available);
+
+    let (_world, broke, enclave, _) = client(|config| config.spending_limit = Some(Nanoton(0))).await;
+    assert!(matches!(broke.voucher(&enclave).await, Err(Error::SpendingLimit { .. })));
+}

@@ -13,8 +13,9 @@ use cocoon_attestation::tsm::{self, SocketTsm};
 use cocoon_attestation::{Beacon, Bundle, Claims, Digest, Endorsements, Measurement, ReferenceValues, UnixTime};
 use cocoon_client::{Client, ClientConfig, Clock, Error, LogKey};
 use cocoon_protocol::identity::SigningKey;
+use cocoon_protocol::sealed::Receiver;
 use cocoon_protocol::statement::{KeyStatement, SignedKeyStatement};
-use cocoon_protocol::wire::{INCLUSION_PATH, LogInclusion};
+use cocoon_protocol::wire::{Announcement, INCLUSION_PATH, LogInclusion};
 use cocoon_settlement::account::Account;
 use cocoon_settlement::cells::Verdict;
 use cocoon_settlement::chain::Chain;
@@ -32,7 +33,8 @@ const IMAGE: Digest = Digest([9; 32]);
 const VERIFIER: [u8; 32] = [21; 32];
 const CLIENT_KEY: [u8; 32] = [31; 32];
 
-struct Time(Arc<ManualClock>);
+/// A clock that the test sets.
+pub struct Time(pub Arc<ManualClock>);
 
 impl Clock for Time {
     fn now(&self) -> UnixTime {
@@ -252,4 +254,27 @@ pub async fn node(inclusion: LogInclusion, key: String) -> LogKey {
     let route = format!("{INCLUSION_PATH}/{{id}}");
     let router = axum::Router::new().route(&route, axum::routing::get(|| async move { axum::Json(inclusion) }));
     LogKey { url: serve(router).await, key, witness: witness_key("none.example/witness", &[77; 32]).unwrap() }
+}
+
+/// What a gateway lists: one enclave, with a key that can be sealed to.
+pub async fn listed(world: &World) -> Announcement {
+    let claims = world.claims().await;
+    let bundle = bundle(&platform(), MRTD, &claims);
+    world.register(&claims, bundle.evidence_id().0, AT.plus(80_000)).await;
+    let epoch = Receiver::new().rotate(AT, 86_400, 60).unwrap();
+    let statement = KeyStatement {
+        evidence_id: bundle.evidence_id(),
+        key_config: epoch.key_config,
+        not_before: epoch.not_before,
+        not_after: epoch.not_after,
+    };
+    Announcement {
+        evidence_id: bundle.evidence_id().to_string(),
+        host_url: "http://127.0.0.1:1".into(),
+        models: vec!["demo".into()],
+        provider: world.provider,
+        prices: PRICES,
+        bundle: STANDARD.encode(bundle.to_cbor()),
+        key_statement: STANDARD.encode(statement.sign(&enclave()).to_bytes()),
+    }
 }
