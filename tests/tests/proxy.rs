@@ -30,6 +30,10 @@ fn raw_whole(base: &str, request: &str) -> (u16, String) {
 
 fn post(host: &str, more: &str) -> String {
     let body = r#"{"model":"cocoon-demo","temperature":0,"messages":[{"role":"user","content":"What is Cocoon?"}]}"#;
+    post_body(host, more, body)
+}
+
+fn post_body(host: &str, more: &str, body: &str) -> String {
     format!(
         "POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{more}content-length: {}\r\n\r\n{body}",
         body.len()
@@ -282,28 +286,59 @@ fn proxy(config: &Path) -> Proxy {
     Proxy(child, base)
 }
 
-/// A warning before the limit, a clear refusal at it, and nothing spent beyond.
+/// A warning before the limit, all that fits under it, a clear refusal at it, and nothing spent beyond.
 #[test]
 fn spending_has_a_limit() {
     let data = tempfile::tempdir().unwrap();
     let up = Up::start(data.path());
     let config: toml::Table = std::fs::read_to_string(data.path().join("client.toml")).unwrap().parse().unwrap();
     let step = config["voucher_step"].as_integer().unwrap();
-    let answer = |name: &str, limit: i64| {
+    // It costs all that is set aside for it.
+    let eight = r#"{"model":"cocoon-demo","temperature":0,"max_tokens":8,"messages":[{"role":"user","content":"What is Cocoon?"}]}"#;
+    let limited = |name: &str, limit: i64| {
         let mut limited = config.clone();
         limited.insert("spending_limit".into(), limit.into());
         limited.insert("data".into(), name.into());
         let path = data.path().join(format!("{name}.toml"));
         std::fs::write(&path, limited.to_string()).unwrap();
-        raw_whole(&proxy(&path).1, &post("{host}", JSON))
+        proxy(&path)
     };
-    let (status, whole) = answer("much", 10 * step);
+    let ask = |proxy: &Proxy| raw_whole(&proxy.1, &post_body("{host}", JSON, eight));
+    let answer = |name: &str, limit: i64| ask(&limited(name, limit));
+    let much = limited("much", 10 * step);
+    let (status, whole) = ask(&much);
     assert!(status == 200 && !whole.contains("cocoon-spending-warning"), "{whole}");
     let (status, whole) = answer("near", step + step / 10);
     assert!(status == 200 && whole.contains("cocoon-spending-warning"), "{whole}");
-    let (status, whole) = answer("little", step / 2);
-    assert_eq!(status, 402, "{whole}");
-    assert_eq!(code(&whole), "spending_limit_reached");
+    let receipt = |proxy: &Proxy, whole: &str| -> (i64, i64) {
+        let id = whole.lines().find_map(|line| line.strip_prefix("cocoon-receipt-id: ")).expect("a receipt").trim();
+        let (status, body) = raw(&proxy.1, &format!("GET /v1/receipts/{id} HTTP/1.0\r\nhost: {{host}}\r\n\r\n"));
+        let receipt: Value = serde_json::from_str(&body).unwrap_or_else(|error| panic!("{status} {error}: {body}"));
+        let number = |value: &Value| value.as_i64().expect("nanoton");
+        (number(&receipt["charge_nanoton"]), number(&receipt["settlement"]["total_nanoton"]))
+    };
+    let (status, whole) = ask(&much);
+    assert_eq!(status, 200, "{whole}");
+    let (charge, total) = receipt(&much, &whole);
+    drop(much);
+    // Far less than a step, and room for three more answers. This proxy knows nothing of what the other ones spent.
+    let limit = total + 3 * charge + charge / 2;
+    assert!(charge > 1 && limit < step / 2, "{limit} of {step}");
+    let little = limited("little", limit);
+    for number in 1..=3 {
+        let (status, whole) = ask(&little);
+        assert_eq!(status, 200, "answer {number}: {whole}");
+        assert!(whole.contains("cocoon-spending-warning"), "{whole}");
+        assert_eq!(receipt(&little, &whole), (charge, total + number * charge));
+    }
+    for _ in 0..2 {
+        let (status, whole) = ask(&little);
+        assert_eq!(status, 402, "{whole}");
+        assert_eq!(code(&whole), "spending_limit_reached");
+    }
+    drop(little);
+    let (status, whole) = answer("after", 10 * step);
+    assert_eq!(status, 200, "{whole}");
     drop(up);
 }
 
