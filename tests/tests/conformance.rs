@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use cocoon_tests::models::{self, Shape};
+use cocoon_tests::models::{self, Layout, Shape};
 use cocoon_tests::up::Up;
 use serde_json::Value;
 
@@ -47,30 +47,29 @@ fn python() -> PathBuf {
     python
 }
 
-/// The demo model, one that embeds, and one whose template opens its thoughts.
+/// Models with random weights: one that embeds, and one of each kind that is loaded in its own way.
+const SHAPES: [(&str, Shape); 5] = [
+    ("embedder", Shape::Embedding),
+    ("qwen3-gguf", Shape::Qwen3GgufQ8),
+    ("qwen3-moe", Shape::Qwen3Moe(Layout::Cpu)),
+    ("deepseek-v2", Shape::DeepSeekV2(Layout::Cpu)),
+    ("deepseek-v3", Shape::DeepSeekV3(Layout::Cpu)),
+];
+
+/// The demo model, one whose template opens its thoughts, and the others.
 fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let copy = |name: &str, alter: &dyn Fn(&str, Vec<u8>) -> Vec<u8>| {
-        let to = folder.path().join(name);
-        std::fs::create_dir(&to).unwrap();
-        for file in std::fs::read_dir(cocoon_tests::demo_model()).unwrap() {
-            let file = file.unwrap();
-            let file_name = file.file_name().into_string().unwrap();
-            std::fs::write(to.join(&file_name), alter(&file_name, std::fs::read(file.path()).unwrap())).unwrap();
-        }
-    };
-    copy("cocoon-demo", &|_, bytes| bytes);
-    copy("thinker", &|name, bytes| match name {
-        "tokenizer_config.json" => {
-            let text = String::from_utf8(bytes).unwrap();
-            let opened = text.replace(r"<|im_start|>assistant\\n' }}", r"<|im_start|>assistant\\n<think>\\n' }}");
-            assert_ne!(opened, text);
-            opened.into_bytes()
-        }
-        _ => bytes,
-    });
-    models::write(&folder.path().join("embedder"), Shape::Embedding).unwrap();
-    for name in ["thinker", "embedder"] {
+    let demo = folder.path().join("cocoon-demo");
+    std::fs::create_dir(&demo).unwrap();
+    for file in std::fs::read_dir(cocoon_tests::demo_model()).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), demo.join(file.file_name())).unwrap();
+    }
+    models::thinker(&folder.path().join("thinker")).unwrap();
+    for (name, shape) in SHAPES {
+        models::write(&folder.path().join(name), shape).unwrap();
+    }
+    for name in ["thinker"].into_iter().chain(SHAPES.map(|(name, _)| name)) {
         let mut record = Command::new(cocoon_tests::enclave_binary());
         run(record.args(["record", "--model"]).arg(folder.path().join(name)), "known answers");
     }
@@ -79,12 +78,18 @@ fn folder() -> tempfile::TempDir {
 
 struct World {
     up: Up,
-    _folders: [tempfile::TempDir; 2],
+    folders: [tempfile::TempDir; 2],
+}
+
+impl World {
+    fn models(&self) -> &Path {
+        self.folders[1].path()
+    }
 }
 
 fn world() -> World {
     let (data, models) = (tempfile::tempdir().unwrap(), folder());
-    World { up: Up::start_with(data.path(), models.path()), _folders: [data, models] }
+    World { up: Up::start_with(data.path(), models.path()), folders: [data, models] }
 }
 
 fn with<'a>(command: &'a mut Command, world: &World) -> &'a mut Command {
@@ -153,7 +158,9 @@ fn curl_and_receipts_of_several_models() {
     let (models, _) = curl(base, "/models", None);
     let names: Vec<&str> =
         models["data"].as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap()).collect();
-    assert_eq!(names, ["cocoon-demo", "embedder", "thinker"]);
+    let mut all: Vec<&str> = SHAPES.iter().map(|(name, _)| *name).chain(["cocoon-demo", "thinker"]).collect();
+    all.sort_unstable();
+    assert_eq!(names, all);
     let ask = |model: &str| {
         serde_json::json!({"model": model, "temperature": 0, "max_tokens": 20,
         "messages": [{"role": "user", "content": "What is Cocoon?"}]})
@@ -176,6 +183,19 @@ fn curl_and_receipts_of_several_models() {
         answer["choices"][0]["message"]["reasoning_content"].as_str().is_some_and(|text| !text.is_empty()),
         "{answer}"
     );
+
+    // Dense and quantised, with experts and without: from sealed memory, through the channel, as was recorded from the folder.
+    for (name, shape) in SHAPES.iter().filter(|(_, shape)| *shape != Shape::Embedding) {
+        let known = std::fs::read(world.models().join(name).join("known-answers.json")).unwrap();
+        let known: Value = serde_json::from_slice(&known).unwrap();
+        for known in known["answers"].as_array().unwrap() {
+            let asked = serde_json::json!({"model": name, "temperature": 0, "max_tokens": known["tokens"].as_array().unwrap().len(),
+                "messages": [{"role": "user", "content": known["question"]}]});
+            let (answer, head) = curl(base, "/chat/completions", Some(&asked));
+            assert_eq!(answer["choices"][0]["message"]["content"], known["answer"], "{shape:?}: {answer}");
+            assert_eq!(receipt(&head)["tokens"]["completion"], answer["usage"]["completion_tokens"]);
+        }
+    }
 
     let (vectors, head) =
         curl(base, "/embeddings", Some(&serde_json::json!({"model": "embedder", "input": "What is Cocoon?"})));
