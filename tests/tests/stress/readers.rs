@@ -201,17 +201,17 @@ fn thoughts_that_nobody_read_are_charged_as_thoughts() {
     assert_eq!((prompt.completion, prompt.reasoning), (0, 4), "it does nothing but think");
     let mut client = Client::new(evidence, 134);
     client.voucher.prices.reasoning = 1_000 * client.voucher.prices.completion;
-    let sealed = client.chat(evidence, &wordy(900));
+    let sealed = client.chat(evidence, &(wordy(900) + r#","n":4"#));
     let request = request_id(&sealed.body).unwrap();
     let mut stream = enclave.send(&sealed);
-    // A little is read, much of it is not.
+    // A little is read; the kernel takes some two megabytes of the rest, and more than as much is generated.
     stream.read_exact(&mut [0; 2_000]).unwrap();
-    std::thread::sleep(Duration::from_millis(150));
+    std::thread::sleep(Duration::from_secs(3));
     drop(stream);
     let charged = enclave.ended(&client, &request).unwrap().total.0 - charge(prompt.prompt, 0).0;
     let thought = client.voucher.prices.reasoning / 1_000_000;
     println!("{} thoughts charged, and {} nanoton more", charged / thought, charged % thought);
-    assert!(charged >= 5 * thought && charged <= 900 * thought, "{charged} nanoton");
+    assert!(charged >= 5 * thought && charged <= 4 * 900 * thought, "{charged} nanoton");
     assert_eq!(charged % thought, 0, "something was charged at another price");
 }
 
