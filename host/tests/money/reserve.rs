@@ -213,6 +213,7 @@ async fn a_channel_that_the_chain_does_not_answer_about_holds_up_no_other() {
     };
     tokio::select! {
         _ = ask(world.channel) => panic!("the chain does not answer"),
+        () = tokio::time::sleep(std::time::Duration::from_secs(30)) => panic!("the other channel waits for it"),
         other = async {
             // The first has its turn, and waits.
             while server.asked.lock().unwrap().is_empty() {
