@@ -387,12 +387,29 @@ async fn a_message_whose_answer_got_lost_is_looked_for_and_only_the_same_bytes_a
         "{asked:?}"
     );
 
-    // Refused for good: no trace of it, or only a guess of what it would do.
-    for trace in [none, emulated_from(&arrived, 0)] {
-        let (url, _) = scripted(vec![(503, None, json!({})), (500, None, refused.clone()), (200, None, trace)]).await;
+    // Its block is a moment ahead of what is asked for its trace.
+    for before in [vec![none.clone()], vec![none.clone(), emulated_from(&arrived, 0), none.clone()]] {
+        let lost = vec![(503, None, json!({})), (500, None, refused.clone())];
+        let seen = before.into_iter().chain([arrived.clone()]).map(|trace| (200, None, trace));
+        let (url, _) = scripted(lost.into_iter().chain(seen).collect()).await;
         let client = Toncenter::with_options(&format!("{url}/api/v3"), NetworkId::TESTNET, options(0)).unwrap();
-        assert!(matches!(client.send(request.clone()).await, Err(Error::NotAccepted { exit_code: 133, .. })));
+        assert_eq!(client.send(request.clone()).await.unwrap(), request.repr_hash().0);
     }
+
+    // No trace of it, or only a guess of what it would do, or no answer: nobody knows, and nobody says that it was refused.
+    let silent = (500, None, json!({ "error": "the index is away" }));
+    for (trace, questions) in [((200, None, none), 5), ((200, None, emulated_from(&arrived, 0)), 5), (silent, 1)] {
+        let (url, asked) = scripted(vec![(503, None, json!({})), (500, None, refused.clone()), trace]).await;
+        let client = Toncenter::with_options(&format!("{url}/api/v3"), NetworkId::TESTNET, options(0)).unwrap();
+        let error = client.send(request.clone()).await.unwrap_err();
+        assert!(matches!(error, Error::Api { .. }) && error.to_string().contains("may still arrive"), "{error}");
+        assert_eq!(asked.lock().unwrap().len(), 2 + questions);
+    }
+
+    // What is refused at once was taken in by nobody.
+    let (url, _) = scripted(vec![(500, None, refused)]).await;
+    let client = Toncenter::with_options(&format!("{url}/api/v3"), NetworkId::TESTNET, options(0)).unwrap();
+    assert!(matches!(client.send(request).await, Err(Error::NotAccepted { exit_code: 133, .. })));
 }
 
 #[tokio::test]

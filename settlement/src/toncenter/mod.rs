@@ -216,6 +216,25 @@ impl Toncenter {
         }
     }
 
+    /// Whether a message that may have been taken in is in a block. Where it was `refused` when it was sent again, that may have been its replay,
+    /// and what says so be a moment behind the block: then it is looked for a few times.
+    async fn arrived(&self, hash: &[u8; 32], refused: bool) -> Result<bool, Error> {
+        for attempt in 1.. {
+            if self.trace(hash).await.map_err(|error| self.uncertain(error))?.is_some() {
+                return Ok(true);
+            }
+            if !refused || !self.http.again(attempt, None).await {
+                return Ok(false);
+            }
+        }
+        Ok(false)
+    }
+
+    /// A message was submitted, and whether it was taken in is not known.
+    fn uncertain(&self, why: impl fmt::Display) -> Error {
+        self.api_error(format!("sending: {why}; the message may still arrive, so look before sending another"))
+    }
+
     /// A masterchain block's id as a reference; its time takes a second question.
     async fn block_ref(&self, id: &Value) -> Result<BlockRef, Error> {
         let seqno = id["seqno"].as_u64().and_then(|seqno| u32::try_from(seqno).ok());
@@ -338,17 +357,17 @@ impl Chain for Toncenter {
                 Err(failure) => failure,
             };
             // An earlier attempt whose answer got lost may have arrived, and makes this one a replay.
-            if attempt > 1 && self.trace(&hash).await?.is_some() {
+            if attempt > 1 && self.arrived(&hash, matches!(failure, Failure::Answer(_))).await? {
                 return Ok(hash);
             }
             match failure {
                 Failure::Transient(why, asked) => {
                     if !self.http.again(attempt, asked).await {
-                        let text = format!(
-                            "sending: {why}, {attempt} times; the message may still arrive, so look before sending another"
-                        );
-                        return Err(self.api_error(text));
+                        return Err(self.uncertain(format!("{why}, {attempt} times")));
                     }
+                }
+                Failure::Answer(why) if attempt > 1 => {
+                    return Err(self.uncertain(format!("{why}, after no answer {} times", attempt - 1)));
                 }
                 Failure::Answer(why) => {
                     let code = why.split_once(EXIT_CODE_MARK).map(|(_, rest)| rest);
