@@ -218,6 +218,7 @@ fn words(change: &Change) -> String {
         Change::Governance(address) => format!("governance by {address}"),
         Change::TimeLock(seconds) => format!("a time-lock of {}", duration(u64::from(*seconds))),
         Change::Release(release) => format!("release {} for new Providers and Channels", release.version),
+        Change::Unknown(_) => "nothing that a Registry can carry out: take it back, or let it lapse".into(),
     }
 }
 

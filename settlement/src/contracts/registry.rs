@@ -248,9 +248,17 @@ pub enum Change {
     TimeLock(u32),
     /// New code for Providers and Channels.
     Release(Release),
+    /// None of these. A Registry takes any small cell from its governance as a proposal and reads it when it is carried out, which it then
+    /// refuses: it waits until governance takes it back or it lapses.
+    Unknown(Cell),
 }
 
 impl Change {
+    /// A proposal as it waits, whatever it is.
+    fn of_cell(cell: Cell) -> Self {
+        read_whole(&cell, Self::load).unwrap_or(Self::Unknown(cell))
+    }
+
     fn to_cell(&self) -> Result<Cell, Error> {
         let mut b = CellBuilder::new();
         match self {
@@ -282,6 +290,7 @@ impl Change {
                 store_hash(&mut b, &release.provider_code)?;
                 store_hash(&mut b, &release.channel_code)?;
             }
+            Self::Unknown(_) => return Err(parameters("this version does not know that change".into())),
         }
         Ok(b.build()?)
     }
@@ -420,7 +429,7 @@ pub async fn proposals(chain: &dyn Chain, registry: &Address) -> Result<Vec<Prop
     let mut proposals = Vec::new();
     for entry in Dict::<u32, Waiting>::from(answer.dict()?).iter() {
         let (id, Waiting { not_before, change }) = entry?;
-        proposals.push(Proposal { id, not_before, change: read_whole(&change, Change::load)? });
+        proposals.push(Proposal { id, not_before, change: Change::of_cell(change) });
     }
     Ok(proposals)
 }

@@ -12,6 +12,7 @@ use cocoon_settlement::contracts::{
     Verifiers, channel,
 };
 use cocoon_settlement::{Nanoton, NetworkId, ops};
+use tycho_types::cell::CellBuilder;
 
 use crate::world::{CLIENT, DAY, ENCLAVE, IMAGE, MODEL, START, World, public, ton, verifier};
 
@@ -174,6 +175,49 @@ async fn a_change_waits_in_the_time_lock_where_everyone_can_read_it() {
     assert_eq!(looser.aborted, Some((*registry, 114)));
     ops::tighten(governance, registry, &[], 2, 60).await.unwrap().success().unwrap();
     assert_eq!(ops::registry_params(chain, registry).await.unwrap().max_lifetime, 60);
+}
+
+/// A Registry takes any small cell from its governance as a proposal.
+#[tokio::test]
+async fn a_proposal_that_nobody_can_read_hides_no_other_and_stops_nothing() {
+    let world = World::new().await;
+    let (chain, governance, registry) = (&*world.chain, &world.governance, &world.registry);
+    ops::propose(governance, registry, &Change::TimeLock(DAY as u32)).await.unwrap().success().unwrap();
+    let cell = |write: fn(&mut CellBuilder)| {
+        let mut builder = CellBuilder::new();
+        write(&mut builder);
+        builder.build().unwrap()
+    };
+    // No change at all; a tag of none; one that ends early; one with something behind it; a list that there is not.
+    let unknown = [
+        cell(|_| ()),
+        cell(|b| b.store_u8(7).unwrap()),
+        cell(|b| b.store_u16(0x0300).unwrap()),
+        cell(|b| b.store_u64(0x0300_0000_0100_0000).unwrap()),
+        cell(|b| [2, 2].iter().chain(&[0; 32]).for_each(|byte| b.store_u8(*byte).unwrap())),
+    ];
+    for change in &unknown {
+        let mut body = CellBuilder::new();
+        body.store_u32(0x4301_0002).unwrap();
+        body.store_u64(0).unwrap();
+        body.store_reference(change.clone()).unwrap();
+        governance.send(*registry, ton("0.5"), Some(body.build().unwrap()), None).await.unwrap().success().unwrap();
+    }
+    ops::propose(governance, registry, &Change::MaxLifetime(60)).await.unwrap().success().unwrap();
+    let waiting = contracts::registry::proposals(chain, registry).await.unwrap();
+    let changes: Vec<Change> = unknown.into_iter().map(Change::Unknown).chain([Change::MaxLifetime(60)]).collect();
+    assert_eq!(waiting.iter().map(|waiting| waiting.change.clone()).collect::<Vec<_>>(), changes);
+    assert!(ops::registry_lacks(chain, registry, 1).await.is_ok());
+    // Nobody proposes one by these bindings, nobody can carry one out, and governance can take it back.
+    assert!(contracts::registry::propose(0, &changes[0]).is_err());
+    world.clock.advance(DAY);
+    for id in 0..5 {
+        let executed = ops::execute(&world.payer, registry, id).await.unwrap();
+        assert_eq!(executed.aborted.map(|(account, _)| account), Some(*registry), "proposal {id}");
+        ops::cancel(governance, registry, id).await.unwrap().success().unwrap();
+    }
+    ops::execute(&world.payer, registry, 5).await.unwrap().success().unwrap();
+    assert_eq!(contracts::registry::proposals(chain, registry).await.unwrap(), []);
 }
 
 #[tokio::test]
