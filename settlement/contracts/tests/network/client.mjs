@@ -47,6 +47,9 @@ const { stack } = await client.runMethod(third.address, 'get_subwallet_id');
 assert.equal(stack.readNumber(), 698983191);
 assert.equal((await client.runMethodWithError(third.address, 'no_such_method')).exit_code, 11);
 await assert.rejects(client.runMethod(third.address, 'no_such_method'), /exit_code: 11/);
+// Their former names.
+assert.equal((await client.callGetMethod(third.address, 'get_subwallet_id')).stack.readNumber(), 698983191);
+assert.equal((await client.callGetMethodWithError(third.address, 'no_such_method')).exit_code, 11);
 
 // History: decoded from their cells, by page, by id, and from message to message.
 const history = await client.getTransactions(giver.address, { limit: 10 });
