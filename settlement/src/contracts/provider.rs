@@ -141,7 +141,7 @@ pub struct ClaimItem {
 }
 
 impl ClaimItem {
-    fn to_cell(&self, voucher: bool, next: Option<Cell>) -> Result<Cell, CellError> {
+    pub(crate) fn to_cell(&self, voucher: bool, next: Option<Cell>) -> Result<Cell, CellError> {
         let mut b = CellBuilder::new();
         store_hash(&mut b, &self.receipt.enclave_key.0)?;
         next.store_into(&mut b, Cell::empty_context())?;

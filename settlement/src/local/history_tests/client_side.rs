@@ -2,7 +2,7 @@
 
 use cocoon_attestation::types::UnixTime;
 
-use super::parties::{Known, OWNERS, STRANGER};
+use super::parties::{Known, OWNERS, Place, STRANGER};
 use super::{History, TON};
 use crate::address::NetworkId;
 use crate::amount::{Nanoton, Prices};
@@ -16,10 +16,24 @@ impl History {
         of[self.random.below(of.len())]
     }
 
+    /// A client opens another Channel in the place of one that is no longer, with a new salt.
+    pub(super) fn open_another(&mut self, n: usize) {
+        let mut init = self.places[n].init.clone();
+        let (provider, client, seed) = (self.places[n].provider, self.places[n].client, self.places[n].seed);
+        self.places[n].gone = true;
+        init.salt = [0x80; 32];
+        init.salt[..8].copy_from_slice(&(self.places.len() as u64).to_be_bytes());
+        self.place_at.insert(init.address(), self.places.len());
+        self.places.push(Place::new(init, provider, client, seed));
+    }
+
     pub(super) fn top_up(&mut self) {
         let n = self.some_place();
+        if self.frozen(&self.places[n].init.address()) {
+            return self.open_another(n);
+        }
         let (init, client) = (self.places[n].init.clone(), self.places[n].client);
-        let value = [TON / 2, 2 * TON, 5 * TON, 1_000][self.random.below(4)];
+        let value = [TON / 10, TON / 2, 2 * TON, 5 * TON, 1_000][self.random.below(5)];
         self.send(client, init.address(), value, Some(channel::top_up(0).unwrap()), Some(init.state_init()));
     }
 
@@ -34,11 +48,11 @@ impl History {
             .collect();
         let n = of[self.random.below(of.len())];
         // The enclave itself serves no longer than it is attested, unless it is broken.
-        if self.enclaves[e].attested.is_none_or(|(_, until)| until < self.now) && !self.random.one_in(4) {
+        if self.enclaves[e].attested.is_none_or(|(_, until)| until < self.now) && !self.random.one_in(12) {
             return;
         }
         // A new promise, or the last one again, which may have expired by now: a broken enclave goes on all the same.
-        let last = self.known.iter().rev().find(|known| known.channel == n && known.enclave == e);
+        let last = self.signed_for.get(&(n, e)).and_then(|of| of.last()).map(|k| &self.known[*k]);
         let last = last.map(|known| (known.voucher.cap.0, known.voucher.expiry));
         let again = last.filter(|_| self.random.one_in(3));
         let (cap, expiry) =
@@ -66,6 +80,7 @@ impl History {
         };
         let (voucher_signature, receipt_signature) =
             (voucher.sign(&place.seed).unwrap(), receipt.sign(&enclave.seed).unwrap());
+        self.signed_for.entry((n, e)).or_default().push(self.known.len());
         self.known.push(Known { channel: n, enclave: e, voucher, voucher_signature, receipt, receipt_signature });
     }
 

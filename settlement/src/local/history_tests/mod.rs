@@ -4,7 +4,9 @@
 //! Order is kept between two accounts, as TON keeps it, and nowhere else. `COCOON_HISTORY_SEED` makes other histories. One of them
 //! is written whole to the folder that `COCOON_TRACES` names, for TON's own emulator to do the same.
 
+mod books;
 mod client_side;
+mod crowd;
 mod money;
 mod parties;
 mod promises;
@@ -23,7 +25,8 @@ use tycho_executor::ParsedConfig;
 use tycho_types::cell::{Cell, HashBytes};
 use tycho_types::models::ShardAccount;
 
-use self::money::{Ledger, PAID, REFUND};
+use self::books::Books;
+use self::money::{PAID, REFUND};
 use self::parties::{CLIENTS, Enclave, GOVERNANCE, Known, OWNERS, Place, STRANGER, person, public};
 use self::random::Random;
 use self::trace::Trace;
@@ -37,10 +40,13 @@ const WINDOW: u64 = 3 * DAY;
 const IMAGE: Digest = Digest([0x22; 32]);
 const MODEL: Digest = Digest([0x33; 32]);
 const TON: u64 = 1_000_000_000;
-const MESSAGES: usize = 200_000;
-const HISTORIES: usize = 20;
-/// Messages of one further history, all of which TON's own emulator is asked for too.
-const TRACED: usize = 4_000;
+const YEAR: u64 = 365 * DAY;
+/// Messages of each history. The first is long; in the last but one a Provider is nearly full from the start; all of the last are written down, so that
+/// TON's own emulator is asked for them too.
+const HISTORIES: [usize; 12] =
+    [100_000, 10_000, 10_000, 10_000, 10_000, 10_000, 10_000, 10_000, 10_000, 10_000, 10_000, 4_000];
+const CROWDED: usize = HISTORIES.len() - 2;
+const TRACED: usize = HISTORIES.len() - 1;
 /// How much later than a key's end stake that was asked back then is free: longest attestation, claim window, a day.
 const UNLOCKS: u64 = 7 * DAY + WINDOW + DAY;
 /// Seeds of the keys that verifiers have or may get.
@@ -56,11 +62,20 @@ struct History {
     pending: BTreeMap<(Address, Address), VecDeque<Cell>>,
     registry: Address,
     providers: Vec<ProviderInit>,
+    /// Which Provider an address is.
+    provider_at: BTreeMap<Address, usize>,
     places: Vec<Place>,
+    /// Which Channel an address is.
+    place_at: BTreeMap<Address, usize>,
     enclaves: Vec<Enclave>,
     known: Vec<Known>,
-    /// What contracts sent to people and arrived, in nanoton, by recipient and operation.
+    /// Which of these are of a Channel and an enclave, oldest first.
+    signed_for: BTreeMap<(usize, usize), Vec<usize>>,
+    /// What contracts sent to people, in nanoton, by recipient and operation; and what of it arrived.
+    sent: BTreeMap<(Address, u32), u128>,
     credits: BTreeMap<(Address, u32), u128>,
+    /// Of the Registry, and of each Provider.
+    books: BTreeMap<Address, Books>,
     delivered: usize,
     paid_claims: usize,
     unlocked: usize,
@@ -82,6 +97,10 @@ struct History {
     slashed: usize,
     /// Reports of keys that no owner of that Provider had let in.
     vain_reports: usize,
+    /// How often a year passed at once.
+    years: usize,
+    /// Messages that cannot bounce and found their contract in debt.
+    in_debt: usize,
     trace: Option<Trace>,
 }
 
@@ -110,6 +129,7 @@ impl History {
             })
             .collect();
         let mut places = Vec::new();
+        let provider_at: BTreeMap<_, _> = providers.iter().map(ProviderInit::address).zip(0..).collect();
         for (p, provider) in providers.iter().enumerate() {
             for client in CLIENTS {
                 let seed = [0x40 + client; 32];
@@ -122,16 +142,7 @@ impl History {
                     close_delay: WINDOW as u32,
                     salt: [p as u8; 32],
                 };
-                places.push(Place {
-                    init,
-                    provider: p,
-                    client,
-                    seed,
-                    paid: BTreeMap::new(),
-                    opened: None,
-                    ledger: Ledger::default(),
-                    gone: false,
-                });
+                places.push(Place::new(init, p, client, seed));
             }
         }
         let mut history = Self {
@@ -143,9 +154,14 @@ impl History {
             pending: BTreeMap::new(),
             registry,
             providers: providers.clone(),
+            books: provider_at.keys().copied().chain([registry]).map(|of| (of, Books::default())).collect(),
+            provider_at,
+            place_at: places.iter().map(|place| place.init.address()).zip(0..).collect(),
             places,
             enclaves: Vec::new(),
             known: Vec::new(),
+            signed_for: BTreeMap::new(),
+            sent: BTreeMap::new(),
             credits: BTreeMap::new(),
             delivered: 0,
             paid_claims: 0,
@@ -161,6 +177,8 @@ impl History {
             let_in: BTreeSet::new(),
             slashed: 0,
             vain_reports: 0,
+            years: 0,
+            in_debt: 0,
             trace,
         };
         let fund = || contracts::fund(0).unwrap();
@@ -188,7 +206,10 @@ impl History {
             _ => {
                 let jump = [1, 10, 60, 60, 60, 600, 600, 600, 600, 3_600, 3_600, 3_600, 6 * 3_600, DAY, 2 * DAY]
                     [self.random.below(15)];
-                self.now += jump;
+                // Now and then nobody comes for so long that rent eats up what contracts hold, and more.
+                let year = self.random.one_in(100);
+                self.years += usize::from(year);
+                self.now += if year { YEAR } else { jump };
             }
         }
     }
@@ -199,13 +220,14 @@ fn promises_hold_in_random_histories() {
     let seed = std::env::var("COCOON_HISTORY_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1u64);
     let (mut delivered, mut paid, mut unlocked, mut pruned, mut again) = (0, 0, 0, 0, 0);
     let (mut slashed, mut vain, mut credited) = (0, 0, [0; 2]);
+    let (mut years, mut in_debt) = (0, 0);
     let (mut kinds, mut refusals) = (BTreeMap::new(), BTreeMap::new());
-    for n in 0..=HISTORIES {
-        let (goal, trace) = match n {
-            HISTORIES => (TRACED, Trace::begin("random-history")),
-            _ => (MESSAGES / HISTORIES, None),
-        };
+    for (n, goal) in HISTORIES.into_iter().enumerate() {
+        let trace = if n == TRACED { Trace::begin("random-history") } else { None };
         let mut history = History::new(seed.wrapping_mul(1_000).wrapping_add(n as u64), trace);
+        if n == CROWDED {
+            history.crowd(0);
+        }
         while history.delivered < goal {
             if history.pending.is_empty() || history.random.one_in(3) {
                 history.act();
@@ -223,6 +245,8 @@ fn promises_hold_in_random_histories() {
         again += history.attested_again;
         slashed += history.slashed;
         vain += history.vain_reports;
+        years += history.years;
+        in_debt += history.in_debt;
         for (kind, count) in history.kinds {
             *kinds.entry(kind).or_insert(0) += count;
         }
@@ -234,12 +258,14 @@ fn promises_hold_in_random_histories() {
         "{delivered} messages, {paid} payments, {unlocked} times stake came back, {pruned} keys forgotten, {again} attested again"
     );
     println!("{slashed} times stake was lost, {vain} times a stranger's own key was shown in vain");
+    println!("{years} years passed at once; {in_debt} messages that cannot bounce paid a debt first");
     println!("taken {kinds:x?}");
     println!("refused {refusals:x?}");
-    assert!(delivered >= MESSAGES);
+    assert!(delivered >= HISTORIES.iter().sum::<usize>());
+    assert!(years > 10 && in_debt > 10, "{years} years, {in_debt} debts");
     // The histories are no walk around the subject.
     assert!(paid > delivered / 200, "only {paid} payments");
-    let all = [OWNERS.len(), CLIENTS.len()].map(|people| people * (HISTORIES + 1));
+    let all = [OWNERS.len(), CLIENTS.len()].map(|people| people * HISTORIES.len());
     assert_eq!(credited, all, "owners that were paid and clients that were refunded, in all histories");
     assert!(unlocked > 0, "stake never came back");
     assert!(pruned > 50 && again > 10, "{pruned} keys were forgotten and {again} attested again");
@@ -252,8 +278,8 @@ fn promises_hold_in_random_histories() {
         assert!(kinds.get(&kind).is_some_and(|count| *count > 10), "{kind:#x}");
     }
     for code in [
-        100, 101, 104, 105, 106, 107, 109, 110, 111, 112, 114, 116, 117, 118, 120, 122, 124, 126, 127, 128, 130, 131,
-        132, 133, 135, 140, 141, 142,
+        100, 101, 104, 105, 106, 107, 109, 110, 111, 112, 114, 116, 117, 118, 120, 122, 123, 124, 125, 126, 127, 128,
+        130, 131, 132, 133, 134, 135, 136, 137, 140, 141, 142,
     ] {
         assert!(refusals.keys().any(|(_, found)| *found == code), "nothing was refused with {code}");
     }

@@ -2,13 +2,18 @@
 
 use tycho_types::models::{IntAddr, MsgInfo, Transaction};
 
-use super::parties::{CLIENTS, OWNERS, person};
+use super::parties::{CLIENTS, EVERYBODY, NOBODY, OWNERS, STRANGER, person};
 use super::{History, TON};
 use crate::address::Address;
 
 pub(super) const PAID: u32 = 0x4304_0001;
 pub(super) const REFUND: u32 = 0x4304_0002;
-const EXCESSES: u32 = 0xd532_76db;
+pub(super) const REFUSED: u32 = 0x4304_0003;
+pub(super) const WITHDRAWN: u32 = 0x4304_0004;
+pub(super) const SLASHED: u32 = 0x4304_0005;
+pub(super) const EXCESSES: u32 = 0xd532_76db;
+/// What a message that comes back begins with.
+pub(super) const BOUNCED: u32 = 0xffff_ffff;
 
 /// What one Channel took and gave, in nanoton, over all of its life.
 #[derive(Default)]
@@ -97,13 +102,19 @@ impl History {
     /// At the end, when nothing is under way: nobody but owners was paid, nobody but clients was refunded, both got all that Channels
     /// sent, and a client got back everything that receipts under its own vouchers did not bring to the owner.
     pub(super) fn settled_up(&self) {
+        assert_eq!(self.credits, self.sent, "what arrived is something else than what contracts sent to people");
         for ((to, op), credited) in &self.credits {
             let (people, sent): (&[u8], u128) = match *op {
                 PAID => (&OWNERS, self.places.iter().filter(|p| p.init.owner == *to).map(|p| p.ledger.carried).sum()),
                 REFUND => {
                     (&CLIENTS, self.places.iter().filter(|p| p.init.client == *to).map(|p| p.ledger.refunded).sum())
                 }
-                _ => continue,
+                // What Providers and the Registry sent; the books say how much of it was theirs.
+                WITHDRAWN => (&OWNERS, *credited),
+                SLASHED if *to == NOBODY => continue,
+                SLASHED => (&[STRANGER], *credited),
+                EXCESSES | REFUSED | BOUNCED => (&EVERYBODY, *credited),
+                _ => panic!("{to} got {credited} with {op:#x}"),
             };
             assert!(people.iter().any(|n| person(*n) == *to), "{to} got {credited} with {op:#x}");
             assert_eq!(*credited, sent, "{to} got something else than was sent with {op:#x}");

@@ -23,6 +23,9 @@ pub(super) const PAYER: u8 = 1;
 pub(super) const STRANGER: u8 = 2;
 pub(super) const OWNERS: [u8; 2] = [3, 4];
 pub(super) const CLIENTS: [u8; 3] = [5, 6, 7];
+pub(super) const EVERYBODY: [u8; 8] = [0, 1, 2, 3, 4, 5, 6, 7];
+/// Where what is burned goes.
+pub(super) const NOBODY: Address = Address::basechain([0; 32]);
 
 pub(super) struct Enclave {
     pub seed: [u8; 32],
@@ -60,6 +63,13 @@ pub(super) struct Place {
     pub paid: BTreeMap<usize, u64>,
     pub opened: Option<u64>,
     pub ledger: Ledger,
-    /// Deleted: the client opened another one, with a new salt.
+    /// Deleted, or frozen: the client opened another one, with a new salt.
     pub gone: bool,
+}
+
+impl Place {
+    pub fn new(init: ChannelInit, provider: usize, client: u8, seed: [u8; 32]) -> Self {
+        let (paid, opened, ledger) = (BTreeMap::new(), None, Ledger::default());
+        Self { init, provider, client, seed, paid, opened, ledger, gone: false }
+    }
 }

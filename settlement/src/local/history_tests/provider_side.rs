@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use cocoon_attestation::types::{Digest, EnclaveKey, UnixTime};
+use tycho_types::cell::{CellBuilder, HashBytes};
 
 use super::parties::{Enclave, OWNERS, PAYER, STRANGER, person, public};
 use super::{DAY, History, IMAGE, MODEL, TON};
@@ -80,7 +81,9 @@ impl History {
         if self.known.is_empty() {
             return;
         }
-        let recent = self.known.len().saturating_sub(1 + self.random.below(20));
+        // Old ones at times: of a key's former life, or of one that nobody claimed for long.
+        let back = if self.random.one_in(20) { self.known.len() } else { 20 };
+        let recent = self.known.len().saturating_sub(1 + self.random.below(back));
         let n = self.known[recent].channel;
         let of: Vec<usize> = (0..self.known.len()).filter(|k| self.known[*k].channel == n).collect();
         let count = 1 + if self.random.one_in(4) { self.random.below(8) } else { 0 };
@@ -103,6 +106,17 @@ impl History {
             }
             items.push((item, !self.random.one_in(3)));
         }
+        let p = self.places[n].provider;
+        // More than a claim may hold, which the bindings would not write.
+        if self.random.one_in(60) {
+            let many = items.iter().cycle().take(if items.len() > 5 { MAX_CLAIM_CHECKS } else { 6 });
+            let first = many.fold(None, |next, (item, _)| Some(item.to_cell(true, next).unwrap()));
+            let mut body = CellBuilder::new();
+            body.store_u32(0x4302_0002).unwrap();
+            body.store_u256(&HashBytes(self.places[n].init.address().hash)).unwrap();
+            body.store_reference(first.unwrap()).unwrap();
+            return self.send(OWNERS[p], self.providers[p].address(), TON, Some(body.build().unwrap()), None);
+        }
         let mut left = MAX_CLAIM_CHECKS - items.len();
         let mut with_voucher = |wanted: bool| {
             let with = wanted && left > 0;
@@ -110,7 +124,6 @@ impl History {
             with
         };
         let items: Vec<_> = items.iter().map(|(item, voucher)| (item, with_voucher(*voucher))).collect();
-        let p = self.places[n].provider;
         let from = if self.random.one_in(20) { STRANGER } else { OWNERS[p] };
         let value = [TON / 20 * items.len() as u64, TON / 2, TON / 100][self.random.below(3)];
         self.send(from, self.providers[p].address(), value, Some(provider::claim(&items).unwrap()), None);
@@ -147,8 +160,7 @@ impl History {
         let n = self.known[k].channel;
         let mut at = self.enclaves[e].provider;
         let mut first = self.known[k].receipt.clone();
-        let of: Vec<usize> =
-            (0..self.known.len()).filter(|k| self.known[*k].channel == n && self.known[*k].enclave == e).collect();
+        let of = self.signed_for[&(n, e)].clone();
         let mut second = self.known[of[self.random.below(of.len())]].receipt.clone();
         match self.random.below(30) {
             // This one is broken: it signs a total that falls.

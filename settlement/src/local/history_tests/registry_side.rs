@@ -25,8 +25,8 @@ impl History {
                 ];
                 registry::propose(0, &changes[self.random.below(4)]).unwrap()
             }
-            8..16 => registry::execute(0, self.random.below(60) as u32).unwrap(),
-            16..18 => registry::cancel(0, self.random.below(60) as u32).unwrap(),
+            8..16 => registry::execute(0, self.some_proposal()).unwrap(),
+            16..18 => registry::cancel(0, self.some_proposal()).unwrap(),
             18..20 => registry::forbid(0, Listed::Image(Digest([self.random.below(8) as u8; 32]))).unwrap(),
             20 => {
                 // At times looser, which is refused.
@@ -45,6 +45,13 @@ impl History {
         };
         let value = [TON / 5, TON / 100][self.random.below(2)];
         self.send(from, self.registry, value, Some(body), None);
+    }
+
+    /// One of the newest proposals, carried out or not, or one that may come.
+    fn some_proposal(&mut self) -> u32 {
+        let registry = self.account(&self.registry).expect("a Registry");
+        let next = self.ints(&registry, "proposals", &[])[0];
+        (next + 2).saturating_sub(self.random.below(20) as u64) as u32
     }
 
     /// A verifier's checkpoint, of a log that grew or did not.

@@ -16,6 +16,12 @@ impl History {
         matches!(account.state, AccountState::Active(_)).then_some(account)
     }
 
+    /// Whether TON froze an account, which it does at a debt of 0.1 TON.
+    pub(super) fn frozen(&self, address: &Address) -> bool {
+        let account = self.accounts.get(address).and_then(|account| account.load_account().unwrap());
+        account.is_some_and(|account| matches!(account.state, AccountState::Frozen(_)))
+    }
+
     pub(super) fn stack(&self, account: &Account, method: &str, args: &[StackValue]) -> Vec<StackValue> {
         let result = getter::run(&self.config, account, method, args, self.now as u32).unwrap();
         assert_eq!(result.exit_code, 0, "{method}");

@@ -7,6 +7,7 @@ use tycho_types::models::{
 };
 
 use super::History;
+use super::books::Incoming;
 use super::money::{Money, outs};
 use super::parties::person;
 use crate::address::Address;
@@ -20,7 +21,8 @@ impl History {
         self.lt += 10;
         let info = IntMsgInfo {
             ihr_disabled: true,
-            bounce: true,
+            // One in ten cannot come back.
+            bounce: !self.random.one_in(10),
             src: person(from).into(),
             dst: to.into(),
             value: u128::from(value).try_into().map(|tokens: tycho_types::num::Tokens| tokens.into()).unwrap(),
@@ -57,15 +59,16 @@ impl History {
         self.deliver(pair.1, message);
     }
 
+    pub(super) fn is_contract(&self, address: &Address) -> bool {
+        *address == self.registry || self.provider_at.contains_key(address) || self.place_at.contains_key(address)
+    }
+
     pub(super) fn balance(account: Option<&Account>) -> u128 {
         account.map_or(0, |account| account.balance.tokens.into())
     }
 
     pub(super) fn deliver(&mut self, to: Address, cell: Cell) {
-        let is_contract = to == self.registry
-            || self.providers.iter().any(|provider| provider.address() == to)
-            || self.places.iter().any(|place| place.init.address() == to);
-        if !is_contract {
+        if !self.is_contract(&to) {
             // A person, or nobody: what arrives stays.
             let message = cell.parse::<Message<'_>>().unwrap();
             let (MsgInfo::Int(info), mut body) = (&message.info, message.body) else { panic!("not internal") };
@@ -116,10 +119,18 @@ impl History {
         self.accounts.insert(to, state.0);
         let outs = outs(&transaction);
         let paid = outs.iter().map(|out| out.amount).sum();
-        if let Some(n) = self.places.iter().position(|place| place.init.address() == to) {
-            let IntAddr::Std(from) = header.src.clone() else { panic!("a message from nowhere") };
-            let money = Money { had, came, has, fees, rent };
-            self.channel_moved(n, from.into(), op, !info.aborted, &money, &outs);
+        let IntAddr::Std(from) = header.src.clone() else { panic!("a message from nowhere") };
+        let came_in = Incoming { from: from.into(), op, bounce: header.bounce, body, taken: !info.aborted };
+        let money = Money { had, came, has, fees, rent };
+        self.in_debt += usize::from(!header.bounce && rent > had);
+        match self.place_at.get(&to).copied() {
+            Some(n) => self.channel_moved(n, came_in.from, op, came_in.taken, &money, &outs),
+            None => self.booked(to, &came_in, &money, &outs, old.as_ref()),
+        }
+        for out in &outs {
+            if !self.is_contract(&out.to) {
+                *self.sent.entry((out.to, out.op)).or_default() += out.value;
+            }
         }
         for message in transaction.iter_out_msgs() {
             let message = message.unwrap();
