@@ -46,6 +46,23 @@ async fn transfers_cost_what_they_cost_on_ton() {
 }
 
 #[tokio::test]
+async fn an_account_without_code_pays_rent_however_it_came_to_be() {
+    let clock = Arc::new(ManualClock::new(START));
+    let [first, sent] = [[5; 32], [7; 32]].map(Address::basechain);
+    let accounts = vec![(address(GIVER), Nanoton::from_ton(100)), (first, Nanoton::from_ton(1))];
+    let chain = Arc::new(LocalChain::in_memory(Genesis { accounts, time: START }, clock.clone()).unwrap());
+    let giver = Account::new(chain.clone(), GIVER).unwrap();
+    giver.send(sent, Nanoton::from_ton(1), None, None).await.unwrap();
+    clock.advance(365 * 86_400);
+    for to in [first, sent] {
+        giver.send(to, Nanoton::from_ton(1), None, None).await.unwrap();
+    }
+    let [first, sent] = [chain.account(&first).await.unwrap(), chain.account(&sent).await.unwrap()];
+    assert_eq!(first.balance, sent.balance);
+    assert_eq!(Nanoton::from_ton(2).checked_sub(sent.balance), Some(Nanoton(290_165)));
+}
+
+#[tokio::test]
 async fn history_is_kept_per_account_and_per_message() {
     let (chain, _, giver) = chain_with(Nanoton::from_ton(100));
     let to = Address::basechain([7; 32]);

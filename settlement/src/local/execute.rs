@@ -1,8 +1,8 @@
 //! One message on one account.
 
 use tycho_executor::{Executor, ExecutorInspector, ExecutorOutput, ExecutorParams, ParsedConfig, TxError};
-use tycho_types::cell::{Cell, HashBytes, Lazy, Load};
-use tycho_types::models::{IntAddr, MsgInfo, OptionalAccount, ShardAccount};
+use tycho_types::cell::{Cell, CellBuilder, CellFamily, HashBytes, Lazy, Load, Store};
+use tycho_types::models::{Account, IntAddr, MsgInfo, OptionalAccount, ShardAccount};
 use tycho_types::num::Tokens;
 
 use crate::address::Address;
@@ -16,6 +16,15 @@ pub(super) fn empty_account() -> Result<ShardAccount, Error> {
         last_trans_hash: HashBytes::ZERO,
         last_trans_lt: 0,
     })
+}
+
+/// Bits of what TON counts of an account's own cell, without those that it refers to: its logical time, balance and state.
+pub(super) fn storage_bits(account: &Account) -> Result<u64, Error> {
+    let (mut cell, context) = (CellBuilder::new(), Cell::empty_context());
+    cell.store_u64(account.last_trans_lt)?;
+    account.balance.store_into(&mut cell, context)?;
+    account.state.store_into(&mut cell, context)?;
+    Ok(cell.size_bits().into())
 }
 
 /// Where a message goes, when it came to be, and whether it comes from outside.

@@ -31,7 +31,8 @@ use cocoon_attestation::types::{Digest, UnixTime};
 use redb::backends::InMemoryBackend;
 use tycho_executor::ParsedConfig;
 use tycho_types::cell::{Cell, Lazy};
-use tycho_types::models::{self, CurrencyCollection, OptionalAccount, ShardAccount, StorageInfo};
+use tycho_types::models::{self, CurrencyCollection, OptionalAccount, ShardAccount, StorageInfo, StorageUsed};
+use tycho_types::num::VarUint56;
 
 pub use self::clock::{Clock, ManualClock, SystemClock};
 pub use self::execution::Execution;
@@ -99,6 +100,9 @@ impl Estimate {
 }
 
 /// A TON chain in this process. Cheap calls, but they block: an external message takes about a millisecond, most of it `fsync`.
+///
+/// Every account that changed since it was opened stays in memory, which for development, tests and the demo is what it should do; a chain that runs for
+/// long with ever new accounts grows by a few hundred bytes for each, code apart, until it is opened again.
 pub struct LocalChain {
     state: Mutex<State>,
     clock: Arc<dyn Clock>,
@@ -107,7 +111,7 @@ pub struct LocalChain {
 struct State {
     store: Store,
     config: ParsedConfig,
-    /// States of the accounts touched since the chain was opened.
+    /// States of all accounts that blocks have changed since the chain was opened; none is ever dropped from here.
     accounts: HashMap<Address, ShardAccount>,
     queue: Queue,
     head: BlockRef,
@@ -327,13 +331,16 @@ fn write_genesis(store: &Store, genesis: &Genesis) -> Result<Block, Error> {
     let time = u32::try_from(genesis.time.0).map_err(|_| Error::Arithmetic("a time beyond 2106"))?;
     let mut draft = Draft::new(0, Queue::new());
     for (address, balance) in &genesis.accounts {
-        let account = models::Account {
+        let mut account = models::Account {
             address: models::StdAddr::from(*address).into(),
             storage_stat: StorageInfo { last_paid: time, ..StorageInfo::default() },
             last_trans_lt: 0,
             balance: CurrencyCollection::new(balance.0.into()),
             state: models::AccountState::Uninit,
         };
+        // As of any account that a transfer made: it pays rent for what it is.
+        account.storage_stat.used =
+            StorageUsed { cells: VarUint56::new(1), bits: VarUint56::new(execute::storage_bits(&account)?) };
         let account =
             ShardAccount { account: Lazy::new(&OptionalAccount(Some(account)))?, ..execute::empty_account()? };
         draft.accounts.insert(*address, account);

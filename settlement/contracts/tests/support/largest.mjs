@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { beginCell, Dictionary, toNano } from '@ton/core';
 import { keyPairFromSeed, sha256_sync } from '@ton/crypto';
 import { createShardAccount } from '@ton/sandbox';
-import { anchor, change, propose, taken } from './acts.mjs';
+import { anchor, change, propose, size, taken } from './acts.mjs';
 import { keyOf } from './cells.mjs';
 import { CODE, DAY, IMAGE, MODEL, NOW, OP, plain, World } from './world.mjs';
 
@@ -41,7 +41,12 @@ export async function providerOf(w, keys) {
     const records = Dictionary.empty(Dictionary.Keys.BigUint(256), record);
     for (const { publicKey } of keys) records.set(BigInt('0x' + publicKey.toString('hex')), 0);
     const full = beginCell().storeBits(fixed).storeDict(records).storeUint(keys.length, 16).storeSlice(rest).endCell();
-    await w.chain.setShardAccount(w.provider, createShardAccount({ address: w.provider, code: CODE.provider, data: full, balance: toNano('2') }));
+    const shard = createShardAccount({ address: w.provider, code: CODE.provider, data: full, balance: toNano('2') });
+    await w.chain.setShardAccount(w.provider, shard);
+    // As TON counts it: what its cell refers to, and that cell, which holds logical time, balance (four bytes) and the flags of the state.
+    const { bits, cells } = await size(w, w.provider);
+    const used = { bits: BigInt(bits + 64 + 4 + 32 + 1 + 6), cells: BigInt(cells + 1) };
+    await w.chain.setShardAccount(w.provider, { ...shard, account: { ...shard.account, storageStats: { ...shard.account.storageStats, used, lastPaid: w.chain.now } } });
 }
 
 /** A Channel of so many entries, of the first keys. */
