@@ -75,7 +75,8 @@ bench: build ## measure the whole path against mistral.rs alone, in one run, and
 	$(CARGO) run --release --locked -p cocoon-verifier --example speed
 	bash scripts/peers
 	$(CARGO) run --release --locked -p cocoon-tests --example fleet -- $(FLEET)
-	$(CARGO) run --release --locked -p cocoon-settlement --example transfers
+	$(CARGO) build --release --locked -p cocoon-settlement --example transfers
+	taskset -c 0 $(BIN)/examples/transfers
 	$(CARGO) run --release --locked -p cocoon-transparency --example appends
 	$(CARGO) run --release --locked -p cocoon-node --example appraisals
 	cd settlement/contracts && npm ci --no-audit --no-fund && npm run --silent costs

@@ -1,7 +1,8 @@
 //! Transfers per second of the local chain on one core: each a signed request to a wallet v5R1 and the plain transfer it sends, that is
 //! two transactions, in blocks that each reach the disk in one commit.
 //!
-//! `cargo run --release -p cocoon-settlement --example transfers`
+//! `make bench` runs it on one core. Elsewhere: `cargo build --release -p cocoon-settlement --example transfers`, then
+//! `taskset -c 0 target/release/examples/transfers`. It ends with an error where that is not one core, or not fast enough.
 
 use std::time::Instant;
 
@@ -13,6 +14,8 @@ use cocoon_settlement::{Address, Nanoton, NetworkId};
 const AT: UnixTime = UnixTime(1_790_000_000);
 const WALLETS: u32 = 1_000;
 const ROUNDS: u32 = 10;
+/// What a development chain should do at least, with every block on the disk.
+const LEAST: f64 = 5_000.0;
 
 /// Seconds that all rounds took, a round being one block to which every wallet sends a transfer.
 fn measure(chain: &LocalChain, wallets: &[Wallet]) -> Result<f64, Box<dyn std::error::Error>> {
@@ -46,6 +49,10 @@ fn measure(chain: &LocalChain, wallets: &[Wallet]) -> Result<f64, Box<dyn std::e
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let cores = std::thread::available_parallelism()?.get();
+    if cores != 1 {
+        return Err(format!("this measures one core and may use {cores}: run it with `taskset -c 0`").into());
+    }
     let wallets: Vec<Wallet> = (0..WALLETS)
         .map(|index| {
             let mut seed = [1; 32];
@@ -70,5 +77,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         transfers / in_memory,
         on_disk / in_memory
     );
+    if transfers / on_disk < LEAST {
+        return Err(format!("fewer than {LEAST} durable transfers a second").into());
+    }
     Ok(())
 }
