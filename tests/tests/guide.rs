@@ -97,12 +97,12 @@ fn the_guide_to_pay_and_get_paid_does_what_it_says() {
         "{out}"
     );
 
-    client(&root, folder.path());
+    client(&root, folder.path(), &guide);
     provider(folder.path());
 }
 
 /// The client's books and those of the channel explain each other to the nanoton.
-fn client(root: &Path, folder: &Path) {
+fn client(root: &Path, folder: &Path, guide: &str) {
     let (me, channel) = (statement(folder, "me/statement.csv"), statement(folder, "me/channel.csv"));
     let (given, deposit) = (one(&me, "transfer"), one(&me, "channel-deposit"));
     assert_eq!((given.received, deposit.sent), (100_000_000_000, 20_000_000_000));
@@ -138,11 +138,32 @@ fn client(root: &Path, folder: &Path) {
     let code = opened - cost(root, "open a Channel");
     assert!(rent(minutes).contains(&(code - WALLETS_CODE)), "{code}");
 
+    // And every number of the guide's table is what was paid, rounded.
+    let channel_of = |what: &str| one(&channel, what).fees;
+    said(guide, "opening", &[opened, deposit.fees, channel_of("channel-deposit")]);
+    let [start_fees, finish_fees] = ["start-close+excess-returned", "finish-close+channel-refund"].map(channel_of);
+    said(guide, "starting to close", &[started, started - start_fees, start_fees]);
+    said(guide, "finishing", &[finished, finished - finish_fees, finish_fees]);
+    said(guide, "held for the time", &[kept, kept]);
+
     // The answers cost 0.05 to 0.5 TON; everything else what the guide says.
     assert!((50_000_000..500_000_000).contains(&taken), "{taken}");
     let rest = given.received - holds - taken;
     assert!((33_800_000..33_900_000).contains(&rest), "the guide says 0.0338 TON: {rest}");
     assert!((2_000_000..2_100_000).contains(&kept), "the guide says 0.0020 TON: {kept}");
+}
+
+/// The guide's row of costs that begins so says these amounts in TON: in all, by the wallet, by the channel. The rent of what the guide does
+/// not wait for is little beside what is rounded.
+fn said(guide: &str, row: &str, paid: &[i64]) {
+    const HALF_OF_THE_LAST_PLACE: i64 = 50_000;
+    const RENT_OF_TEN_MINUTES: i64 = 3 * 600 + 10;
+    let line = guide.lines().find(|line| line.starts_with(&format!("| {row}"))).expect(row);
+    let cells = line.split('|').skip(2).map(str::trim).filter(|cell| !cell.is_empty());
+    let nanoton = cells.map(|cell| (cell.parse::<f64>().expect(row) * 1e9).round() as i64);
+    let said: Vec<i64> = nanoton.collect();
+    let close = |(said, paid): (&i64, &i64)| (paid - said).abs() <= HALF_OF_THE_LAST_PLACE + RENT_OF_TEN_MINUTES;
+    assert!(said.len() == paid.len() && said.iter().zip(paid).all(close), "{line}: paid {paid:?}");
 }
 
 /// What it costs that the first message of a wallet deploys it.
