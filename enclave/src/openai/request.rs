@@ -108,6 +108,8 @@ pub(super) const MAX_EMBEDDED: usize = 2_048;
 const MAX_BIASES: usize = 1_024;
 /// The largest schema, in bytes of JSON: the engine works through it before the first token.
 const MAX_SCHEMA: usize = 64 << 10;
+/// Patterns that a schema may not have where it joins some: what holds all of fifty takes the engine minutes, during which it does nothing else.
+const MAX_JOINED: usize = 9;
 
 /// Parameters without any effect on the answer, by OpenAI's own definition.
 pub(super) const HARMLESS: &[&str] = &["user", "metadata", "safety_identifier", "prompt_cache_key"];
@@ -212,7 +214,48 @@ pub(super) fn schema(name: &str, schema: Value) -> Result<Value, ApiError> {
             format!("a schema may be {MAX_DEPTH} levels deep and have {MAX_SCHEMA} bytes: simplify it"),
         ));
     }
+    if let (true, patterns @ MAX_JOINED..) = joined(&schema) {
+        let message = format!(
+            "it has {patterns} patterns and formats, and joins some (allOf, or other keywords beside anyOf, oneOf or $ref), where fewer than {MAX_JOINED} may be: simplify it"
+        );
+        return Err(ApiError::invalid(name, message));
+    }
     Ok(schema)
+}
+
+/// Beside these an alternative or a reference joins nothing: they are for people, or lie elsewhere.
+const ANNOTATIONS: &[&str] = &[
+    "title",
+    "description",
+    "default",
+    "examples",
+    "deprecated",
+    "$comment",
+    "$schema",
+    "$id",
+    "$defs",
+    "definitions",
+];
+
+/// Whether a part of a schema holds a value to several others at once, and how many patterns and formats there are.
+fn joined(value: &Value) -> (bool, usize) {
+    let inner = |values: &mut dyn Iterator<Item = &Value>| {
+        values.map(joined).fold((false, 0), |(joins, all), (more, patterns)| (joins | more, all + patterns))
+    };
+    match value {
+        Value::Object(fields) => {
+            let (mut joins, mut patterns) = inner(&mut fields.values());
+            let alone = fields.keys().filter(|name| !ANNOTATIONS.contains(&name.as_str())).count() == 1;
+            joins |= fields.get("allOf").and_then(Value::as_array).is_some_and(|all| all.len() > 1);
+            joins |= !alone && ["allOf", "anyOf", "oneOf", "$ref"].iter().any(|name| fields.contains_key(*name));
+            patterns +=
+                ["pattern", "format"].iter().filter(|name| fields.get(**name).is_some_and(Value::is_string)).count();
+            patterns += fields.get("patternProperties").and_then(Value::as_object).map_or(0, serde_json::Map::len);
+            (joins, patterns)
+        }
+        Value::Array(items) => inner(&mut items.iter()),
+        _ => (false, 0),
+    }
 }
 
 /// `response_format`, or `text.format` of a response, whose schema lies one level higher.

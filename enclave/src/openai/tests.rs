@@ -228,6 +228,41 @@ fn a_call_that_must_come_is_a_schema_with_its_definitions_at_the_root() {
     assert_eq!(chat(&format!(r#"{TOOL},"tool_choice":"none""#)).unwrap().calls, Calls::None);
 }
 
+/// What holds a text to many patterns at once would keep the engine from everybody else.
+#[test]
+fn a_schema_that_joins_many_patterns_is_refused() {
+    let pattern = |number: usize| json!({"type": "string", "pattern": format!("^x{{{number}}}y*$")});
+    let patterns = |many: usize| (0..many).map(pattern).collect::<Vec<_>>();
+    let properties = |many: usize| -> Value {
+        Value::Object(patterns(many).into_iter().enumerate().map(|(n, value)| (format!("p{n}"), value)).collect())
+    };
+    let nested = |many: usize| {
+        (1..many).fold(pattern(0), |inner, number| json!({"pattern": format!("x{number}"), "anyOf": [inner]}))
+    };
+    let chained = |many: usize| {
+        let link =
+            |n: usize| (format!("d{n}"), json!({"pattern": format!("x{n}"), "$ref": format!("#/$defs/d{}", n + 1)}));
+        json!({"$ref": "#/$defs/d0", "$defs": Value::Object((0..many).map(link).chain([(format!("d{many}"), json!({}))]).collect())})
+    };
+    let asked = |schema: &Value| {
+        let format = json!({"type": "json_schema", "json_schema": {"name": "n", "schema": schema}});
+        chat(&format!(r#","response_format":{format}"#)).map(drop)
+    };
+    let all = |many: usize| json!({"allOf": patterns(many)});
+    for (good, bad) in [(all(8), all(9)), (nested(8), nested(9)), (chained(8), chained(9))] {
+        asked(&good).unwrap_or_else(|error| panic!("{good}: {error:?}"));
+        let error = asked(&bad).unwrap_err();
+        assert_eq!(error.param.as_deref(), Some("response_format.json_schema.schema"));
+        assert!(error.message.contains("has 9 patterns"), "{}", error.message);
+    }
+    // Each by itself, as many as one likes: also behind a reference with words for people.
+    let apart = json!({"type": "object", "properties": properties(100), "$defs": {"a": pattern(1)}});
+    let told = json!({"type": "object", "properties": {"a": {"$ref": "#/$defs/a", "description": "d"}, "b": {"anyOf": patterns(50)}}, "$defs": {"a": pattern(1)}});
+    for good in [apart, told] {
+        asked(&good).unwrap_or_else(|error| panic!("{good}: {error:?}"));
+    }
+}
+
 /// Everything that comes out, neighbours of one kind joined, whatever the borders of what came in.
 fn split(splitter: impl Fn() -> Splitter, text: &str) -> Vec<(char, String)> {
     let mut all = Vec::new();

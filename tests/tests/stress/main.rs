@@ -10,4 +10,5 @@ mod enclave;
 mod keys;
 mod limits;
 mod readers;
+mod schemas;
 mod timing;
