@@ -88,10 +88,11 @@ pub async fn run(args: UpArgs) -> Result<ExitCode> {
         lifetime: crate::network::ATTESTATION_LIFETIME,
         ui,
     };
-    let mut terminate = signal(SignalKind::terminate())?;
+    // Heard from here on without a gap: one that came between two waits would be lost.
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let network = tokio::select! {
         network = Network::start(&data, options) => network?,
-        _ = tokio::signal::ctrl_c() => return stopped(ui, args.json),
+        _ = interrupt.recv() => return stopped(ui, args.json),
         _ = terminate.recv() => return stopped(ui, args.json),
     };
     let proxy = format!("http://{}/v1", listener.local_addr()?);
@@ -116,7 +117,7 @@ pub async fn run(args: UpArgs) -> Result<ExitCode> {
     let served = axum::serve(cocoon_host::no_delay(listener), router).into_future();
     tokio::select! {
         result = served => result.context("the proxy ended")?,
-        _ = tokio::signal::ctrl_c() => {}
+        _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
     network.stop().await;

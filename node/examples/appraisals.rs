@@ -10,10 +10,9 @@ mod world;
 /// Most that the last nine tenths may add, in KiB. Kept whole, the leaves alone would take some ten GiB.
 const NOISE: u64 = 48 << 10;
 
-#[tokio::main]
-async fn main() {
+fn main() {
     let total = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(1_000_000);
-    let measured = flat::run(total).await;
+    let measured = flat::runtime().block_on(flat::run(total));
     println!("\n| bundles | a second, their making included | leaves | memory after a tenth, MiB | at the end, MiB |");
     println!("|---|---|---|---|---|");
     println!(

@@ -243,8 +243,10 @@ mod tests {
     fn a_process_is_asked_for_what_it_was_given() {
         let mut sleep =
             Command::new("sleep").args(["60", "0"]).env("COCOON_TRY", "a=b").current_dir("/").spawn().unwrap();
-        // Between fork and exec it is still this program.
-        while Given::to(sleep.id()).unwrap().program == std::env::current_exe().unwrap() {
+        // Between fork and exec it is still this program, and for a moment after that it has no arguments yet.
+        let this = std::env::current_exe().unwrap();
+        let ready = |given: &Given| given.program != this && !given.args.is_empty();
+        while !ready(&Given::to(sleep.id()).unwrap()) {
             std::thread::yield_now();
         }
         let given = Given::to(sleep.id());

@@ -57,6 +57,12 @@ async fn one(world: &World, node: &Node, number: u32) {
     }
 }
 
+/// Few threads: each takes some memory once, whenever it first has something to do.
+pub fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(2).max_blocking_threads(8).enable_all().build().unwrap()
+}
+
 pub async fn run(total: u32) -> Measured {
     let (world, folder) = (World::new().await, tempfile::tempdir().unwrap());
     let config = world.config(folder.path());
