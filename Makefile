@@ -78,7 +78,7 @@ bench: build ## measure the whole path against mistral.rs alone, in one run, and
 	$(CARGO) build --release --locked -p cocoon-settlement --example transfers
 	taskset -c 0 $(BIN)/examples/transfers
 	$(CARGO) run --release --locked -p cocoon-transparency --example appends
-	$(CARGO) run --release --locked -p cocoon-node --example appraisals
+	MALLOC_ARENA_MAX=1 $(CARGO) run --release --locked -p cocoon-node --example appraisals
 	cd settlement/contracts && npm ci --no-audit --no-fund && npm run --silent costs
 
 .PHONY: fuzz

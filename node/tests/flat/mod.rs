@@ -15,8 +15,8 @@ const AT_ONCE: usize = 128;
 
 /// What came of it.
 pub struct Measured {
-    /// Resident memory of the process after a tenth, in KiB.
-    pub at_a_tenth: u64,
+    /// Resident memory of the process after the first of them, in KiB.
+    pub at_first: u64,
     /// And at the end.
     pub at_the_end: u64,
     /// Leaves of the log.
@@ -63,19 +63,20 @@ pub fn runtime() -> tokio::runtime::Runtime {
     builder.worker_threads(2).max_blocking_threads(8).enable_all().build().unwrap()
 }
 
-pub async fn run(total: u32) -> Measured {
+/// `total` bundles; what caches may take they have taken after `first` of them.
+pub async fn run(first: u32, total: u32) -> Measured {
     let (world, folder) = (World::new().await, tempfile::tempdir().unwrap());
     let config = world.config(folder.path());
     let limits = Limits { burst: u32::MAX, platform_burst: u32::MAX, ..config.limits };
     let node = Arc::new(Node::open(NodeConfig { limits, ..config }).unwrap());
     let started = Instant::now();
-    let mut at_a_tenth = 0;
-    for (from, to) in [(0, total / 10), (total / 10, total)] {
+    let mut at_first = 0;
+    for (from, to) in [(0, first), (first, total)] {
         stream::iter(from..to).for_each_concurrent(AT_ONCE, |number| one(&world, &node, number)).await;
         if to < total {
-            at_a_tenth = resident();
+            at_first = resident();
         }
     }
     let rate = f64::from(total) / started.elapsed().as_secs_f64();
-    Measured { at_a_tenth, at_the_end: resident(), leaves: node.log().size(), rate }
+    Measured { at_first, at_the_end: resident(), leaves: node.log().size(), rate }
 }
