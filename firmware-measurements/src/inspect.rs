@@ -65,11 +65,11 @@ const KNOWN: [(&str, Inspection); 2] = [
     ),
     // OVMF.amdsev.fd of Debian's ovmf-amdsev 2026.08+ds-2.
     (
-        "a61267647a778000d66ad6d83131086fa664f580aaec173c44fb5b7d5cf5ebd6",
+        "3e4fd0b3fe3b2dbe481c3d9e99418a034174f26cbe1f55aa212b0f18c12d2d6f",
         Inspection {
             verifies_kernel_hashes: true,
             takes_unpatched_kernel: true,
-            initrd_argument: Some(InitrdArgument::Behind),
+            initrd_argument: Some(InitrdArgument::InFront),
             measures_smbios: false,
             standard_boot_menu: true,
         },
